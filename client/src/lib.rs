@@ -1,0 +1,1 @@
+//! A memcache client that gets caching right.

@@ -1,0 +1,1 @@
+//! A memcache server: more items in the same memory, less CPU for each.
