@@ -284,7 +284,7 @@ pub struct TextReply {
 /// How a meta command is answered: its flags are given back in the order sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaReply<'a> {
-    /// Which commands's return codes and quiet rules apply.
+    /// Which command's return codes and quiet rules apply.
     pub command: MetaCommand,
     /// The flag words of the request line, as sent, already checked (blank-separated, each a letter and its token).
     pub flags: &'a [u8],
@@ -292,6 +292,14 @@ pub struct MetaReply<'a> {
     pub key: &'a [u8],
     /// Suppress the uninteresting answer (`q`).
     pub quiet: bool,
+}
+
+impl<'a> MetaReply<'a> {
+    /// The flag words, each a letter and its token.
+    #[inline]
+    pub fn words(&self) -> KeysIter<'a> {
+        Keys::Line(self.flags).iter()
+    }
 }
 
 /// The meta commands, which differ in return codes.

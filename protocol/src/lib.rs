@@ -1,12 +1,119 @@
 //! The memcache wire formats: bytes to commands and responses, and back.
 //!
-//! One command set ([`Command`]) has three encodings: text with its meta commands ([`text`], [`meta`]) and
-//! [`binary`]. A [`Request`] is a command and the way its answer is to be written ([`Reply`]). A server decodes
-//! requests and encodes outcomes; a client encodes requests and decodes responses; both directions are here.
+//! One command set ([`Command`]) has three encodings: [`text`], its [`meta`] commands, and `binary`. A [`Request`] is a
+//! command and the way its answer is to be written ([`Reply`]). A server decodes requests ([`decode`]) and encodes
+//! outcomes ([`Reply::outcome`]); a client encodes requests ([`Request::encode`]) and decodes responses
+//! ([`meta::decode_response`], [`text::decode_response`]).
 //!
 //! Everything is a pure function over byte slices: no I/O, no clock, no allocation while decoding.
+//!
+//! ```
+//! use larder_protocol::{Command, Decoded, Limits, Scratch, decode};
+//!
+//! let mut scratch = Scratch::new();
+//! let Decoded::Request { request, consumed } = decode(b"get apple\r\nget pear", &Limits::default(), &mut scratch) else {
+//!     panic!("a whole line is a request");
+//! };
+//! assert_eq!(consumed, 11);
+//! let Command::Get(get) = request.command else { panic!("it was a get") };
+//! assert_eq!(get.keys.iter().collect::<Vec<_>>(), [b"apple"]);
+//! ```
 #![forbid(unsafe_code)]
 
+mod base64;
 mod command;
+mod error;
+pub mod meta;
+mod number;
+mod outcome;
+pub mod text;
 
 pub use command::*;
+pub use error::*;
+pub use number::push_number;
+pub use outcome::*;
+
+/// What bounds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest value in bytes; a larger one is refused and its bytes are skipped.
+    pub value_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { value_max: 1024 * 1024 }
+    }
+}
+
+/// A command line without an end is refused beyond this many bytes, unless it lists keys to read.
+pub const LINE_MAX: usize = 2048;
+
+/// A line that lists keys to read is refused beyond this many bytes (some 30,000 keys of the longest kind).
+pub const RETRIEVAL_LINE_MAX: usize = 8 * 1024 * 1024;
+
+/// Room for a key that arrives as base64.
+#[derive(Debug)]
+pub struct Scratch([u8; KEY_MAX_LEN + 2]);
+
+impl Scratch {
+    /// Empty room.
+    pub fn new() -> Self {
+        Scratch([0; KEY_MAX_LEN + 2])
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the bytes at the front of an input are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// The front of a request: at least `need` more bytes must come.
+    Incomplete {
+        /// How many more bytes at least.
+        need: usize,
+    },
+    /// A whole request of `consumed` bytes.
+    Request {
+        /// The request.
+        request: Request<'a>,
+        /// Bytes it took.
+        consumed: usize,
+    },
+    /// Something that is no request.
+    Error {
+        /// What is wrong, with the reply to send.
+        error: Error,
+        /// The client asked for no reply, and memcached holds this error back too.
+        noreply: bool,
+        /// Bytes to drop now.
+        consumed: usize,
+        /// Further bytes of a body to drop as they come.
+        swallow: usize,
+    },
+    /// Nothing that follows can be understood: close the connection, as memcached does.
+    Close,
+}
+
+/// Decodes the request at the front of a text connection's input, classic and meta commands alike.
+///
+/// Pure: the same bytes give the same answer, however they were split on their way. `scratch` holds a base64 key.
+#[inline]
+pub fn decode<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
+    text::decode_request(input, limits, scratch)
+}
+
+impl Request<'_> {
+    /// Appends the request's bytes to `out`, in the protocol its [`Reply`] names.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match &self.reply {
+            Reply::Text(reply) => text::encode_request(&self.command, *reply, out),
+            Reply::Meta(reply) => meta::encode_request(&self.command, reply, out),
+            Reply::Binary(_) => {}
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Errors that have a reply of their own.
+
+/// What is wrong with a request, or why a command was not carried out. [`Error::line`] is the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such command.
+    #[error("unknown command")]
+    UnknownCommand,
+    /// The client's fault; the words are memcached's.
+    #[error("{0}")]
+    Client(&'static str),
+    /// The server cannot do it; the words are memcached's.
+    #[error("{0}")]
+    Server(&'static str),
+}
+
+impl Error {
+    /// The command line has too few or unusable words, or its key is too long.
+    pub const BAD_FORMAT: Error = Error::Client("bad command line format");
+    /// The data block does not end where its length says.
+    pub const BAD_DATA_CHUNK: Error = Error::Client("bad data chunk");
+    /// An expiration time that is no number.
+    pub const INVALID_EXPTIME: Error = Error::Client("invalid exptime argument");
+    /// An amount to add that is no number.
+    pub const INVALID_DELTA: Error = Error::Client("invalid numeric delta argument");
+    /// Arithmetic on a value that is no number.
+    pub const NON_NUMERIC: Error = Error::Client("cannot increment or decrement non-numeric value");
+    /// A value above the item size limit.
+    pub const TOO_LARGE: Error = Error::Server("object too large for cache");
+    /// No memory could be freed for the item.
+    pub const OUT_OF_MEMORY: Error = Error::Server("out of memory storing object");
+
+    /// Appends the text reply, for example `CLIENT_ERROR bad data chunk`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, words) = match self {
+            Error::UnknownCommand => ("ERROR", ""),
+            Error::Client(words) => ("CLIENT_ERROR ", *words),
+            Error::Server(words) => ("SERVER_ERROR ", *words),
+        };
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(words.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
