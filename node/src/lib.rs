@@ -1,1 +1,76 @@
 //! A memcache server: more items in the same memory, less CPU for each.
+//!
+//! A request has one way through: socket, `listener`, `connection` (buffers), protocol decode, `execute`, [`store`],
+//! protocol encode, one write. [`Server`] puts them together; the `larder-node` binary is a command line around it.
+
+mod clock;
+mod connection;
+mod counters;
+mod execute;
+mod listener;
+mod output;
+mod server;
+mod settings;
+mod statistics;
+pub mod store;
+
+pub use server::Server;
+pub use settings::{Settings, Verbosity};
+
+/// The server's version, as `version` and `-V` give it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs a node in the foreground until SIGTERM or SIGINT: what the `larder-node` binary does.
+pub fn run(settings: Settings) -> std::process::ExitCode {
+    let level = match settings.verbosity {
+        0 => "warn,larder_node=info",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    match serve_until_signalled(settings) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_until_signalled(settings: Settings) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let server = Server::start(settings)?;
+        announce_ports(server.addresses())?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("stopping on {name}");
+        server.stop();
+        Ok(())
+    })
+}
+
+/// Writes the ports to the file that MEMCACHED_PORT_FILENAME names, as memcached does for `-p 0`.
+fn announce_ports(addresses: &[std::net::SocketAddr]) -> std::io::Result<()> {
+    let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
+    let lines: String = addresses
+        .iter()
+        .map(|address| format!("TCP {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port()))
+        .collect();
+    // Written whole or not at all: who waits for the file reads it the moment it is there.
+    let unfinished = std::path::Path::new(&path).with_extension("lock");
+    std::fs::write(&unfinished, lines)?;
+    std::fs::rename(unfinished, path)
+}

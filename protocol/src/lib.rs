@@ -94,6 +94,8 @@ pub enum Decoded<'a> {
         consumed: usize,
         /// Further bytes of a body to drop as they come.
         swallow: usize,
+        /// The key whose item must go, because its new value is refused and the old one is out of date.
+        outdated: Option<&'a [u8]>,
     },
     /// Nothing that follows can be understood: close the connection, as memcached does.
     Close,

@@ -135,7 +135,7 @@ pub(crate) fn decode_line<'a>(
         words = flag_words;
         swallow = len as usize + 2;
     }
-    let refuse = |error| Decoded::Error { error, noreply: false, consumed, swallow };
+    let refuse = |error| Decoded::Error { error, noreply: false, consumed, swallow, outdated: None };
     if key_as_sent.len() > KEY_MAX_LEN {
         return refuse(Error::BAD_FORMAT);
     }

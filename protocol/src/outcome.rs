@@ -17,6 +17,8 @@ pub struct Hit<'a> {
     pub with_value: bool,
     /// Seconds until the item expires; `None` is never.
     pub ttl: Option<u32>,
+    /// The same before this command changed it.
+    pub old_ttl: Option<u32>,
     /// Seconds since the item was last used, before this command.
     pub since_access: u32,
     /// Whether it had been read before this command.
@@ -231,10 +233,13 @@ fn meta_hit(reply: &MetaReply<'_>, hit: &Hit<'_>, out: &mut Vec<u8>) {
     } else {
         out.extend_from_slice(b"HD");
     }
+    // Flags take effect in the order sent: a `t` before a `T` or `N` tells the time that was left.
+    let mut ttl = hit.old_ttl;
     for word in reply.words() {
         match word[0] {
+            b'T' | b'N' => ttl = hit.ttl,
             b's' => push_flag(out, b's', hit.value_len),
-            b't' => push_ttl(out, hit.ttl),
+            b't' => push_ttl(out, ttl),
             b'c' => push_flag(out, b'c', hit.cas),
             b'f' => push_flag(out, b'f', hit.flags),
             b'l' => push_flag(out, b'l', hit.since_access),

@@ -35,7 +35,7 @@ fn unfinished_line<'a>(input: &[u8]) -> Decoded<'a> {
 }
 
 pub(crate) fn refuse<'a>(error: Error, consumed: usize) -> Decoded<'a> {
-    Decoded::Error { error, noreply: false, consumed, swallow: 0 }
+    Decoded::Error { error, noreply: false, consumed, swallow: 0, outdated: None }
 }
 
 /// The words of a line.
@@ -90,7 +90,13 @@ fn classic<'a>(line: &'a [u8], body: &'a [u8], consumed: usize, limits: &Limits)
             let arguments = Arguments::of(rest);
             match parse_u32(arguments.words[0]) {
                 Some(level) => done(Command::Verbosity { level }, arguments.noreply),
-                None => Decoded::Error { error: Error::BAD_FORMAT, noreply: arguments.noreply, consumed, swallow: 0 },
+                None => Decoded::Error {
+                    error: Error::BAD_FORMAT,
+                    noreply: arguments.noreply,
+                    consumed,
+                    swallow: 0,
+                    outdated: None,
+                },
             }
         }
         b"cache_memlimit" => {
@@ -105,9 +111,13 @@ fn classic<'a>(line: &'a [u8], body: &'a [u8], consumed: usize, limits: &Limits)
         }
         // A browser sent here by a web page must not go on to commands in its body.
         _ if words(rest).last().is_some_and(|word| word.starts_with(b"HTTP/")) => Decoded::Close,
-        _ => {
-            Decoded::Error { error: Error::UnknownCommand, noreply: Arguments::of(rest).noreply, consumed, swallow: 0 }
-        }
+        _ => Decoded::Error {
+            error: Error::UnknownCommand,
+            noreply: Arguments::of(rest).noreply,
+            consumed,
+            swallow: 0,
+            outdated: None,
+        },
     }
 }
 
@@ -167,7 +177,7 @@ fn store<'a>(
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let len = len as usize;
-    let swallow = |error| Decoded::Error { error, noreply, consumed, swallow: len + 2 };
+    let swallow = |error| Decoded::Error { error, noreply, consumed, swallow: len + 2, outdated: None };
     if key.len() > KEY_MAX_LEN {
         return swallow(Error::BAD_FORMAT);
     }
@@ -197,14 +207,15 @@ pub(crate) fn with_body<'a>(
 ) -> Decoded<'a> {
     let noreply = matches!(reply, Reply::Text(TextReply { noreply: true, .. }));
     if len > limits.value_max {
-        return Decoded::Error { error: Error::TOO_LARGE, noreply, consumed, swallow: len + 2 };
+        let outdated = matches!(store.mode, StoreMode::Set).then_some(store.key);
+        return Decoded::Error { error: Error::TOO_LARGE, noreply, consumed, swallow: len + 2, outdated };
     }
     if body.len() < len + 2 {
         return Decoded::Incomplete { need: len + 2 - body.len() };
     }
     let consumed = consumed + len + 2;
     if &body[len..len + 2] != b"\r\n" {
-        return Decoded::Error { error: Error::BAD_DATA_CHUNK, noreply, consumed, swallow: 0 };
+        return Decoded::Error { error: Error::BAD_DATA_CHUNK, noreply, consumed, swallow: 0, outdated: None };
     }
     let command = Command::Store(Store { value: &body[..len], ..store });
     Decoded::Request { request: Request { command, reply }, consumed }
@@ -214,7 +225,7 @@ pub(crate) fn with_body<'a>(
 fn keyed<'a>(name: &[u8], rest: &'a [u8], consumed: usize) -> Decoded<'a> {
     let Arguments { words, count, noreply } = Arguments::of(rest);
     let [key, argument, ..] = words;
-    let refuse_quietly = |error| Decoded::Error { error, noreply, consumed, swallow: 0 };
+    let refuse_quietly = |error| Decoded::Error { error, noreply, consumed, swallow: 0, outdated: None };
     if count < (if name == b"delete" { 1 } else { 2 }) {
         return refuse(Error::BAD_FORMAT, consumed);
     }
@@ -258,7 +269,7 @@ fn flush_all(rest: &[u8], consumed: usize) -> Decoded<'_> {
         None
     } else {
         let Some(delay) = parse_i32(words[0]) else {
-            return Decoded::Error { error: Error::INVALID_EXPTIME, noreply, consumed, swallow: 0 };
+            return Decoded::Error { error: Error::INVALID_EXPTIME, noreply, consumed, swallow: 0, outdated: None };
         };
         Some(Exptime(delay.into()))
     };

@@ -1,0 +1,61 @@
+//! The node's clock: Unix seconds that never jump, however the system's clock is set.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use larder_protocol::{Exptime, RELATIVE_EXPTIME_MAX};
+
+use crate::store::{Expiry, Time};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    started: Instant,
+    /// Unix time of `started`, with its fraction, so that seconds turn when the system's do.
+    unix: std::time::Duration,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { started: Instant::now(), unix }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        Time((self.unix + self.started.elapsed()).as_secs() as u32)
+    }
+
+    /// Seconds since the node started.
+    pub(crate) fn uptime(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
+/// When an item with this expiration time expires (protocol.txt, "Expiration times").
+pub(crate) fn expiry(exptime: Exptime, now: Time) -> Expiry {
+    match exptime.0 {
+        0 => Expiry::NEVER,
+        ..0 => Expiry::at(now),
+        seconds @ 1..=RELATIVE_EXPTIME_MAX => Expiry::at(Time(now.0.saturating_add(seconds as u32))),
+        unix => Expiry::at(Time(u32::try_from(unix).unwrap_or(u32::MAX).max(1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirty_days_are_relative_and_a_second_more_is_a_unix_time() {
+        let now = Time(1_800_000_000);
+        assert_eq!(expiry(Exptime(2_592_000), now).time(), Some(Time(1_802_592_000)));
+        assert_eq!(expiry(Exptime(2_592_001), now).time(), Some(Time(2_592_001)));
+        assert!(expiry(Exptime(2_592_001), now).has_passed(now));
+    }
+
+    #[test]
+    fn a_negative_exptime_has_passed_at_once_and_zero_never_does() {
+        let now = Time(1_800_000_000);
+        assert!(expiry(Exptime(-1), now).has_passed(now));
+        assert!(!expiry(Exptime(0), now).has_passed(Time(u32::MAX)));
+    }
+}

@@ -1,0 +1,254 @@
+//! A connection: reads what there is, carries out every whole command in it, and writes the answers at once.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use larder_protocol::{Decoded, Limits, Reply, Scratch, TextReply, decode};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::counters::Counters;
+use crate::execute::{Next, execute, forget};
+use crate::output::Output;
+use crate::server::Shared;
+
+/// A stream socket of either kind.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.try_read(buffer),
+            Socket::Unix(socket) => socket.try_read(buffer),
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.try_write(bytes),
+            Socket::Unix(socket) => socket.try_write(bytes),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.try_write_vectored(slices),
+            Socket::Unix(socket) => socket.try_write_vectored(slices),
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.readable().await,
+            Socket::Unix(socket) => socket.readable().await,
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.writable().await,
+            Socket::Unix(socket) => socket.writable().await,
+        }
+    }
+}
+
+/// Bytes that one read asks for, and that an input buffer starts with.
+const READ: usize = 16 * 1024;
+
+/// Buffers larger than this are not kept.
+const KEPT_BUFFER: usize = 256 * 1024;
+
+/// Answers are written before further commands are carried out once there are this many bytes of them: a client that
+/// sends and does not read is not read from either.
+const OUTPUT_HIGH_WATER: usize = 256 * 1024;
+
+/// Buffers that no connection of this worker is using, so that an idle connection holds none.
+const POOLED_BUFFERS: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Vec<(Vec<u8>, Output)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A connection's buffers, which it holds only while it has something in them.
+struct Buffers {
+    input: Vec<u8>,
+    /// Where unread input begins and ends in `input`.
+    start: usize,
+    end: usize,
+    output: Output,
+}
+
+impl Buffers {
+    fn take() -> Self {
+        let (input, output) = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| (vec![0; READ], Output::default()));
+        Buffers { input, start: 0, end: 0, output }
+    }
+
+    fn give_back(self) {
+        if self.input.len() + self.output.bytes.capacity() <= KEPT_BUFFER {
+            POOL.with_borrow_mut(|pool| {
+                if pool.len() < POOLED_BUFFERS {
+                    pool.push((self.input, self.output));
+                }
+            });
+        }
+    }
+
+    /// Makes room to read at least one byte, and as far as possible `need` more bytes.
+    fn make_room(&mut self, need: usize) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        let wanted = need.max(READ / 4);
+        if self.input.len() - self.end >= wanted {
+            return;
+        }
+        self.input.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.input.len() - self.end < wanted {
+            let len = (self.end + wanted).max(self.input.len().saturating_mul(2).min(self.end + 4 * wanted));
+            self.input.resize(len, 0);
+        }
+    }
+}
+
+/// Why a connection's input was left for now.
+enum Progress {
+    /// More bytes must come, at least so many.
+    NeedInput(usize),
+    /// Answers are to be written first.
+    OutputFull,
+    /// The connection ends when the answers are written.
+    Close,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Counters>) {
+    let mut stop = shared.stop.clone();
+    tokio::select! {
+        biased;
+        result = converse(&socket, &shared, &counters) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        _ = stop.wait_for(|&stopping| stopping) => {}
+    }
+    shared.connections.closed();
+}
+
+async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
+    let limits = Limits { value_max: shared.store.item_size_max() };
+    let mut swallow = 0;
+    loop {
+        socket.readable().await?;
+        let mut buffers = Buffers::take();
+        let mut need = 1;
+        loop {
+            buffers.make_room(need);
+            let room = &mut buffers.input[buffers.end..];
+            let asked = room.len();
+            let read = match socket.try_read(room) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if buffers.start == buffers.end {
+                        break;
+                    }
+                    socket.readable().await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            counters.bytes_read.add(read as u64);
+            buffers.end += read;
+            loop {
+                let progress = work(&mut buffers, &mut swallow, &limits, shared, counters);
+                flush(socket, &mut buffers.output, counters).await?;
+                match progress {
+                    Progress::NeedInput(bytes) => {
+                        need = bytes;
+                        break;
+                    }
+                    Progress::OutputFull => {
+                        counters.conn_yields.add(1);
+                        tokio::task::yield_now().await;
+                    }
+                    Progress::Close => return Ok(()),
+                }
+            }
+            if buffers.start == buffers.end && read < asked {
+                break;
+            }
+            if read == asked {
+                // There is more at once: the worker's other connections go first.
+                counters.conn_yields.add(1);
+                tokio::task::yield_now().await;
+            }
+        }
+        buffers.give_back();
+    }
+}
+
+/// Carries out the whole commands at the front of the input.
+fn work(buffers: &mut Buffers, swallow: &mut usize, limits: &Limits, shared: &Shared, counters: &Counters) -> Progress {
+    let now = shared.clock.now();
+    let mut scratch = Scratch::new();
+    loop {
+        let skipped = (*swallow).min(buffers.end - buffers.start);
+        *swallow -= skipped;
+        buffers.start += skipped;
+        if buffers.start == buffers.end {
+            return Progress::NeedInput(1);
+        }
+        if buffers.output.len() >= OUTPUT_HIGH_WATER {
+            return Progress::OutputFull;
+        }
+        match decode(&buffers.input[buffers.start..buffers.end], limits, &mut scratch) {
+            Decoded::Request { request, consumed } => {
+                let next = execute(&request, shared, counters, now, &mut buffers.output);
+                buffers.start += consumed;
+                if next == Next::Close {
+                    return Progress::Close;
+                }
+            }
+            Decoded::Incomplete { need } => return Progress::NeedInput(need),
+            Decoded::Error { error, noreply, consumed, swallow: body, outdated } => {
+                if let Some(key) = outdated {
+                    forget(key, &shared.store, counters, now);
+                }
+                let reply = Reply::Text(TextReply { noreply, with_cas: false });
+                reply.outcome(&larder_protocol::Outcome::Error(error), &mut buffers.output.bytes);
+                buffers.start += consumed;
+                *swallow = body;
+            }
+            Decoded::Close => return Progress::Close,
+        }
+    }
+}
+
+async fn flush(socket: &Socket, output: &mut Output, counters: &Counters) -> io::Result<()> {
+    while !output.is_sent() {
+        let result = match output.unsent() {
+            Some(bytes) => socket.try_write(bytes),
+            None => {
+                let (slices, count) = output.slices();
+                socket.try_write_vectored(&slices[..count])
+            }
+        };
+        match result {
+            Ok(sent) => {
+                counters.bytes_written.add(sent as u64);
+                output.advance(sent);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    output.clear();
+    Ok(())
+}

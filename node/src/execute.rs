@@ -1,0 +1,347 @@
+//! Where a command meets the store: what each command means, once for all protocols.
+
+use larder_protocol::{
+    Admin, Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Outcome, Reply, Request, StoreMode,
+};
+
+use crate::clock::expiry;
+use crate::counters::Counters;
+use crate::output::Output;
+use crate::server::Shared;
+use crate::statistics;
+use crate::store::{Entry, Hash, InsertError, Item, NewItem, Store, Time};
+
+/// What becomes of the connection after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It goes on.
+    Continue,
+    /// It ends.
+    Close,
+}
+
+/// Carries out `request` and appends the answer to `output`.
+#[inline]
+pub(crate) fn execute(
+    request: &Request<'_>,
+    shared: &Shared,
+    counters: &Counters,
+    now: Time,
+    output: &mut Output,
+) -> Next {
+    let reply = &request.reply;
+    if matches!(reply, Reply::Meta(_)) {
+        counters.cmd_meta.add(1);
+    }
+    let store = &shared.store;
+    let outcome = match &request.command {
+        Command::Get(get) => {
+            get_items(get, reply, store, counters, now, output);
+            return Next::Continue;
+        }
+        Command::Store(command) => store_item(command, store, counters, now),
+        Command::Delete(delete) => delete_item(delete, store, counters, now),
+        Command::Arithmetic(arithmetic) => calculate(arithmetic, store, counters, now),
+        Command::Touch { key, exptime } => touch(key, *exptime, store, counters, now),
+        Command::Debug { key } => return debug(key, reply, store, now, output),
+        Command::Noop => Outcome::Noop,
+        Command::FlushAll { at } => {
+            counters.cmd_flush.add(1);
+            let at = at.filter(|at| at.0 > 0).map(|at| expiry(at, now)).and_then(|expiry| expiry.time());
+            store.flush_all(at.unwrap_or(now), now);
+            Outcome::Ok
+        }
+        Command::Version => Outcome::Version(crate::VERSION),
+        Command::Verbosity { level } => {
+            shared.set_verbosity(*level);
+            Outcome::Ok
+        }
+        Command::Stats { group } => {
+            statistics::answer(group, shared, now, &mut output.bytes);
+            return Next::Continue;
+        }
+        Command::Quit => return Next::Close,
+        Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
+            store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024));
+            Outcome::Ok
+        }
+        Command::Admin(Admin::Words { .. }) | Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
+    };
+    reply.outcome(&outcome, &mut output.bytes);
+    Next::Continue
+}
+
+/// An item whose new value was refused must not be served with its old one.
+pub(crate) fn forget(key: &[u8], store: &Store, counters: &Counters, now: Time) {
+    counters.store_too_large.add(1);
+    store.entry(key, store.hash(key), now).remove();
+}
+
+fn get_items(get: &Get<'_>, reply: &Reply<'_>, store: &Store, counters: &Counters, now: Time, output: &mut Output) {
+    if let Keys::One(key) = get.keys {
+        get_item(key, store.hash(key), get, reply, store, counters, now, output);
+    } else {
+        for key in get.keys.iter() {
+            get_item(key, store.hash(key), get, reply, store, counters, now, output);
+        }
+    }
+    reply.end_of_get(&mut output.bytes);
+}
+
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the loop over keys and the single key share it")]
+fn get_item(
+    key: &[u8],
+    hash: Hash,
+    get: &Get<'_>,
+    reply: &Reply<'_>,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+    output: &mut Output,
+) {
+    let mut entry = store.entry(key, hash, now);
+    let mut created = false;
+    if entry.item().is_none()
+        && let Some(exptime) = get.vivify
+    {
+        let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, expiry(exptime, now)) };
+        created = entry.insert(stub).is_ok();
+    }
+    let (count_hit, count_miss) = if get.touch.is_some() {
+        counters.cmd_touch.add(1);
+        (&counters.touch_hits, &counters.touch_misses)
+    } else {
+        counters.cmd_get.add(1);
+        (&counters.get_hits, &counters.get_misses)
+    };
+    let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
+    if let Some(exptime) = get.touch {
+        entry.set_expiry(expiry(exptime, now));
+    }
+    let Some(item) = entry.item() else {
+        count_miss.add(1);
+        reply.miss(&mut output.bytes);
+        return;
+    };
+    count_hit.add(1);
+    let due = get.recache.is_some_and(|recache| {
+        let limit = expiry(recache, now).remaining(now);
+        !created && item.expiry.remaining(now).is_some_and(|left| limit.is_some_and(|limit| left < limit))
+    });
+    let won = created || (!item.won && (item.stale || due));
+    let with_value = get.want_value && get.unless_cas != Some(item.cas);
+    let ttl = item.expiry.remaining(now);
+    let hit = Hit {
+        key,
+        flags: item.flags,
+        cas: item.cas,
+        value_len: item.value.len(),
+        with_value,
+        ttl,
+        old_ttl: if created { ttl } else { old_ttl },
+        since_access: now.0.saturating_sub(item.last_access.0),
+        fetched: item.fetched,
+        won,
+        already_won: item.won && !created,
+        stale: item.stale,
+    };
+    reply.hit(&hit, &mut output.bytes);
+    if with_value {
+        append_value(&item, output);
+        output.bytes.extend_from_slice(reply.after_value());
+    }
+    if won && !created {
+        entry.mark_won();
+    }
+    if !get.no_bump {
+        entry.bump();
+    }
+}
+
+#[inline]
+fn append_value(item: &Item<'_>, output: &mut Output) {
+    match item.pin() {
+        None => output.bytes.extend_from_slice(item.value),
+        Some(value) => output.push_value(value),
+    }
+}
+
+fn stored(result: Result<u64, InsertError>, entry: &Entry<'_, '_>, counters: &Counters) -> Outcome<'static> {
+    match result {
+        Ok(cas) => Outcome::Stored { cas, value_len: entry.item().map_or(0, |item| item.value.len()) },
+        Err(InsertError::TooLarge) => {
+            counters.store_too_large.add(1);
+            Outcome::Error(Error::TOO_LARGE)
+        }
+        Err(InsertError::OutOfMemory) => {
+            counters.store_no_memory.add(1);
+            Outcome::Error(Error::OUT_OF_MEMORY)
+        }
+    }
+}
+
+fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+    counters.cmd_set.add(1);
+    let mut entry = store.entry(command.key, store.hash(command.key), now);
+    let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
+    let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
+    let mut new =
+        NewItem { cas: command.set_cas, ..NewItem::new(command.value, command.flags, expiry(command.exptime, now)) };
+    let result = match (command.mode, command.compare_cas, found) {
+        (StoreMode::Add, _, Some(_)) => {
+            entry.promote();
+            return Outcome::NotStored;
+        }
+        (StoreMode::Append | StoreMode::Prepend, _, None) => {
+            let Some(exptime) = command.vivify else { return Outcome::NotStored };
+            new.expiry = expiry(exptime, now);
+            entry.insert(new)
+        }
+        (StoreMode::Set | StoreMode::Replace, Some(_), None) => {
+            counters.cas_misses.add(1);
+            return Outcome::NotFound;
+        }
+        (StoreMode::Replace, None, None) => return Outcome::NotStored,
+        (StoreMode::Append | StoreMode::Prepend, Some(cas), Some((item_cas, ..))) if cas != 0 && cas != item_cas => {
+            return Outcome::Exists;
+        }
+        (StoreMode::Set | StoreMode::Replace, Some(cas), Some((item_cas, item_expiry, won))) => {
+            if cas == item_cas {
+                counters.cas_hits.add(1);
+            } else if command.invalidate && cas < item_cas {
+                // An older writer's value may be served as stale, and does not take the newer one's place in time.
+                new = NewItem { stale: true, won, expiry: item_expiry, ..new };
+            } else {
+                counters.cas_badval.add(1);
+                return Outcome::Exists;
+            }
+            entry.insert(new)
+        }
+        (StoreMode::Append, ..) => entry.append(command.value, command.set_cas),
+        (StoreMode::Prepend, ..) => entry.prepend(command.value, command.set_cas),
+        (StoreMode::Set | StoreMode::Add | StoreMode::Replace, ..) => entry.insert(new),
+    };
+    if result.is_err() && !is_join {
+        entry.remove();
+    }
+    stored(result, &entry, counters)
+}
+
+fn delete_item(delete: &Delete<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+    let mut entry = store.entry(delete.key, store.hash(delete.key), now);
+    let Some(item) = entry.item() else {
+        counters.delete_misses.add(1);
+        return Outcome::NotFound;
+    };
+    if delete.compare_cas.is_some_and(|cas| cas != item.cas) {
+        counters.delete_misses.add(1);
+        return Outcome::Exists;
+    }
+    let cas = item.cas;
+    if delete.remove_value {
+        let exptime = delete.touch.unwrap_or(Exptime(0));
+        let empty = NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", 0, expiry(exptime, now)) };
+        if entry.insert(empty).is_err() {
+            return Outcome::Error(Error::Server("out of memory"));
+        }
+    }
+    if delete.invalidate {
+        if let Some(exptime) = delete.touch {
+            entry.set_expiry(expiry(exptime, now));
+        }
+        entry.mark_stale(delete.set_cas);
+        return Outcome::Deleted;
+    }
+    counters.delete_hits.add(1);
+    if !delete.remove_value {
+        entry.remove();
+    }
+    Outcome::Deleted
+}
+
+fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+    let (hits, misses) = match arithmetic.direction {
+        Direction::Up => (&counters.incr_hits, &counters.incr_misses),
+        Direction::Down => (&counters.decr_hits, &counters.decr_misses),
+    };
+    let mut entry = store.entry(arithmetic.key, store.hash(arithmetic.key), now);
+    let mut buffer = itoa::Buffer::new();
+    let Some(item) = entry.item() else {
+        let Some(exptime) = arithmetic.vivify else {
+            misses.add(1);
+            return Outcome::NotFound;
+        };
+        let value = buffer.format(arithmetic.initial).as_bytes();
+        let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, expiry(exptime, now)) };
+        return match entry.insert(new) {
+            Ok(cas) => Outcome::Number {
+                value: arithmetic.initial,
+                cas,
+                ttl: entry.item().and_then(|item| item.expiry.remaining(now)),
+            },
+            Err(_) => Outcome::Error(Error::Server("Out of memory allocating new item")),
+        };
+    };
+    if arithmetic.compare_cas.is_some_and(|cas| cas != 0 && cas != item.cas) {
+        return Outcome::Exists;
+    }
+    let Some(old) = decimal(item.value) else { return Outcome::Error(Error::NON_NUMERIC) };
+    let value = match arithmetic.direction {
+        Direction::Up => old.wrapping_add(arithmetic.delta),
+        Direction::Down => old.saturating_sub(arithmetic.delta),
+    };
+    hits.add(1);
+    // A number that loses digits keeps its length, padded with blanks (protocol.txt, "Increment/Decrement").
+    let mut padded = [b' '; 24];
+    let digits = buffer.format(value).as_bytes();
+    padded[..digits.len()].copy_from_slice(digits);
+    let len = digits.len().max(item.value.len().min(padded.len()));
+    let Ok(cas) = entry.set_value(&padded[..len], arithmetic.set_cas) else {
+        return Outcome::Error(Error::Server("out of memory"));
+    };
+    if let Some(exptime) = arithmetic.touch {
+        entry.set_expiry(expiry(exptime, now));
+    }
+    Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)) }
+}
+
+/// The number that a value holds: digits, perhaps with blanks behind them.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.len() > 20 {
+        return None;
+    }
+    std::str::from_utf8(value.trim_ascii_end()).ok()?.parse().ok().filter(|_| value[0].is_ascii_digit())
+}
+
+fn touch(key: &[u8], exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+    counters.cmd_touch.add(1);
+    let mut entry = store.entry(key, store.hash(key), now);
+    if entry.item().is_none() {
+        counters.touch_misses.add(1);
+        return Outcome::NotFound;
+    }
+    counters.touch_hits.add(1);
+    entry.set_expiry(expiry(exptime, now));
+    entry.bump();
+    Outcome::Touched
+}
+
+fn debug(key: &[u8], reply: &Reply<'_>, store: &Store, now: Time, output: &mut Output) -> Next {
+    let entry = store.entry(key, store.hash(key), now);
+    match entry.item() {
+        None => reply.outcome(&Outcome::Miss, &mut output.bytes),
+        Some(item) => {
+            let line = format!(
+                "exp={} la={} cas={} fetch={} cls=1 size={}",
+                item.expiry.remaining(now).map_or(-1, i64::from),
+                now.0.saturating_sub(item.last_access.0),
+                item.cas,
+                if item.fetched { "yes" } else { "no" },
+                item.size,
+            );
+            reply.outcome(&Outcome::Debug(&line), &mut output.bytes);
+        }
+    }
+    Next::Continue
+}

@@ -1,0 +1,10 @@
+//! The `larder-node` binary: a command line around [`larder_node::Server`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use larder_node::Settings;
+
+fn main() -> ExitCode {
+    larder_node::run(Settings::parse())
+}

@@ -1,0 +1,99 @@
+//! What a connection has yet to send: bytes of its own, and large values by reference among them.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Replies, but for the large values.
+    pub(crate) bytes: Vec<u8>,
+    /// Large values, each with the place in `bytes` that it goes before.
+    values: Vec<(usize, Bytes)>,
+    values_len: usize,
+    /// Bytes already sent, counted over both.
+    sent: usize,
+}
+
+/// Most slices given to one vectored write.
+const SLICES: usize = 32;
+
+impl Output {
+    /// Appends a large value without copying it.
+    pub(crate) fn push_value(&mut self, value: Bytes) {
+        self.values_len += value.len();
+        self.values.push((self.bytes.len(), value));
+    }
+
+    /// Bytes to send, sent ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.values_len
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent == self.len()
+    }
+
+    /// Forgets what was sent, keeping the room.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.values.clear();
+        self.values_len = 0;
+        self.sent = 0;
+    }
+
+    pub(crate) fn advance(&mut self, sent: usize) {
+        self.sent += sent;
+    }
+
+    /// Whether all of it lies in one slice.
+    pub(crate) fn unsent(&self) -> Option<&[u8]> {
+        self.values.is_empty().then(|| &self.bytes[self.sent..])
+    }
+
+    /// The unsent slices in order, the first few of them.
+    pub(crate) fn slices(&self) -> ([IoSlice<'_>; SLICES], usize) {
+        let mut slices = [IoSlice::new(b""); SLICES];
+        let mut count = 0;
+        let mut skip = self.sent;
+        let mut from = 0;
+        let mut push = |slice| {
+            let slice: &[u8] = slice;
+            if skip >= slice.len() {
+                skip -= slice.len();
+            } else if count < SLICES {
+                slices[count] = IoSlice::new(&slice[skip..]);
+                skip = 0;
+                count += 1;
+            }
+        };
+        for (at, value) in &self.values {
+            push(&self.bytes[from..*at]);
+            push(value);
+            from = *at;
+        }
+        push(&self.bytes[from..]);
+        (slices, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_the_bytes_and_values_in_order_from_wherever_sending_stopped() {
+        let mut output = Output::default();
+        output.bytes.extend_from_slice(b"head ");
+        output.push_value(Bytes::from_static(b"VALUE"));
+        output.bytes.extend_from_slice(b" tail");
+        let whole = b"head VALUE tail";
+        for sent in 0..=whole.len() {
+            output.sent = sent;
+            let (slices, count) = output.slices();
+            let rest: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+            assert_eq!(rest, &whole[sent..]);
+        }
+        assert!(output.is_sent());
+    }
+}

@@ -1,0 +1,149 @@
+//! The command line: memcached's flags and their long names.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+
+/// How much is logged.
+pub type Verbosity = u8;
+
+/// What a node is started with.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "larder-node",
+    version,
+    disable_version_flag = true,
+    about = "A memcache server: memcached's protocols and flags, more items in the same memory.",
+    after_help = "Without -l the node listens on 127.0.0.1 only: a cache that the whole network can reach is a choice \
+                  to make (-l 0.0.0.0).\nStop it with SIGTERM or SIGINT; it answers what it has read, then ends."
+)]
+pub struct Settings {
+    /// TCP port; 0 takes a free one, and the log tells which
+    #[arg(short = 'p', long, default_value_t = 11211, env = "LARDER_PORT")]
+    pub port: u16,
+    /// UDP port; 0 is off
+    #[arg(short = 'U', long = "udp-port", default_value_t = 0, value_name = "PORT")]
+    pub udp_port: u16,
+    /// Unix socket to listen on instead of TCP
+    #[arg(short = 's', long = "unix-socket", value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// Address to listen on, with or without a port; several with commas or by repeating -l
+    #[arg(short = 'l', long, value_name = "ADDRESS", value_delimiter = ',', env = "LARDER_LISTEN")]
+    pub listen: Vec<String>,
+    /// Worker threads
+    #[arg(short = 't', long, default_value_t = default_threads(), value_parser = clap::value_parser!(u16).range(1..=256), value_name = "COUNT", env = "LARDER_THREADS")]
+    pub threads: u16,
+    /// Memory for items, in MiB: items, their index and their slack together
+    #[arg(short = 'm', long = "memory-limit", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=(1 << 24)), value_name = "MIB", env = "LARDER_MEMORY_LIMIT")]
+    pub memory_mebibytes: u64,
+    /// Connections at a time; more are refused
+    #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
+    pub max_connections: u32,
+    /// Largest item, in bytes or with a unit: 1k to 128m
+    #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE")]
+    pub item_size_max: usize,
+    /// Log more; twice logs every connection
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
+    pub verbosity: Verbosity,
+    /// Print the version
+    #[arg(short = 'V', long = "version", action = ArgAction::Version)]
+    #[doc(hidden)]
+    pub version: Option<bool>,
+}
+
+fn default_threads() -> u16 {
+    std::thread::available_parallelism().map_or(4, |count| count.get().min(256) as u16)
+}
+
+fn parse_item_size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.to_ascii_lowercase() {
+        text if text.ends_with('k') => (text[..text.len() - 1].to_owned(), 1024),
+        text if text.ends_with('m') => (text[..text.len() - 1].to_owned(), 1024 * 1024),
+        text => (text, 1),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|size| size.checked_mul(unit));
+    match size {
+        Some(size @ 1024..=0x0800_0000) => Ok(size),
+        _ => Err("an item size limit is between 1k and 128m".to_owned()),
+    }
+}
+
+impl Default for Settings {
+    /// What an empty command line gives.
+    fn default() -> Self {
+        Settings::parse_from(["larder-node"])
+    }
+}
+
+impl Settings {
+    /// The memory limit in bytes.
+    pub fn memory_limit(&self) -> usize {
+        self.memory_mebibytes as usize * 1024 * 1024
+    }
+
+    /// The addresses to listen on over TCP, as `host:port`.
+    pub(crate) fn tcp_addresses(&self) -> Vec<String> {
+        if self.listen.is_empty() {
+            return vec![format!("127.0.0.1:{}", self.port)];
+        }
+        self.listen.iter().map(|address| with_port(address, self.port)).collect()
+    }
+}
+
+/// `address` with `port` where it names none: `host`, `host:port`, `::1` and `[::1]:port` all work.
+fn with_port(address: &str, port: u16) -> String {
+    let has_port = match address.rfind(']') {
+        Some(end) => address[end..].contains(':'),
+        None => address.matches(':').count() == 1,
+    };
+    match has_port {
+        true => address.to_owned(),
+        false if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{port}"),
+        false => format!("{address}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_gets_the_one_of_p() {
+        let cases = [
+            ("10.0.0.1", "10.0.0.1:7"),
+            ("10.0.0.1:8", "10.0.0.1:8"),
+            ("::1", "[::1]:7"),
+            ("[::1]", "[::1]:7"),
+            ("[::1]:8", "[::1]:8"),
+            ("cache.local", "cache.local:7"),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(with_port(given, 7), expected);
+        }
+    }
+
+    #[test]
+    fn an_item_size_takes_units_and_bounds() {
+        assert_eq!(parse_item_size("1m"), Ok(1024 * 1024));
+        assert_eq!(parse_item_size("2048"), Ok(2048));
+        assert!(parse_item_size("129m").is_err());
+        assert!(parse_item_size("12").is_err());
+        assert!(parse_item_size("-1k").is_err());
+    }
+
+    #[test]
+    fn flags_are_memcacheds_and_so_are_long_names() {
+        let short = Settings::parse_from(["larder-node", "-p", "0", "-m", "100", "-c", "10", "-I", "2m", "-vv"]);
+        let long = Settings::parse_from([
+            "larder-node",
+            "--port=0",
+            "--memory-limit=100",
+            "--conn-limit=10",
+            "--max-item-size=2m",
+            "--verbose",
+            "--verbose",
+        ]);
+        assert_eq!(format!("{short:?}"), format!("{long:?}"));
+        assert!(Settings::try_parse_from(["larder-node", "--no-such-flag"]).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The `stats` command: names are memcached's (protocol.txt, "Statistics"), figures are this node's.
+
+use std::fmt::Display;
+
+use larder_protocol::Error;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+use crate::counters::Totals;
+use crate::server::Shared;
+use crate::store::Time;
+
+/// Appends the answer to `stats group`.
+pub(crate) fn answer(group: &[u8], shared: &Shared, now: Time, out: &mut Vec<u8>) {
+    match group {
+        b"" => general(shared, now, out),
+        b"settings" => settings(shared, out),
+        b"items" => items(shared, out),
+        b"slabs" => slabs(shared, out),
+        b"sizes" | b"conns" => {}
+        b"reset" => {
+            shared.workers.iter().for_each(|worker| worker.reset());
+            shared.store.reset_statistics();
+            return out.extend_from_slice(b"RESET\r\n");
+        }
+        _ => return Error::UnknownCommand.encode(out),
+    }
+    out.extend_from_slice(b"END\r\n");
+}
+
+fn stat(out: &mut Vec<u8>, name: &str, value: impl Display) {
+    use std::io::Write;
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "STAT {name} {value}\r\n");
+}
+
+fn general(shared: &Shared, now: Time, out: &mut Vec<u8>) {
+    let totals = Totals::of(shared.workers.iter().map(|worker| &**worker));
+    let store = shared.store.statistics();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+    let seconds = |time: TimeVal| format!("{}.{:06}", time.tv_sec(), time.tv_usec());
+    let connections = shared.connections.statistics();
+    macro_rules! counters {
+        ($($name:ident),* $(,)?) => { $(stat(out, stringify!($name), totals.$name);)* };
+    }
+    stat(out, "pid", std::process::id());
+    stat(out, "uptime", shared.clock.uptime());
+    stat(out, "time", now.0);
+    stat(out, "version", crate::VERSION);
+    stat(out, "pointer_size", usize::BITS);
+    stat(out, "rusage_user", usage.map_or_else(String::new, |usage| seconds(usage.user_time())));
+    stat(out, "rusage_system", usage.map_or_else(String::new, |usage| seconds(usage.system_time())));
+    stat(out, "max_connections", shared.settings.max_connections);
+    stat(out, "curr_connections", connections.current);
+    stat(out, "total_connections", connections.total);
+    stat(out, "rejected_connections", connections.rejected);
+    stat(out, "connection_structures", connections.current);
+    counters!(cmd_get, cmd_set, cmd_flush, cmd_touch, cmd_meta, get_hits, get_misses, get_expired, get_flushed);
+    counters!(delete_misses, delete_hits, incr_misses, incr_hits, decr_misses, decr_hits);
+    counters!(cas_misses, cas_hits, cas_badval, touch_hits, touch_misses, store_too_large, store_no_memory);
+    stat(out, "auth_cmds", 0);
+    stat(out, "auth_errors", 0);
+    counters!(bytes_read, bytes_written);
+    stat(out, "limit_maxbytes", shared.store.memory_limit());
+    stat(out, "accepting_conns", 1);
+    stat(out, "listen_disabled_num", connections.paused);
+    stat(out, "time_in_listen_disabled_us", 0);
+    stat(out, "threads", shared.settings.threads);
+    counters!(conn_yields);
+    stat(out, "bytes", store.bytes);
+    stat(out, "curr_items", store.items);
+    stat(out, "total_items", store.total_items);
+    stat(out, "expired_unfetched", store.expired_unfetched);
+    stat(out, "evicted_unfetched", store.evicted_unfetched);
+    stat(out, "evictions", store.evictions);
+    stat(out, "reclaimed", store.reclaimed);
+}
+
+fn settings(shared: &Shared, out: &mut Vec<u8>) {
+    let settings = &shared.settings;
+    stat(out, "maxbytes", shared.store.memory_limit());
+    stat(out, "maxconns", settings.max_connections);
+    stat(out, "tcpport", settings.port);
+    stat(out, "udpport", settings.udp_port);
+    stat(out, "inter", settings.listen.first().map_or("127.0.0.1", |address| address));
+    stat(out, "verbosity", shared.verbosity());
+    stat(out, "evictions", "on");
+    stat(out, "domain_socket", settings.socket.as_ref().map_or("NULL".into(), |path| path.display().to_string()));
+    stat(out, "num_threads", settings.threads);
+    stat(out, "cas_enabled", "yes");
+    stat(out, "item_size_max", shared.store.item_size_max());
+    stat(out, "eviction_policy", "lru");
+}
+
+/// Exporters read evictions and items by slab class; here there is one class, 1.
+fn items(shared: &Shared, out: &mut Vec<u8>) {
+    let store = shared.store.statistics();
+    if store.items > 0 {
+        stat(out, "items:1:number", store.items);
+        stat(out, "items:1:evicted", store.evictions);
+        stat(out, "items:1:evicted_unfetched", store.evicted_unfetched);
+        stat(out, "items:1:expired_unfetched", store.expired_unfetched);
+        stat(out, "items:1:reclaimed", store.reclaimed);
+    }
+}
+
+fn slabs(shared: &Shared, out: &mut Vec<u8>) {
+    let store = shared.store.statistics();
+    stat(out, "active_slabs", u8::from(store.items > 0));
+    stat(out, "total_malloced", store.bytes);
+}
