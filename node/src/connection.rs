@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use larder_protocol::{Decoded, Limits, Reply, Scratch, TextReply, decode};
+use larder_protocol::{Decoded, Limits, Outcome, Scratch, decode};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::counters::Counters;
@@ -142,7 +142,7 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
 }
 
 async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
-    let limits = Limits { value_max: shared.store.item_size_max() };
+    let limits = Limits { item_size_max: shared.store.item_size_max() };
     let mut swallow = 0;
     loop {
         socket.readable().await?;
@@ -217,14 +217,16 @@ fn work(buffers: &mut Buffers, swallow: &mut usize, limits: &Limits, shared: &Sh
                 }
             }
             Decoded::Incomplete { need } => return Progress::NeedInput(need),
-            Decoded::Error { error, noreply, consumed, swallow: body, outdated } => {
+            Decoded::Error { error, reply, consumed, swallow: body, outdated, close } => {
                 if let Some(key) = outdated {
                     forget(key, &shared.store, counters, now);
                 }
-                let reply = Reply::Text(TextReply { noreply, with_cas: false });
-                reply.outcome(&larder_protocol::Outcome::Error(error), &mut buffers.output.bytes);
+                reply.outcome(&Outcome::Error(error), &mut buffers.output.bytes);
                 buffers.start += consumed;
                 *swallow = body;
+                if close {
+                    return Progress::Close;
+                }
             }
             Decoded::Close => return Progress::Close,
         }

@@ -279,6 +279,7 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
                 value: arithmetic.initial,
                 cas,
                 ttl: entry.item().and_then(|item| item.expiry.remaining(now)),
+                old_ttl: None,
             },
             Err(_) => Outcome::Error(Error::Server("Out of memory allocating new item")),
         };
@@ -292,6 +293,7 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
         Direction::Down => old.saturating_sub(arithmetic.delta),
     };
     hits.add(1);
+    let old_ttl = item.expiry.remaining(now);
     // A number that loses digits keeps its length, padded with blanks (protocol.txt, "Increment/Decrement").
     let mut padded = [b' '; 24];
     let digits = buffer.format(value).as_bytes();
@@ -303,7 +305,7 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
     if let Some(exptime) = arithmetic.touch {
         entry.set_expiry(expiry(exptime, now));
     }
-    Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)) }
+    Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
 }
 
 /// The number that a value holds: digits, perhaps with blanks behind them.

@@ -186,7 +186,8 @@ pub struct Delete<'a> {
     pub set_cas: Option<u64>,
     /// Keep the item, marked stale and with a new CAS unique (`md I`).
     pub invalidate: bool,
-    /// With `invalidate`, the item's new expiration time (`md T`).
+    /// With `invalidate` or `remove_value`, the item's new expiration time (`md T`). Where absent, `invalidate` keeps
+    /// the old one and `remove_value` means never.
     pub touch: Option<Exptime>,
     /// Keep the item and remove its value and flags (`md x`).
     pub remove_value: bool,
@@ -292,6 +293,8 @@ pub struct MetaReply<'a> {
     pub key: &'a [u8],
     /// Suppress the uninteresting answer (`q`).
     pub quiet: bool,
+    /// Length of the request's value (`ms`), which flag `s` tells where nothing was stored.
+    pub value_len: usize,
 }
 
 impl<'a> MetaReply<'a> {

@@ -29,6 +29,22 @@ impl Error {
     pub const TOO_LARGE: Error = Error::Server("object too large for cache");
     /// No memory could be freed for the item.
     pub const OUT_OF_MEMORY: Error = Error::Server("out of memory storing object");
+    /// A meta flag is there twice.
+    pub(crate) const DUPLICATE_FLAG: Error = Error::Client("duplicate flag");
+    /// No such meta flag.
+    pub(crate) const INVALID_FLAG: Error = Error::Client("invalid flag");
+    /// `ma` tells any wrong flag with these words.
+    pub(crate) const INVALID_OR_DUPLICATE_FLAG: Error = Error::Client("invalid or duplicate flag");
+    pub(crate) const TOO_MANY_FLAGS: Error = Error::Client("options flags are too long");
+    /// A meta flag's token is no number.
+    pub(crate) const BAD_TOKEN: Error = Error::Client("bad token in command line format");
+    /// A key that is no base64.
+    pub(crate) const BAD_KEY_ENCODING: Error = Error::Client("error decoding key");
+    pub(crate) const INVALID_INITIAL: Error = Error::Client("invalid numeric initial value");
+    pub(crate) const INVALID_META_DELTA: Error = Error::Client("invalid numeric delta value");
+    pub(crate) const OPAQUE_TOO_LONG: Error = Error::Client("opaque token too long");
+    pub(crate) const INVALID_SET_MODE: Error = Error::Client("invalid mode for ms M token");
+    pub(crate) const INVALID_ARITHMETIC_MODE: Error = Error::Client("invalid mode for ma M token");
 
     /// Appends the text reply, for example `CLIENT_ERROR bad data chunk`.
     pub fn encode(&self, out: &mut Vec<u8>) {

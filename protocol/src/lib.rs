@@ -36,21 +36,35 @@ pub use outcome::*;
 /// What bounds a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest value in bytes; a larger one is refused and its bytes are skipped.
-    pub value_max: usize,
+    /// Largest item in bytes (`-I`), counted as memcached counts: key, flags, value and [`ITEM_OVERHEAD`]. A larger one is
+    /// refused and its bytes are skipped.
+    pub item_size_max: usize,
 }
+
+/// What memcached counts to an item beside its key, flags and value, in bytes: header, CAS unique and the value's line end.
+pub const ITEM_OVERHEAD: usize = 59;
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { value_max: 1024 * 1024 }
+        Limits { item_size_max: 1024 * 1024 }
+    }
+}
+
+impl Limits {
+    /// Whether an item would be too large.
+    #[inline]
+    pub fn too_large(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
+        let flags_len = if flags == 0 { 0 } else { 4 };
+        value_len.saturating_add(key_len + flags_len + ITEM_OVERHEAD) > self.item_size_max
     }
 }
 
 /// A command line without an end is refused beyond this many bytes, unless it lists keys to read.
 pub const LINE_MAX: usize = 2048;
 
-/// A line that lists keys to read is refused beyond this many bytes (some 30,000 keys of the longest kind).
-pub const RETRIEVAL_LINE_MAX: usize = 8 * 1024 * 1024;
+/// A line that lists keys to read is refused beyond this many bytes (some 4,000 keys of the longest kind; memcached
+/// has no limit, but a connection's memory must have one).
+pub const RETRIEVAL_LINE_MAX: usize = 1024 * 1024;
 
 /// Room for a key that arrives as base64.
 #[derive(Debug)]
@@ -86,18 +100,20 @@ pub enum Decoded<'a> {
     },
     /// Something that is no request.
     Error {
-        /// What is wrong, with the reply to send.
+        /// What is wrong.
         error: Error,
-        /// The client asked for no reply, and memcached holds this error back too.
-        noreply: bool,
+        /// How it is answered, by [`Reply::outcome`].
+        reply: Reply<'a>,
         /// Bytes to drop now.
         consumed: usize,
         /// Further bytes of a body to drop as they come.
         swallow: usize,
         /// The key whose item must go, because its new value is refused and the old one is out of date.
         outdated: Option<&'a [u8]>,
+        /// Close the connection once the answer is sent.
+        close: bool,
     },
-    /// Nothing that follows can be understood: close the connection, as memcached does.
+    /// Nothing that follows can be understood: close the connection without a word, as memcached does.
     Close,
 }
 

@@ -1,259 +1,479 @@
 //! The meta commands, protocol.txt "Meta Commands": `mg`, `ms`, `md`, `ma`, `mn`, `me`.
 
 use crate::number::{parse_i32, parse_u32, parse_u64};
-use crate::text::{DecodedResponse, refuse, response_line, response_value, unfinished_response, with_body};
+use crate::text::{
+    Body, DecodedResponse, body, next_word, refuse, response_line, response_value, unfinished_response, value_len,
+};
 use crate::{
-    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, KeysIter, Limits,
-    MetaCommand, MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, base64, push_number,
+    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, Limits, MetaCommand,
+    MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, base64, push_number,
 };
 
-/// Most words of a meta command line (memcached's limit; there are fewer flags than that).
+/// Most words of a command line, command and key included.
 const WORDS_MAX: usize = 20;
 
-const BAD_TOKEN: Error = Error::Client("bad token in command line format");
-const OPAQUE_TOO_LONG: Error = Error::Client("opaque token too long");
+/// More words than this are not looked at.
+const WORDS_READ: usize = 23;
 
-/// The flags of a line, read.
+/// A line's flags and what they ask for.
 #[derive(Default)]
-struct Flags {
-    base64: bool,
+struct Parsed<'a> {
+    key: &'a [u8],
+    reply_key: &'a [u8],
+    words: &'a [u8],
     quiet: bool,
     value: bool,
     no_bump: bool,
     invalidate: bool,
     remove_value: bool,
-    touch: Option<Exptime>,
+    mode: Option<u8>,
+    client_flags: u32,
     vivify: Option<Exptime>,
+    touch: Option<Exptime>,
     recache: Option<Exptime>,
     compare_cas: Option<u64>,
     set_cas: Option<u64>,
-    client_flags: u32,
-    mode: Option<u8>,
     initial: u64,
     delta: Option<u64>,
     opaque_too_long: bool,
 }
 
-impl Flags {
-    fn parse(words: KeysIter<'_>, words_before: usize) -> Result<Flags, Error> {
-        let mut flags = Flags::default();
-        let mut seen = [0u64; 2];
-        let mut error = None;
-        if words.clone().take(WORDS_MAX).count() + words_before > WORDS_MAX {
-            return Err(Error::Client("options flags are too long"));
-        }
-        for word in words {
-            let (letter, token) = (word[0], &word[1..]);
-            let bit = 1u64 << (letter & 63);
-            if letter >= 127 || seen[usize::from(letter >> 6)] & bit != 0 {
-                return Err(Error::Client("duplicate flag"));
+/// What is wrong with a line. memcached tells these apart in what it does with the value behind `ms`.
+enum Refused {
+    /// The line could not be cut into words.
+    Line,
+    /// A word is wrong.
+    Flag(Error),
+}
+
+impl<'a> Parsed<'a> {
+    /// Reads the key and the flags behind it. `count` words of the line come before the flags.
+    #[inline]
+    fn read(key: &'a [u8], flags: &'a [u8], count: usize, scratch: &'a mut Scratch) -> Result<Self, Refused> {
+        let mut parsed = Parsed { key, reply_key: key, words: trim_start(flags), ..Parsed::default() };
+        let (mut rest, mut count, mut seen) = (flags, count, 0u128);
+        // The first error that stops reading, and the last of those that do not.
+        let (mut fatal, mut error) = (None, None);
+        let mut decoded_len = None;
+        while let Some(word) = next_word(&mut rest) {
+            let letter = word[0];
+            if !matches!(letter, b'A'..=b'z' | b'0'..=b'9') {
+                return Err(Refused::Line);
             }
-            seen[usize::from(letter >> 6)] |= bit;
+            count += 1;
+            if count == WORDS_READ {
+                break;
+            }
+            if fatal.is_some() {
+                continue;
+            }
+            if seen >> letter & 1 == 1 {
+                fatal = Some(Error::DUPLICATE_FLAG);
+                continue;
+            }
+            seen |= 1 << letter;
+            let token = &word[1..];
+            let exptime = || parse_i32(token).map(|seconds| Exptime(seconds.into()));
             match letter {
-                b'v' => flags.value = true,
-                b'q' => flags.quiet = true,
-                b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'P' | b'L' => {}
-                b'O' => flags.opaque_too_long = token.len() + 1 > OPAQUE_MAX_LEN,
-                b'b' => flags.base64 = true,
-                b'u' => flags.no_bump = true,
-                b'I' => flags.invalidate = true,
-                b'x' => flags.remove_value = true,
-                b'M' => flags.mode = Some(token.first().copied().unwrap_or(b' ')),
-                b'T' | b'N' | b'R' => {
-                    let Some(exptime) = parse_i32(token) else {
-                        error = Some(BAD_TOKEN);
-                        continue;
-                    };
-                    let exptime = Some(Exptime(exptime.into()));
-                    match letter {
-                        b'T' => flags.touch = exptime,
-                        b'N' => flags.vivify = exptime,
-                        _ => flags.recache = exptime,
+                b'v' => parsed.value = true,
+                b'q' => parsed.quiet = true,
+                b'k' | b's' | b't' | b'c' | b'f' | b'l' | b'h' | b'P' | b'L' => {}
+                b'O' => parsed.opaque_too_long = word.len() > OPAQUE_MAX_LEN,
+                b'b' if key.len() <= KEY_MAX_LEN => {
+                    decoded_len = base64::decode(key, &mut scratch.0);
+                    if decoded_len.is_none() {
+                        error = Some(Error::BAD_KEY_ENCODING);
                     }
                 }
-                b'C' | b'E' => {
-                    let Some(cas) = parse_u64(token) else {
-                        error = Some(BAD_TOKEN);
-                        continue;
-                    };
-                    match letter {
-                        b'C' => flags.compare_cas = Some(cas),
-                        _ => flags.set_cas = Some(cas),
-                    }
-                }
+                b'b' => {}
+                b'u' => parsed.no_bump = true,
+                b'x' => parsed.remove_value = true,
+                b'I' => parsed.invalidate = true,
+                b'M' => parsed.mode = Some(token.first().copied().unwrap_or(b' ')),
+                b'T' => parsed.touch = exptime().or_else(|| bad_token(&mut error)),
+                b'N' => parsed.vivify = exptime().or_else(|| bad_token(&mut error)),
+                b'R' => parsed.recache = exptime().or_else(|| bad_token(&mut error)),
+                b'C' => parsed.compare_cas = parse_u64(token).or_else(|| bad_token(&mut error)),
+                b'E' => parsed.set_cas = parse_u64(token).or_else(|| bad_token(&mut error)),
                 b'F' => match parse_u32(token) {
-                    Some(client_flags) => flags.client_flags = client_flags,
-                    None => error = Some(error.unwrap_or(Error::BAD_FORMAT)),
+                    Some(flags) => parsed.client_flags = flags,
+                    // memcached gives this fault no words of its own.
+                    None => error = error.or(Some(Error::BAD_FORMAT)),
                 },
                 b'J' => match parse_u64(token) {
-                    Some(initial) => flags.initial = initial,
-                    None => error = Some(Error::Client("invalid numeric initial value")),
+                    Some(initial) => parsed.initial = initial,
+                    None => error = Some(Error::INVALID_INITIAL),
                 },
                 b'D' => match parse_u64(token) {
-                    Some(delta) => flags.delta = Some(delta),
-                    None => error = Some(Error::Client("invalid numeric delta value")),
+                    Some(delta) => parsed.delta = Some(delta),
+                    None => error = Some(Error::INVALID_META_DELTA),
                 },
-                _ => return Err(Error::Client("invalid flag")),
+                _ => fatal = Some(Error::INVALID_FLAG),
             }
         }
-        error.map_or(Ok(flags), Err)
+        if key.len() > KEY_MAX_LEN {
+            return Err(Refused::Flag(Error::BAD_FORMAT));
+        }
+        if count > WORDS_MAX {
+            return Err(Refused::Flag(Error::TOO_MANY_FLAGS));
+        }
+        if let Some(error) = fatal.or(error) {
+            return Err(Refused::Flag(error));
+        }
+        if let Some(len) = decoded_len {
+            parsed.key = &scratch.0[..len];
+        }
+        Ok(parsed)
+    }
+
+    #[inline]
+    fn reply(&self, command: MetaCommand) -> Reply<'a> {
+        let quiet = self.quiet;
+        Reply::Meta(MetaReply { command, flags: self.words, key: self.reply_key, quiet, value_len: 0 })
     }
 }
 
-/// Decodes a line whose name is `m` and `kind`; `rest` is what follows the name.
+#[cold]
+fn bad_token<T>(error: &mut Option<Error>) -> Option<T> {
+    *error = Some(Error::BAD_TOKEN);
+    None
+}
+
 #[inline]
-pub(crate) fn decode_line<'a>(
-    kind: u8,
-    rest: &'a [u8],
-    body: &'a [u8],
+fn trim_start(line: &[u8]) -> &[u8] {
+    match line {
+        [b' ', rest @ ..] if rest.first() != Some(&b' ') => rest,
+        _ => &line[line.iter().position(|&b| b != b' ').unwrap_or(line.len())..],
+    }
+}
+
+impl Refused {
+    fn error(self) -> Error {
+        match self {
+            Refused::Line => Error::BAD_FORMAT,
+            Refused::Flag(error) => error,
+        }
+    }
+}
+
+#[inline]
+fn done<'a>(command: Command<'a>, reply: Reply<'a>, consumed: usize) -> Decoded<'a> {
+    Decoded::Request { request: Request { command, reply }, consumed }
+}
+
+/// `mg key flag…`
+#[inline]
+pub(crate) fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let mut rest = line;
+    let Some(key) = next_word(&mut rest) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let parsed = match Parsed::read(key, rest, 2, scratch) {
+        Ok(parsed) => parsed,
+        Err(refused) => return refuse(refused.error(), consumed),
+    };
+    if parsed.opaque_too_long {
+        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+    }
+    let command = Command::Get(Get {
+        keys: Keys::One(parsed.key),
+        touch: parsed.touch,
+        vivify: parsed.vivify,
+        recache: parsed.recache,
+        set_cas: parsed.set_cas,
+        unless_cas: parsed.compare_cas,
+        want_value: parsed.value,
+        no_bump: parsed.no_bump,
+    });
+    done(command, parsed.reply(MetaCommand::Get), consumed)
+}
+
+/// `ms key length flag…` and the value.
+#[inline]
+pub(crate) fn set<'a>(
+    line: &'a [u8],
+    input: &'a [u8],
     consumed: usize,
     limits: &Limits,
     scratch: &'a mut Scratch,
 ) -> Decoded<'a> {
-    let command = match kind {
-        b'g' => MetaCommand::Get,
-        b's' => MetaCommand::Set,
-        b'd' => MetaCommand::Delete,
-        b'a' => MetaCommand::Arithmetic,
-        b'e' => MetaCommand::Debug,
-        b'n' => {
-            let reply = MetaReply { command: MetaCommand::Noop, flags: b"", key: b"", quiet: false };
-            return Decoded::Request {
-                request: Request { command: Command::Noop, reply: Reply::Meta(reply) },
-                consumed,
-            };
-        }
-        _ => return refuse(Error::UnknownCommand, consumed),
+    let mut rest = line;
+    let (Some(key), Some(len)) = (next_word(&mut rest), next_word(&mut rest)) else {
+        return refuse(Error::BAD_FORMAT, consumed);
     };
-    let Some((key_as_sent, mut words)) = first_word(rest) else { return refuse(Error::BAD_FORMAT, consumed) };
-    let mut swallow = 0;
-    if command == MetaCommand::Set {
-        let Some((len, flag_words)) = first_word(words) else { return refuse(Error::BAD_FORMAT, consumed) };
-        let Some(len) = parse_i32(len).filter(|len| (0..i32::MAX - 2).contains(len)) else {
-            return refuse(Error::BAD_FORMAT, consumed);
-        };
-        words = flag_words;
-        swallow = len as usize + 2;
+    let Some(len) = value_len(len) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let swallow = |error, outdated| Decoded::Error {
+        error,
+        reply: Reply::Text(TextReply::default()),
+        consumed,
+        swallow: len + 2,
+        outdated,
+        close: false,
+    };
+    let parsed = match Parsed::read(key, rest, 3, scratch) {
+        Ok(parsed) => parsed,
+        Err(Refused::Line) => return refuse(Error::BAD_FORMAT, consumed),
+        Err(Refused::Flag(error)) => return swallow(error, None),
+    };
+    let mode = match parsed.mode {
+        None | Some(b'S') => StoreMode::Set,
+        Some(b'E') => StoreMode::Add,
+        Some(b'R') => StoreMode::Replace,
+        Some(b'A') => StoreMode::Append,
+        Some(b'P') => StoreMode::Prepend,
+        Some(_) => return swallow(Error::INVALID_SET_MODE, None),
+    };
+    let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
+    let compares = matches!(mode, StoreMode::Set | StoreMode::Replace);
+    if limits.too_large(parsed.key.len(), parsed.client_flags, len) {
+        return swallow(Error::TOO_LARGE, Some(parsed.key));
     }
-    let refuse = |error| Decoded::Error { error, noreply: false, consumed, swallow, outdated: None };
-    if key_as_sent.len() > KEY_MAX_LEN {
-        return refuse(Error::BAD_FORMAT);
+    if parsed.opaque_too_long {
+        return swallow(Error::OPAQUE_TOO_LONG, None);
     }
-    let words_before = if swallow > 0 { 3 } else { 2 };
-    let flags = match Flags::parse(Keys::Line(words).iter(), words_before) {
-        Ok(flags) => flags,
-        Err(_) if command == MetaCommand::Arithmetic => return refuse(Error::Client("invalid or duplicate flag")),
-        Err(_) if command == MetaCommand::Debug => Flags::default(),
-        Err(error) => return refuse(error),
+    let value = match body(input, consumed, len) {
+        Body::Value(value) => value,
+        Body::Incomplete(need) => return Decoded::Incomplete { need },
+        Body::Unended => return refuse(Error::BAD_DATA_CHUNK, consumed + len + 2),
     };
-    let key = if flags.base64 {
-        match base64::decode(key_as_sent, &mut scratch.0) {
-            Some(key) => key,
-            None if command == MetaCommand::Arithmetic => return refuse(Error::Client("invalid or duplicate flag")),
-            None if command == MetaCommand::Debug => return refuse(Error::BAD_FORMAT),
-            None => return refuse(Error::Client("error decoding key")),
-        }
-    } else {
-        key_as_sent
-    };
-    let reply = Reply::Meta(MetaReply { command, flags: words, key: key_as_sent, quiet: flags.quiet });
-    let command = match command {
-        MetaCommand::Get => Command::Get(Get {
-            keys: Keys::One(key),
-            touch: flags.touch,
-            vivify: flags.vivify,
-            recache: flags.recache,
-            set_cas: flags.set_cas,
-            unless_cas: flags.compare_cas,
-            want_value: flags.value,
-            no_bump: flags.no_bump,
-        }),
-        MetaCommand::Set => {
-            let mode = match flags.mode {
-                None | Some(b'S') => StoreMode::Set,
-                Some(b'E') => StoreMode::Add,
-                Some(b'A') => StoreMode::Append,
-                Some(b'P') => StoreMode::Prepend,
-                Some(b'R') => StoreMode::Replace,
-                Some(_) => return refuse(Error::Client("invalid mode for ms M token")),
-            };
-            if flags.opaque_too_long {
-                return refuse(OPAQUE_TOO_LONG);
-            }
-            let store = Store {
-                key,
-                value: b"",
-                flags: flags.client_flags,
-                exptime: flags.touch.unwrap_or(Exptime(0)),
-                mode,
-                compare_cas: flags.compare_cas,
-                set_cas: flags.set_cas,
-                invalidate: flags.invalidate,
-                vivify: flags.vivify,
-            };
-            return with_body(store, reply, swallow - 2, body, consumed, limits);
-        }
-        MetaCommand::Delete => Command::Delete(Delete {
-            key,
-            compare_cas: flags.compare_cas,
-            set_cas: flags.set_cas,
-            invalidate: flags.invalidate,
-            touch: flags.touch,
-            remove_value: flags.remove_value,
-        }),
-        MetaCommand::Arithmetic => Command::Arithmetic(Arithmetic {
-            key,
-            delta: flags.delta.unwrap_or(1),
-            direction: match flags.mode {
-                None | Some(b'I' | b'+') => Direction::Up,
-                Some(b'D' | b'-') => Direction::Down,
-                Some(_) => return refuse(Error::Client("invalid mode for ma M token")),
-            },
-            vivify: flags.vivify,
-            initial: flags.initial,
-            touch: flags.touch,
-            compare_cas: flags.compare_cas,
-            set_cas: flags.set_cas,
-        }),
-        MetaCommand::Noop | MetaCommand::Debug => Command::Debug { key },
-    };
-    if flags.opaque_too_long && !matches!(command, Command::Debug { .. }) {
-        return refuse(OPAQUE_TOO_LONG);
+    let mut reply = parsed.reply(MetaCommand::Set);
+    if let Reply::Meta(reply) = &mut reply {
+        reply.value_len = len;
     }
-    Decoded::Request { request: Request { command, reply }, consumed }
+    let command = Command::Store(Store {
+        key: parsed.key,
+        value,
+        flags: parsed.client_flags,
+        exptime: parsed.touch.unwrap_or(Exptime(0)),
+        mode,
+        compare_cas: parsed.compare_cas,
+        set_cas: parsed.set_cas,
+        invalidate: parsed.invalidate && compares && parsed.compare_cas.is_some(),
+        vivify: parsed.vivify.filter(|_| joins),
+    });
+    done(command, reply, consumed + len + 2)
 }
 
-/// The first word of a line and what follows it.
-fn first_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let line = &line[line.iter().position(|&byte| byte != b' ')?..];
-    Some(line.split_at(memchr::memchr(b' ', line).unwrap_or(line.len())))
+/// `md key flag…`
+pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let mut rest = line;
+    let Some(key) = next_word(&mut rest) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let parsed = match Parsed::read(key, rest, 2, scratch) {
+        Ok(parsed) => parsed,
+        Err(refused) => return refuse(refused.error(), consumed),
+    };
+    if parsed.opaque_too_long {
+        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+    }
+    let command = Command::Delete(Delete {
+        key: parsed.key,
+        compare_cas: parsed.compare_cas,
+        set_cas: parsed.set_cas,
+        invalidate: parsed.invalidate,
+        touch: parsed.touch,
+        remove_value: parsed.remove_value,
+    });
+    done(command, parsed.reply(MetaCommand::Delete), consumed)
 }
 
-/// Appends a meta command as a client sends it. The flags of `reply` (opaque, and what to return) are sent first as
-/// they are, then those that the command itself needs.
+/// `ma key flag…`
+pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let mut rest = line;
+    let Some(key) = next_word(&mut rest) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let parsed = match Parsed::read(key, rest, 2, scratch) {
+        Ok(parsed) => parsed,
+        Err(Refused::Line) => return refuse(Error::BAD_FORMAT, consumed),
+        Err(Refused::Flag(_)) => return refuse(Error::INVALID_OR_DUPLICATE_FLAG, consumed),
+    };
+    let direction = match parsed.mode {
+        None | Some(b'I' | b'+') => Direction::Up,
+        Some(b'D' | b'-') => Direction::Down,
+        Some(_) => return refuse(Error::INVALID_ARITHMETIC_MODE, consumed),
+    };
+    if parsed.opaque_too_long {
+        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+    }
+    let command = Command::Arithmetic(Arithmetic {
+        key: parsed.key,
+        delta: parsed.delta.unwrap_or(1),
+        direction,
+        vivify: parsed.vivify,
+        initial: parsed.initial,
+        touch: parsed.touch,
+        // Here 0 means no comparison, unlike in the other commands.
+        compare_cas: parsed.compare_cas.filter(|&cas| cas != 0),
+        set_cas: parsed.set_cas,
+    });
+    done(command, parsed.reply(MetaCommand::Arithmetic), consumed)
+}
+
+/// `mn`, and whatever stands behind it.
+pub(crate) fn noop<'a>(consumed: usize) -> Decoded<'a> {
+    let reply = MetaReply { command: MetaCommand::Noop, flags: b"", key: b"", quiet: false, value_len: 0 };
+    done(Command::Noop, Reply::Meta(reply), consumed)
+}
+
+/// `me key [b]`
+pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let mut rest = line;
+    let Some(word) = next_word(&mut rest).filter(|word| word.len() <= KEY_MAX_LEN) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let flags = trim_start(rest);
+    let mut key = word;
+    if next_word(&mut rest) == Some(b"b") {
+        match base64::decode(word, &mut scratch.0) {
+            Some(len) => key = &scratch.0[..len],
+            None => return refuse(Error::BAD_FORMAT, consumed),
+        }
+    }
+    let reply = MetaReply { command: MetaCommand::Debug, flags, key: word, quiet: false, value_len: 0 };
+    done(Command::Debug { key }, Reply::Meta(reply), consumed)
+}
+
+/// Appends a request as a meta command.
+///
+/// The flag words of `reply.flags` are written as they are; those that the command implies and that are missing
+/// there (`v`, `q`, `T`, `N`, `C`, …) are added. A client thus names only the flags it wants answered. A key that text cannot carry
+/// is written in base64, with the flag `b`; so is any key where `b` is given. Of the command's keys only the first is written.
 pub(crate) fn encode_request(command: &Command<'_>, reply: &MetaReply<'_>, out: &mut Vec<u8>) {
-    let name: &[u8] = match command {
-        Command::Get(_) => b"mg ",
-        Command::Store(_) => b"ms ",
-        Command::Delete(_) => b"md ",
-        Command::Arithmetic(_) => b"ma ",
-        Command::Debug { .. } => b"me ",
-        _ => return out.extend_from_slice(b"mn\r\n"),
-    };
-    out.extend_from_slice(name);
-    out.extend_from_slice(reply.key);
-    if let Command::Store(store) = command {
-        out.push(b' ');
-        push_number(out, store.value.len());
+    let present = reply.words().fold(0u128, |letters, word| letters | 1 << (word[0] & 127));
+    let mut line = Line { out, present };
+    match command {
+        Command::Get(get) => {
+            line.begin(b"mg", get.keys.iter().next().unwrap_or(b""), reply, None);
+            line.switch(b'v', get.want_value);
+            line.switch(b'u', get.no_bump);
+            line.exptime(b'T', get.touch);
+            line.exptime(b'N', get.vivify);
+            line.exptime(b'R', get.recache);
+            line.number(b'C', get.unless_cas);
+            line.number(b'E', get.set_cas);
+        }
+        Command::Store(store) => {
+            line.begin(b"ms", store.key, reply, Some(store.value.len()));
+            let mode = match store.mode {
+                StoreMode::Set => None,
+                StoreMode::Add => Some("E"),
+                StoreMode::Replace => Some("R"),
+                StoreMode::Append => Some("A"),
+                StoreMode::Prepend => Some("P"),
+            };
+            line.word(b'M', mode);
+            line.number(b'F', (store.flags != 0).then_some(store.flags.into()));
+            line.exptime(b'T', Some(store.exptime).filter(|&exptime| exptime != Exptime(0)));
+            line.exptime(b'N', store.vivify);
+            line.number(b'C', store.compare_cas);
+            line.number(b'E', store.set_cas);
+            line.switch(b'I', store.invalidate);
+        }
+        Command::Delete(delete) => {
+            line.begin(b"md", delete.key, reply, None);
+            line.number(b'C', delete.compare_cas);
+            line.number(b'E', delete.set_cas);
+            line.switch(b'I', delete.invalidate);
+            line.switch(b'x', delete.remove_value);
+            line.exptime(b'T', delete.touch);
+        }
+        Command::Arithmetic(arithmetic) => {
+            line.begin(b"ma", arithmetic.key, reply, None);
+            line.word(b'M', (arithmetic.direction == Direction::Down).then_some("D"));
+            line.number(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
+            line.exptime(b'N', arithmetic.vivify);
+            line.number(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
+            line.exptime(b'T', arithmetic.touch);
+            line.number(b'C', arithmetic.compare_cas);
+            line.number(b'E', arithmetic.set_cas);
+        }
+        // Meta has no touch of its own; a get without a value is one.
+        Command::Touch { key, exptime } => {
+            line.begin(b"mg", key, reply, None);
+            line.exptime(b'T', Some(*exptime));
+        }
+        Command::Debug { key } => line.begin(b"me", key, reply, None),
+        _ => line.out.extend_from_slice(b"mn"),
     }
-    for word in reply.words() {
-        out.push(b' ');
-        out.extend_from_slice(word);
-    }
-    out.extend_from_slice(b"\r\n");
+    line.switch(b'q', reply.quiet);
+    line.out.extend_from_slice(b"\r\n");
     if let Command::Store(store) = command {
         out.extend_from_slice(store.value);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A request line that is being written.
+struct Line<'o> {
+    out: &'o mut Vec<u8>,
+    /// Letters that are there already, a bit each.
+    present: u128,
+}
+
+impl Line<'_> {
+    fn begin(&mut self, name: &[u8], key: &[u8], reply: &MetaReply<'_>, len: Option<usize>) {
+        let given = self.present >> b'b' & 1 == 1;
+        let binary = given || key.iter().any(|&b| b <= b' ' || b == 0x7f);
+        self.out.extend_from_slice(name);
+        self.out.push(b' ');
+        match binary {
+            true if given && !reply.key.is_empty() => self.out.extend_from_slice(reply.key),
+            true => base64::encode(self.out, key),
+            false => self.out.extend_from_slice(key),
+        }
+        if let Some(len) = len {
+            self.out.push(b' ');
+            push_number(self.out, len);
+        }
+        if !reply.flags.is_empty() {
+            self.out.push(b' ');
+            self.out.extend_from_slice(reply.flags);
+        }
+        self.switch(b'b', binary);
+    }
+
+    /// Writes a letter unless it is there already; whether it did.
+    fn letter(&mut self, letter: u8) -> bool {
+        let absent = self.present >> letter & 1 == 0;
+        if absent {
+            self.present |= 1 << letter;
+            self.out.extend_from_slice(&[b' ', letter]);
+        }
+        absent
+    }
+
+    fn switch(&mut self, letter: u8, set: bool) {
+        if set {
+            self.letter(letter);
+        }
+    }
+
+    fn word(&mut self, letter: u8, word: Option<&str>) {
+        if let Some(word) = word
+            && self.letter(letter)
+        {
+            self.out.extend_from_slice(word.as_bytes());
+        }
+    }
+
+    fn number(&mut self, letter: u8, number: Option<u64>) {
+        if let Some(number) = number
+            && self.letter(letter)
+        {
+            push_number(self.out, number);
+        }
+    }
+
+    fn exptime(&mut self, letter: u8, exptime: Option<Exptime>) {
+        if let Some(Exptime(seconds)) = exptime
+            && self.letter(letter)
+        {
+            push_number(self.out, seconds);
+        }
     }
 }
 
@@ -341,7 +561,8 @@ pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
         b"MN" => Code::Mn,
         b"ME" => Code::Me,
         b"VA" => {
-            let Some((len, flags)) = first_word(rest) else { return DecodedResponse::Malformed };
+            let mut flags = rest;
+            let Some(len) = next_word(&mut flags) else { return DecodedResponse::Malformed };
             let Some(len) = parse_u32(len) else { return DecodedResponse::Malformed };
             return match response_value(&input[consumed..], len as usize) {
                 Ok(value) => DecodedResponse::Response {

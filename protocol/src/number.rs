@@ -1,12 +1,22 @@
-//! Decimal numbers, strictly digits.
+//! Decimal numbers, as strict or as lenient as memcached reads each field.
 
-/// An unsigned decimal number; no sign, no blanks, no overflow.
+/// An unsigned number of at most 22 digits that fits 64 bits.
 #[inline]
 pub(crate) fn parse_u64(word: &[u8]) -> Option<u64> {
-    if word.is_empty() || word.len() > 20 {
+    if word.is_empty() || word.len() > 22 {
         return None;
     }
-    let mut value: u64 = 0;
+    let mut value = 0u64;
+    if word.len() < 20 {
+        for &byte in word {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u64::from(digit);
+        }
+        return Some(value);
+    }
     for &byte in word {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -17,26 +27,102 @@ pub(crate) fn parse_u64(word: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// As [`parse_u64`], in 32 bits.
+/// An unsigned number of at most 11 digits that fits 32 bits.
 #[inline]
 pub(crate) fn parse_u32(word: &[u8]) -> Option<u32> {
+    if word.len() > 11 {
+        return None;
+    }
     parse_u64(word)?.try_into().ok()
 }
 
-/// A signed decimal number in 32 bits.
+/// A number of at most 11 characters that fits 32 bits with its sign; a lone `-` is 0.
 #[inline]
 pub(crate) fn parse_i32(word: &[u8]) -> Option<i32> {
-    let (negative, digits) = match word {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
+    if word.len() > 11 {
+        return None;
+    }
+    match word {
+        [b'-'] => Some(0),
+        [b'-', digits @ ..] => i32::try_from(-(parse_u64(digits)? as i64)).ok(),
+        _ => i32::try_from(parse_u64(word)?).ok(),
+    }
+}
+
+/// As C's `strtol` reads a word of a storage line: a sign, and digits that may be followed by a control blank. The number
+/// is then cut to 32 bits.
+pub(crate) fn parse_lenient_i32(word: &[u8]) -> Option<i32> {
+    let (negative, digits) = lenient_digits(word)?;
+    let magnitude = parse_long(digits)?;
+    let limit = i64::MAX as u64 + u64::from(negative);
+    (magnitude <= limit).then(|| if negative { (magnitude as i32).wrapping_neg() } else { magnitude as i32 })
+}
+
+/// As C's `strtoul` reads client flags: like [`parse_lenient_i32`], but refused where negative.
+pub(crate) fn parse_lenient_u32(word: &[u8]) -> Option<u32> {
+    if word == b"0" {
+        return Some(0);
+    }
+    let (negative, digits) = lenient_digits(word)?;
+    let magnitude = parse_long(digits)?;
+    // A negative number wraps first, and is refused only where the result has the sign bit.
+    match (negative, magnitude.wrapping_neg() as i64) {
+        (true, wrapped) if wrapped < 0 => None,
+        (true, wrapped) => Some(wrapped as u32),
+        (false, _) => Some(magnitude as u32),
+    }
+}
+
+fn lenient_digits(word: &[u8]) -> Option<(bool, &[u8])> {
+    let blank = |b: &u8| matches!(b, b'\t' | b'\r' | 0x0b | 0x0c);
+    let word = &word[word.iter().position(|b| !blank(b))?..];
+    let (negative, rest) = match word {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, word),
     };
-    let value = i64::try_from(parse_u64(digits)?).ok()?;
-    i32::try_from(if negative { -value } else { value }).ok()
+    let len = rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+    let ended = rest.get(len).is_none_or(|b| blank(b) || *b == 0);
+    (len > 0 && ended).then(|| (negative, &rest[..len]))
+}
+
+fn parse_long(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
 /// Appends a number in decimal.
 #[inline]
-pub fn push_number(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+pub fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_numbers_have_a_limit_on_digits() {
+        assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"18446744073709551616"), None);
+        assert_eq!(parse_u64(b"0000000000000000000001"), Some(1));
+        assert_eq!(parse_u64(b"00000000000000000000001"), None);
+        assert_eq!(parse_i32(b"-2147483648"), Some(i32::MIN));
+        assert_eq!(parse_i32(b"2147483648"), None);
+        assert_eq!(parse_i32(b"-"), Some(0));
+        assert_eq!(parse_i32(b"+1"), None);
+        assert_eq!(parse_u32(b"4294967295"), Some(u32::MAX));
+        assert_eq!(parse_u32(b"4294967296"), None);
+    }
+
+    #[test]
+    fn lenient_numbers_are_cut_to_32_bits() {
+        assert_eq!(parse_lenient_u32(b"5000000000"), Some(705_032_704));
+        assert_eq!(parse_lenient_u32(b"-0"), Some(0));
+        assert_eq!(parse_lenient_u32(b"-1"), None);
+        assert_eq!(parse_lenient_i32(b"+5"), Some(5));
+        assert_eq!(parse_lenient_i32(b"2147483648"), Some(i32::MIN));
+        assert_eq!(parse_lenient_i32(b"5\tx"), Some(5));
+        assert_eq!(parse_lenient_i32(b"5x"), None);
+        assert_eq!(parse_lenient_i32(b"99999999999999999999"), None);
+    }
 }

@@ -61,6 +61,8 @@ pub enum Outcome<'a> {
         cas: u64,
         /// Seconds until the item expires; `None` is never.
         ttl: Option<u32>,
+        /// The same before this command changed it.
+        old_ttl: Option<u32>,
     },
     /// Done.
     Ok,
@@ -207,6 +209,7 @@ fn meta_outcome(reply: &MetaReply<'_>, outcome: &Outcome<'_>, out: &mut Vec<u8>)
         }
         _ => out.extend_from_slice(b"HD"),
     }
+    let mut ttl = if let Outcome::Number { old_ttl, .. } = outcome { *old_ttl } else { None };
     for word in reply.words() {
         match (word[0], outcome) {
             (b'O', _) => push_word(out, word),
@@ -214,8 +217,9 @@ fn meta_outcome(reply: &MetaReply<'_>, outcome: &Outcome<'_>, out: &mut Vec<u8>)
             (b'c', Outcome::Stored { cas, .. } | Outcome::Number { cas, .. }) => push_flag(out, b'c', *cas),
             (b'c', _) if reply.command == MetaCommand::Set => push_flag(out, b'c', 0u64),
             (b's', Outcome::Stored { value_len, .. }) => push_flag(out, b's', *value_len),
-            (b's', _) if reply.command == MetaCommand::Set => push_flag(out, b's', 0usize),
-            (b't', Outcome::Number { ttl, .. }) => push_ttl(out, *ttl),
+            (b's', _) if reply.command == MetaCommand::Set => push_flag(out, b's', reply.value_len),
+            (b'T' | b'N', Outcome::Number { ttl: new, .. }) => ttl = *new,
+            (b't', Outcome::Number { .. }) => push_ttl(out, ttl),
             _ => {}
         }
     }

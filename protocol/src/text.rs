@@ -1,144 +1,144 @@
 //! Text lines, protocol.txt: the classic commands. Lines that begin with a meta command go to [`crate::meta`].
 
-use crate::number::{parse_i32, parse_u32, parse_u64};
+use memchr::memchr;
+
+use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64};
 use crate::{
-    Admin, Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, KeysIter, LINE_MAX,
-    Limits, RETRIEVAL_LINE_MAX, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
+    Admin, Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX, Limits,
+    RETRIEVAL_LINE_MAX, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
 };
 
-/// See [`crate::decode`].
-#[inline]
+/// Longest value that a line can announce.
+const VALUE_MAX_LEN: u32 = i32::MAX as u32 - 2;
+
+/// Decodes one text or meta request.
 pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let Some(end) = memchr::memchr(b'\n', input) else { return unfinished_line(input) };
-    let consumed = end + 1;
-    let line = match &input[..end] {
-        [line @ .., b'\r'] => line,
-        line => line,
+    let Some(end) = memchr(b'\n', input) else {
+        return unfinished_line(input);
     };
-    let body = &input[consumed..];
-    match line {
-        [b'g', b'e', b't', b' ', keys @ ..] => get(keys, None, TextReply::default(), consumed),
-        [b'm', kind, rest @ ..] if rest.is_empty() || rest[0] == b' ' => {
-            meta::decode_line(*kind, rest, body, consumed, limits, scratch)
-        }
-        _ => classic(line, body, consumed, limits),
+    let consumed = end + 1;
+    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+    if consumed < 4 {
+        return refuse(Error::BAD_FORMAT, consumed);
     }
-}
-
-/// A line without an end may be on its way, may be a long list of keys, or is not ours.
-fn unfinished_line<'a>(input: &[u8]) -> Decoded<'a> {
-    let first = input.iter().position(|&byte| byte != b' ').unwrap_or(input.len());
-    let start = &input[first..];
-    let is_retrieval = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|name| start.starts_with(name));
-    let limit = if is_retrieval { RETRIEVAL_LINE_MAX } else { LINE_MAX };
-    if input.len() > limit { Decoded::Close } else { Decoded::Incomplete { need: 1 } }
-}
-
-pub(crate) fn refuse<'a>(error: Error, consumed: usize) -> Decoded<'a> {
-    Decoded::Error { error, noreply: false, consumed, swallow: 0, outdated: None }
-}
-
-/// The words of a line.
-fn words(line: &[u8]) -> KeysIter<'_> {
-    Keys::Line(line).iter()
-}
-
-/// A line's words beyond its name, and whether the last of them is `noreply`.
-struct Arguments<'a> {
-    words: [&'a [u8]; 6],
-    count: usize,
-    noreply: bool,
-}
-
-impl<'a> Arguments<'a> {
-    fn of(line: &'a [u8]) -> Self {
-        let mut arguments = Arguments { words: [b""; 6], count: 0, noreply: false };
-        let mut last: &[u8] = b"";
-        for word in words(line) {
-            if arguments.count < arguments.words.len() {
-                arguments.words[arguments.count] = word;
-            }
-            arguments.count += 1;
-            last = word;
-        }
-        arguments.noreply = last == b"noreply";
-        arguments
-    }
-}
-
-fn classic<'a>(line: &'a [u8], body: &'a [u8], consumed: usize, limits: &Limits) -> Decoded<'a> {
-    let name_len = memchr::memchr(b' ', line).unwrap_or(line.len());
-    let (name, rest) = line.split_at(name_len);
-    let reply = |noreply| Reply::Text(TextReply { noreply, with_cas: false });
-    let done = |command, noreply| Decoded::Request { request: Request { command, reply: reply(noreply) }, consumed };
+    let (name, rest) = match memchr(b' ', line) {
+        Some(space) => (&line[..space], &line[space + 1..]),
+        None => (line, &b""[..]),
+    };
     match name {
-        b"set" => store(StoreMode::Set, false, rest, body, consumed, limits),
-        b"add" => store(StoreMode::Add, false, rest, body, consumed, limits),
-        b"replace" => store(StoreMode::Replace, false, rest, body, consumed, limits),
-        b"append" => store(StoreMode::Append, false, rest, body, consumed, limits),
-        b"prepend" => store(StoreMode::Prepend, false, rest, body, consumed, limits),
-        b"cas" => store(StoreMode::Set, true, rest, body, consumed, limits),
-        b"get" => refuse(Error::BAD_FORMAT, consumed),
-        b"gets" => get(rest, None, TextReply { with_cas: true, noreply: false }, consumed),
-        b"gat" | b"gats" => get_and_touch(rest, name == b"gats", consumed),
-        b"delete" | b"incr" | b"decr" | b"touch" => keyed(name, rest, consumed),
-        b"version" => done(Command::Version, false),
-        b"quit" => done(Command::Quit, true),
-        b"stats" => done(Command::Stats { group: rest.trim_ascii() }, false),
-        b"flush_all" => flush_all(rest, consumed),
-        b"verbosity" => {
-            let arguments = Arguments::of(rest);
-            match parse_u32(arguments.words[0]) {
-                Some(level) => done(Command::Verbosity { level }, arguments.noreply),
-                None => Decoded::Error {
-                    error: Error::BAD_FORMAT,
-                    noreply: arguments.noreply,
-                    consumed,
-                    swallow: 0,
-                    outdated: None,
-                },
-            }
-        }
-        b"cache_memlimit" => {
-            let arguments = Arguments::of(rest);
-            match parse_u64(arguments.words[0]) {
-                Some(mebibytes) => done(Command::Admin(Admin::CacheMemlimit { mebibytes }), arguments.noreply),
-                None => refuse(Error::BAD_FORMAT, consumed),
-            }
-        }
-        b"lru_crawler" | b"lru" | b"slabs" | b"watch" | b"shutdown" | b"refresh_certs" | b"debugtime" => {
-            done(Command::Admin(Admin::Words { name, arguments: rest.trim_ascii() }), false)
-        }
-        // A browser sent here by a web page must not go on to commands in its body.
-        _ if words(rest).last().is_some_and(|word| word.starts_with(b"HTTP/")) => Decoded::Close,
-        _ => Decoded::Error {
-            error: Error::UnknownCommand,
-            noreply: Arguments::of(rest).noreply,
-            consumed,
-            swallow: 0,
-            outdated: None,
-        },
+        b"get" => get(rest, consumed, false, false),
+        b"mg" => meta::get(rest, consumed, scratch),
+        b"set" => store(rest, input, consumed, limits, StoreMode::Set, false),
+        b"ms" => meta::set(rest, input, consumed, limits, scratch),
+        b"gets" => get(rest, consumed, true, false),
+        b"md" => meta::delete(rest, consumed, scratch),
+        b"ma" => meta::arithmetic(rest, consumed, scratch),
+        b"mn" => meta::noop(consumed),
+        b"me" => meta::debug(rest, consumed, scratch),
+        b"add" => store(rest, input, consumed, limits, StoreMode::Add, false),
+        b"replace" => store(rest, input, consumed, limits, StoreMode::Replace, false),
+        b"append" => store(rest, input, consumed, limits, StoreMode::Append, false),
+        b"prepend" => store(rest, input, consumed, limits, StoreMode::Prepend, false),
+        b"cas" => store(rest, input, consumed, limits, StoreMode::Set, true),
+        b"delete" => delete(rest, consumed),
+        b"incr" => arithmetic(rest, consumed, Direction::Up),
+        b"decr" => arithmetic(rest, consumed, Direction::Down),
+        b"touch" => touch(rest, consumed),
+        b"gat" => get(rest, consumed, false, true),
+        b"gats" => get(rest, consumed, true, true),
+        b"stats" => done(Command::Stats { group: trim(rest) }, TextReply::default(), consumed),
+        b"version" => done(Command::Version, TextReply::default(), consumed),
+        b"quit" => done(Command::Quit, TextReply::default(), consumed),
+        b"watch" => admin(b"watch", rest, consumed),
+        _ => operator_command(line, consumed),
     }
+}
+
+/// There is no line end yet: wait for it, or give up.
+#[cold]
+fn unfinished_line(input: &[u8]) -> Decoded<'_> {
+    if input.len() > LINE_MAX {
+        let blanks = input.iter().position(|&b| b != b' ').unwrap_or(input.len());
+        let retrieval =
+            [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|name| input[blanks..].starts_with(name));
+        if !retrieval || blanks > 100 || input.len() > RETRIEVAL_LINE_MAX {
+            return Decoded::Close;
+        }
+    }
+    Decoded::Incomplete { need: 1 }
+}
+
+#[cold]
+pub(crate) fn refuse<'a>(error: Error, consumed: usize) -> Decoded<'a> {
+    refuse_quietly(error, TextReply::default(), consumed)
+}
+
+/// The line could be read as far as its `noreply`, which silences the error.
+#[cold]
+fn refuse_quietly<'a>(error: Error, reply: TextReply, consumed: usize) -> Decoded<'a> {
+    Decoded::Error { error, reply: Reply::Text(reply), consumed, swallow: 0, outdated: None, close: false }
 }
 
 #[inline]
-fn get<'a>(keys: &'a [u8], touch: Option<Exptime>, reply: TextReply, consumed: usize) -> Decoded<'a> {
-    let keys = if memchr::memchr(b' ', keys).is_none() && !keys.is_empty() && keys.len() <= KEY_MAX_LEN {
-        Keys::One(keys)
-    } else {
-        let mut count = 0;
-        for key in words(keys) {
-            count += 1;
-            if key.len() > KEY_MAX_LEN {
-                return refuse(Error::BAD_FORMAT, consumed);
-            }
+fn done<'a>(command: Command<'a>, reply: TextReply, consumed: usize) -> Decoded<'a> {
+    Decoded::Request { request: Request { command, reply: Reply::Text(reply) }, consumed }
+}
+
+/// Takes the next word off a line. Words are parted by runs of blanks.
+#[inline]
+pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let start = line.iter().position(|&b| b != b' ')?;
+    let rest = &line[start..];
+    let len = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
+    *line = &rest[len..];
+    Some(&rest[..len])
+}
+
+fn trim(mut line: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = line {
+        line = rest;
+    }
+    line
+}
+
+/// `noreply` counts as the last word of a line, whatever stands before it.
+#[inline]
+fn noreply(line: &[u8]) -> TextReply {
+    let mut line = line;
+    while let [rest @ .., b' '] = line {
+        line = rest;
+    }
+    let noreply = line.strip_suffix(b"noreply").is_some_and(|before| before.last().is_none_or(|&b| b == b' '));
+    TextReply { noreply, with_cas: false }
+}
+
+/// `get`, `gets`, `gat`, `gats`: `[exptime] key…`.
+#[inline]
+fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> Decoded<'_> {
+    let reply = TextReply { noreply: false, with_cas };
+    let mut touch = None;
+    let exptime = if with_exptime { next_word(&mut rest) } else { None };
+    let line = rest;
+    // One pass: count the keys and check their lengths.
+    let (mut count, mut too_long) = (0, false);
+    while let Some(key) = next_key(&mut rest) {
+        count += 1;
+        too_long |= key.len() > KEY_MAX_LEN;
+    }
+    if count == 0 {
+        return refuse(Error::BAD_FORMAT, consumed);
+    }
+    if let Some(word) = exptime {
+        match parse_i32(word) {
+            Some(seconds) => touch = Some(Exptime(seconds.into())),
+            None => return refuse(Error::INVALID_EXPTIME, consumed),
         }
-        if count == 0 {
-            return refuse(Error::BAD_FORMAT, consumed);
-        }
-        Keys::Line(keys)
-    };
-    let get = Get {
+    }
+    if too_long {
+        return refuse(Error::BAD_FORMAT, consumed);
+    }
+    let keys = if count == 1 && !line.contains(&b' ') { Keys::One(line) } else { Keys::Line(line) };
+    let command = Command::Get(Get {
         keys,
         touch,
         vivify: None,
@@ -147,134 +147,226 @@ fn get<'a>(keys: &'a [u8], touch: Option<Exptime>, reply: TextReply, consumed: u
         unless_cas: None,
         want_value: true,
         no_bump: false,
-    };
-    Decoded::Request { request: Request { command: Command::Get(get), reply: Reply::Text(reply) }, consumed }
+    });
+    done(command, reply, consumed)
 }
 
-fn get_and_touch(rest: &[u8], with_cas: bool, consumed: usize) -> Decoded<'_> {
-    let mut arguments = words(rest);
-    let (Some(exptime), Some(_)) = (arguments.next(), arguments.next()) else {
-        return refuse(Error::BAD_FORMAT, consumed);
-    };
-    let Some(exptime) = parse_i32(exptime) else { return refuse(Error::INVALID_EXPTIME, consumed) };
-    let after_blanks = rest.trim_ascii_start();
-    let keys = after_blanks[memchr::memchr(b' ', after_blanks).unwrap_or(0)..].trim_ascii_start();
-    get(keys, Some(Exptime(exptime.into())), TextReply { with_cas, noreply: false }, consumed)
+/// Like [`next_word`], for lines of many and longer words.
+#[inline]
+fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let start = line.iter().position(|&b| b != b' ')?;
+    let rest = &line[start..];
+    let len = memchr(b' ', rest).unwrap_or(rest.len());
+    *line = &rest[len..];
+    Some(&rest[..len])
 }
 
+/// `set`, `add`, `replace`, `append`, `prepend`, `cas`: `key flags exptime length [cas] [noreply]` and the value.
+#[inline]
 fn store<'a>(
-    mode: StoreMode,
-    with_cas: bool,
-    rest: &'a [u8],
-    body: &'a [u8],
+    line: &'a [u8],
+    input: &'a [u8],
     consumed: usize,
     limits: &Limits,
+    mode: StoreMode,
+    with_cas: bool,
 ) -> Decoded<'a> {
-    let Arguments { words, count, noreply } = Arguments::of(rest);
-    let [key, flags, exptime, len, cas, _] = words;
-    let Some(len) = (if count >= 4 { parse_i32(len) } else { None }).filter(|&len| (0..i32::MAX - 2).contains(&len))
+    let mut rest = line;
+    let (Some(key), Some(flags), Some(exptime), Some(len)) =
+        (next_word(&mut rest), next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))
     else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
-    let len = len as usize;
-    let swallow = |error| Decoded::Error { error, noreply, consumed, swallow: len + 2, outdated: None };
-    if key.len() > KEY_MAX_LEN {
-        return swallow(Error::BAD_FORMAT);
-    }
-    let (Some(flags), Some(exptime)) = (parse_u32(flags), parse_i32(exptime)) else {
-        return swallow(Error::BAD_FORMAT);
-    };
-    let compare_cas = if with_cas {
-        let Some(cas) = parse_u64(cas) else { return swallow(Error::BAD_FORMAT) };
-        Some(cas)
-    } else {
-        None
-    };
-    let exptime = Exptime(exptime.into());
-    let store =
-        Store { key, value: b"", flags, exptime, mode, compare_cas, set_cas: None, invalidate: false, vivify: None };
-    with_body(store, Reply::Text(TextReply { noreply, with_cas: false }), len, body, consumed, limits)
-}
-
-/// Completes a storage command whose line is read with the data block behind it.
-pub(crate) fn with_body<'a>(
-    store: Store<'a>,
-    reply: Reply<'a>,
-    len: usize,
-    body: &'a [u8],
-    consumed: usize,
-    limits: &Limits,
-) -> Decoded<'a> {
-    let noreply = matches!(reply, Reply::Text(TextReply { noreply: true, .. }));
-    if len > limits.value_max {
-        let outdated = matches!(store.mode, StoreMode::Set).then_some(store.key);
-        return Decoded::Error { error: Error::TOO_LARGE, noreply, consumed, swallow: len + 2, outdated };
-    }
-    if body.len() < len + 2 {
-        return Decoded::Incomplete { need: len + 2 - body.len() };
-    }
-    let consumed = consumed + len + 2;
-    if &body[len..len + 2] != b"\r\n" {
-        return Decoded::Error { error: Error::BAD_DATA_CHUNK, noreply, consumed, swallow: 0, outdated: None };
-    }
-    let command = Command::Store(Store { value: &body[..len], ..store });
-    Decoded::Request { request: Request { command, reply }, consumed }
-}
-
-/// `delete <key>`, `incr|decr <key> <delta>`, `touch <key> <exptime>`.
-fn keyed<'a>(name: &[u8], rest: &'a [u8], consumed: usize) -> Decoded<'a> {
-    let Arguments { words, count, noreply } = Arguments::of(rest);
-    let [key, argument, ..] = words;
-    let refuse_quietly = |error| Decoded::Error { error, noreply, consumed, swallow: 0, outdated: None };
-    if count < (if name == b"delete" { 1 } else { 2 }) {
+    let Some(len) = value_len(len) else {
         return refuse(Error::BAD_FORMAT, consumed);
-    }
+    };
+    let reply = if rest.is_empty() { TextReply::default() } else { noreply(line) };
+    let swallow = |error, outdated| Decoded::Error {
+        error,
+        reply: Reply::Text(reply),
+        consumed,
+        swallow: len + 2,
+        outdated,
+        close: false,
+    };
     if key.len() > KEY_MAX_LEN {
-        return refuse_quietly(Error::BAD_FORMAT);
+        return swallow(Error::BAD_FORMAT, None);
     }
-    let command = match name {
-        b"delete" => Command::Delete(Delete {
-            key,
-            compare_cas: None,
-            set_cas: None,
-            invalidate: false,
-            touch: None,
-            remove_value: false,
-        }),
-        b"touch" => {
-            let Some(exptime) = parse_i32(argument) else { return refuse_quietly(Error::INVALID_EXPTIME) };
-            Command::Touch { key, exptime: Exptime(exptime.into()) }
+    let (Some(flags), Some(exptime)) = (parse_lenient_u32(flags), parse_lenient_i32(exptime)) else {
+        return swallow(Error::BAD_FORMAT, None);
+    };
+    let mut compare_cas = None;
+    if with_cas {
+        compare_cas = next_word(&mut rest).and_then(parse_u64);
+        if compare_cas.is_none() {
+            return swallow(Error::BAD_FORMAT, None);
+        }
+    }
+    if limits.too_large(key.len(), flags, len) {
+        return swallow(Error::TOO_LARGE, (mode == StoreMode::Set && !with_cas).then_some(key));
+    }
+    let value = match body(input, consumed, len) {
+        Body::Value(value) => value,
+        Body::Incomplete(need) => return Decoded::Incomplete { need },
+        Body::Unended => return refuse_quietly(Error::BAD_DATA_CHUNK, reply, consumed + len + 2),
+    };
+    let command = Command::Store(Store {
+        key,
+        value,
+        flags,
+        exptime: Exptime(exptime.into()),
+        mode,
+        compare_cas,
+        set_cas: None,
+        invalidate: false,
+        vivify: None,
+    });
+    done(command, reply, consumed + len + 2)
+}
+
+/// The length of a value; `None` where it is negative or too large to be one.
+#[inline]
+pub(crate) fn value_len(word: &[u8]) -> Option<usize> {
+    parse_u32(word).filter(|&len| len <= VALUE_MAX_LEN).map(|len| len as usize)
+}
+
+/// The bytes behind a storage line.
+pub(crate) enum Body<'a> {
+    /// The value, with its line end behind it.
+    Value(&'a [u8]),
+    /// So many more bytes are needed.
+    Incomplete(usize),
+    /// There is no line end behind the value.
+    Unended,
+}
+
+/// The value of `len` bytes behind a line of `consumed` bytes.
+#[inline]
+pub(crate) fn body(input: &[u8], consumed: usize, len: usize) -> Body<'_> {
+    let rest = &input[consumed..];
+    if rest.len() < len + 2 {
+        Body::Incomplete(len + 2 - rest.len())
+    } else if &rest[len..len + 2] == b"\r\n" {
+        Body::Value(&rest[..len])
+    } else {
+        Body::Unended
+    }
+}
+
+/// `delete key [anything]`.
+fn delete(line: &[u8], consumed: usize) -> Decoded<'_> {
+    let mut rest = line;
+    let Some(key) = next_word(&mut rest) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let reply = noreply(line);
+    if key.len() > KEY_MAX_LEN {
+        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+    }
+    let command = Command::Delete(Delete {
+        key,
+        compare_cas: None,
+        set_cas: None,
+        invalidate: false,
+        touch: None,
+        remove_value: false,
+    });
+    done(command, reply, consumed)
+}
+
+/// `incr`, `decr`: `key delta [noreply]`.
+fn arithmetic(line: &[u8], consumed: usize, direction: Direction) -> Decoded<'_> {
+    let mut rest = line;
+    let (Some(key), Some(delta)) = (next_word(&mut rest), next_word(&mut rest)) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let reply = noreply(line);
+    if key.len() > KEY_MAX_LEN {
+        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+    }
+    let Some(delta) = parse_u64(delta) else {
+        return refuse_quietly(Error::INVALID_DELTA, reply, consumed);
+    };
+    let command = Command::Arithmetic(Arithmetic {
+        key,
+        delta,
+        direction,
+        vivify: None,
+        initial: 0,
+        touch: None,
+        compare_cas: None,
+        set_cas: None,
+    });
+    done(command, reply, consumed)
+}
+
+/// `touch key exptime [noreply]`.
+fn touch(line: &[u8], consumed: usize) -> Decoded<'_> {
+    let mut rest = line;
+    let (Some(key), Some(exptime)) = (next_word(&mut rest), next_word(&mut rest)) else {
+        return refuse(Error::BAD_FORMAT, consumed);
+    };
+    let reply = noreply(line);
+    if key.len() > KEY_MAX_LEN {
+        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+    }
+    let Some(exptime) = parse_i32(exptime) else {
+        return refuse_quietly(Error::INVALID_EXPTIME, reply, consumed);
+    };
+    done(Command::Touch { key, exptime: Exptime(exptime.into()) }, reply, consumed)
+}
+
+/// Commands that may stand behind blanks, and everything unknown.
+#[cold]
+fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
+    let mut rest = line;
+    let Some(name) = next_word(&mut rest) else {
+        return refuse(Error::UnknownCommand, consumed);
+    };
+    let reply = noreply(line);
+    match name {
+        b"flush_all" => {
+            let words = trim(rest);
+            let mut at = None;
+            if !words.is_empty() && words != b"noreply" {
+                match next_word(&mut rest).and_then(parse_i32) {
+                    Some(seconds) => at = Some(Exptime(seconds.into())),
+                    None => return refuse_quietly(Error::INVALID_EXPTIME, reply, consumed),
+                }
+            }
+            done(Command::FlushAll { at }, reply, consumed)
+        }
+        b"verbosity" => match next_word(&mut rest).and_then(parse_u32) {
+            Some(level) => done(Command::Verbosity { level }, reply, consumed),
+            None => refuse_quietly(Error::BAD_FORMAT, reply, consumed),
+        },
+        b"cache_memlimit" => match next_word(&mut rest).and_then(parse_u32) {
+            Some(mebibytes) => {
+                done(Command::Admin(Admin::CacheMemlimit { mebibytes: mebibytes.into() }), reply, consumed)
+            }
+            None => refuse_quietly(Error::UnknownCommand, reply, consumed),
+        },
+        b"lru_crawler" | b"lru" | b"slabs" | b"shutdown" | b"refresh_certs" | b"debugtime" | b"config" => {
+            admin(name, rest, consumed)
         }
         _ => {
-            let Some(delta) = parse_u64(argument) else { return refuse_quietly(Error::INVALID_DELTA) };
-            Command::Arithmetic(Arithmetic {
-                key,
-                delta,
-                direction: if name == b"incr" { Direction::Up } else { Direction::Down },
-                vivify: None,
-                initial: 0,
-                touch: None,
-                compare_cas: None,
-                set_cas: None,
-            })
+            let last = line.rsplit(|&b| b == b' ').find(|word| !word.is_empty()).unwrap_or(b"");
+            if !trim(rest).is_empty() && last.starts_with(b"HTTP/") {
+                // A browser sent here by a web page must not go on to commands in its body.
+                return Decoded::Close;
+            }
+            refuse_quietly(Error::UnknownCommand, reply, consumed)
         }
-    };
-    let reply = Reply::Text(TextReply { noreply, with_cas: false });
-    Decoded::Request { request: Request { command, reply }, consumed }
+    }
 }
 
-fn flush_all(rest: &[u8], consumed: usize) -> Decoded<'_> {
-    let Arguments { words, count, noreply } = Arguments::of(rest);
-    let at = if count == usize::from(noreply) {
-        None
-    } else {
-        let Some(delay) = parse_i32(words[0]) else {
-            return Decoded::Error { error: Error::INVALID_EXPTIME, noreply, consumed, swallow: 0, outdated: None };
-        };
-        Some(Exptime(delay.into()))
-    };
-    let reply = Reply::Text(TextReply { noreply, with_cas: false });
-    Decoded::Request { request: Request { command: Command::FlushAll { at }, reply }, consumed }
+fn admin<'a>(name: &'a [u8], rest: &'a [u8], consumed: usize) -> Decoded<'a> {
+    let mut arguments = trim(rest);
+    let reply = noreply(arguments);
+    if reply.noreply {
+        arguments = trim(&arguments[..arguments.len() - b"noreply".len()]);
+    }
+    done(Command::Admin(Admin::Words { name, arguments }), reply, consumed)
 }
 
 /// Appends a command as a client sends it.
@@ -424,11 +516,17 @@ pub enum DecodedResponse<R> {
 pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
     let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
     if let Some(rest) = line.strip_prefix(b"VALUE ") {
-        let Arguments { words: [key, flags, len, cas, ..], count, .. } = Arguments::of(rest);
-        let (Some(flags), Some(len), 3..=4) = (parse_u32(flags), parse_u32(len), count) else {
+        let mut rest = rest;
+        let (Some(key), Some(flags), Some(len)) = (next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))
+        else {
             return DecodedResponse::Malformed;
         };
-        let cas = if count == 4 { parse_u64(cas) } else { None };
+        let (Some(flags), Some(len)) = (parse_u32(flags), parse_u32(len)) else { return DecodedResponse::Malformed };
+        let cas = match next_word(&mut rest).map(parse_u64) {
+            None => None,
+            Some(Some(cas)) if next_word(&mut rest).is_none() => Some(cas),
+            Some(_) => return DecodedResponse::Malformed,
+        };
         return match response_value(&input[consumed..], len as usize) {
             Ok(value) => DecodedResponse::Response {
                 response: Response::Value { key, flags, cas, value },
@@ -439,7 +537,7 @@ pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
     }
     let response = match line.strip_prefix(b"STAT ") {
         Some(rest) => {
-            let name_len = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+            let name_len = memchr(b' ', rest).unwrap_or(rest.len());
             Response::Stat(&rest[..name_len], rest[name_len..].trim_ascii_start())
         }
         None => Response::Line(line),
@@ -449,7 +547,7 @@ pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
 
 /// The first line of a response without its end, and its length with it.
 pub(crate) fn response_line(input: &[u8]) -> Option<(&[u8], usize)> {
-    let end = memchr::memchr(b'\n', input)?;
+    let end = memchr(b'\n', input)?;
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
     Some((line, end + 1))
 }

@@ -1,0 +1,244 @@
+//! Tables of exchanges: what a server makes of the input, and the exact answer to what is wrong.
+
+use larder_protocol::*;
+
+fn decode_text<'a>(input: &'a [u8], scratch: &'a mut Scratch) -> Decoded<'a> {
+    decode(input, &Limits::default(), scratch)
+}
+
+/// All answers to the errors in the input; the names of requests in between.
+fn exchange(mut input: &[u8]) -> String {
+    let mut out = Vec::new();
+    while !input.is_empty() {
+        let mut scratch = Scratch::default();
+        match decode_text(input, &mut scratch) {
+            Decoded::Incomplete { need } => {
+                out.extend_from_slice(format!("[need {need}]").as_bytes());
+                break;
+            }
+            Decoded::Request { request, consumed } => {
+                let name = format!("{:?}", request.command);
+                let name = name.split([' ', '(', '{']).next().unwrap();
+                out.extend_from_slice(format!("[{name}]").as_bytes());
+                input = &input[consumed..];
+            }
+            Decoded::Error { error, reply, consumed, swallow, .. } => {
+                reply.outcome(&Outcome::Error(error), &mut out);
+                let rest = &input[consumed..];
+                input = &rest[swallow.min(rest.len())..];
+            }
+            Decoded::Close => {
+                out.extend_from_slice(b"[close]");
+                break;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn wrong_lines_get_the_error_that_memcached_gives() {
+    const FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
+    let long_key = "k".repeat(251);
+    let table: &[(&str, &str)] = &[
+        ("\r\n", FORMAT),
+        ("a\r\n", FORMAT),
+        ("mn\n", FORMAT),
+        ("foo\r\n", "ERROR\r\n"),
+        ("    \r\n", "ERROR\r\n"),
+        (" get a\r\n", "ERROR\r\n"),
+        ("GET / HTTP/1.1\r\n", "[close]"),
+        ("get\r\n", FORMAT),
+        ("gat 10\r\n", FORMAT),
+        ("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+        ("touch a\r\n", FORMAT),
+        ("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+        ("touch a 2147483648\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+        ("incr a\r\n", FORMAT),
+        ("incr a x\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+        ("incr a -1\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+        ("incr a x noreply\r\n", ""),
+        ("delete\r\n", FORMAT),
+        ("set a 0 0\r\n", FORMAT),
+        ("set a 0 0 -1\r\n", FORMAT),
+        ("set a 0 0 2147483647\r\n", FORMAT),
+        ("set a x 0 2\r\nhi\r\nmn\r\n", &format!("{FORMAT}[Noop]")),
+        ("set a 0 x 2\r\nhi\r\nmn\r\n", &format!("{FORMAT}[Noop]")),
+        ("set a -1 0 2 noreply\r\nhi\r\nmn\r\n", "[Noop]"),
+        ("cas a 0 0 2\r\nhi\r\nmn\r\n", &format!("{FORMAT}[Noop]")),
+        ("cas a 0 0 2 x\r\nhi\r\nmn\r\n", &format!("{FORMAT}[Noop]")),
+        ("set a 0 0 3\r\nabcdef\r\nget a\r\n", &format!("CLIENT_ERROR bad data chunk\r\n{FORMAT}[Get]")),
+        ("set a 0 0 1048576\r\n", "SERVER_ERROR object too large for cache\r\n"),
+        ("set a 0 0 3\r\nab", "[need 3]"),
+        ("verbosity\r\n", FORMAT),
+        ("  verbosity 1\r\n", "[Verbosity]"),
+        ("flush_all foo\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+        ("cache_memlimit\r\n", "ERROR\r\n"),
+        (&format!("get {long_key}\r\n"), FORMAT),
+        (&format!("get k {long_key}\r\n"), FORMAT),
+        (&format!("set {long_key} 0 0 2\r\nhi\r\nmn\r\n"), &format!("{FORMAT}[Noop]")),
+        (&format!("mg {long_key} v\r\n"), FORMAT),
+        (&"x".repeat(2049), "[close]"),
+        (&"x".repeat(2048), "[need 1]"),
+        (&format!("get {}", "key ".repeat(1000)), "[need 1]"),
+        ("mg\r\n", FORMAT),
+        ("mg k !\r\n", FORMAT),
+        ("mg k 5\r\n", "CLIENT_ERROR invalid flag\r\n"),
+        ("mg k Z\r\n", "CLIENT_ERROR invalid flag\r\n"),
+        ("mg k v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+        ("mg k C\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+        ("mg k Tx q\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+        ("mg k F\r\n", FORMAT),
+        ("mg k b\r\n", "CLIENT_ERROR error decoding key\r\n"),
+        ("mg k b D\r\n", "CLIENT_ERROR invalid numeric delta value\r\n"),
+        ("mg k Oaaaaaaaaaabbbbbbbbbbccccccccccd\r\n", "[Get]"),
+        ("mg k Oaaaaaaaaaabbbbbbbbbbccccccccccdd\r\n", "CLIENT_ERROR opaque token too long\r\n"),
+        ("mg k a b c d e f g h i j k l m n o p q r s\r\n", "CLIENT_ERROR options flags are too long\r\n"),
+        ("ma k v v\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+        ("ma k Mx\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
+        ("ma k M\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
+        ("ms k x\r\n", FORMAT),
+        ("ms k S3\r\nabc\r\n", &format!("{FORMAT}ERROR\r\n")),
+        ("ms k 2 Mx\r\nhi\r\nmn\r\n", "CLIENT_ERROR invalid mode for ms M token\r\n[Noop]"),
+        ("ms k 2 v v\r\nhi\r\nmn\r\n", "CLIENT_ERROR duplicate flag\r\n[Noop]"),
+        ("ms k 2 q\r\nhixx\r\n", &format!("CLIENT_ERROR bad data chunk\r\n{FORMAT}")),
+        ("ms k 1048576 q\r\n", "SERVER_ERROR object too large for cache\r\n"),
+        ("mn foo\r\n", "[Noop]"),
+        ("me\r\n", FORMAT),
+    ];
+    for (input, expected) in table {
+        assert_eq!(exchange(input.as_bytes()), *expected, "{input:?}");
+    }
+}
+
+#[test]
+fn a_refused_set_discards_the_older_item() {
+    for (line, expected) in [("set a 0 0 2000000\r\n", Some(&b"a"[..])), ("add a 0 0 2000000\r\n", None)] {
+        let mut scratch = Scratch::default();
+        let Decoded::Error { outdated, swallow, .. } = decode_text(line.as_bytes(), &mut scratch) else { panic!() };
+        assert_eq!((outdated, swallow), (expected, 2_000_002));
+    }
+}
+
+#[test]
+fn a_base64_key_is_decoded_and_given_back_as_sent() {
+    let mut scratch = Scratch::default();
+    let Decoded::Request { request, .. } = decode_text(b"mg aGkgaGk= b k v O12\r\n", &mut scratch) else { panic!() };
+    let Command::Get(get) = &request.command else { panic!() };
+    assert_eq!(get.keys.iter().collect::<Vec<_>>(), [b"hi hi"]);
+    let mut out = Vec::new();
+    request.reply.outcome(&Outcome::Miss, &mut out);
+    assert_eq!(out, b"EN kaGkgaGk= b O12\r\n");
+}
+
+const HIT: Hit<'static> = Hit {
+    key: b"k",
+    flags: 7,
+    cas: 42,
+    value_len: 5,
+    with_value: true,
+    old_ttl: None,
+    ttl: Some(30),
+    since_access: 3,
+    fetched: true,
+    won: false,
+    stale: false,
+    already_won: false,
+};
+
+fn hit(line: &str, hit: Hit<'_>) -> String {
+    let mut scratch = Scratch::default();
+    let Decoded::Request { request, .. } = decode_text(line.as_bytes(), &mut scratch) else { panic!() };
+    let mut out = Vec::new();
+    request.reply.hit(&hit, &mut out);
+    if hit.with_value {
+        out.extend_from_slice(b"hello");
+        out.extend_from_slice(request.reply.after_value());
+    }
+    request.reply.end_of_get(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn hits_are_written_as_asked() {
+    assert_eq!(hit("get k\r\n", HIT), "VALUE k 7 5\r\nhello\r\nEND\r\n");
+    assert_eq!(hit("gats 30 k\r\n", HIT), "VALUE k 7 5 42\r\nhello\r\nEND\r\n");
+    assert_eq!(hit("mg k v\r\n", HIT), "VA 5\r\nhello\r\n");
+    assert_eq!(hit("mg k s v t T30 c f l h k O9 q\r\n", HIT), "VA 5 s5 t-1 c42 f7 l3 h1 kk O9\r\nhello\r\n");
+    assert_eq!(hit("mg k T30 t\r\n", Hit { with_value: false, ..HIT }), "HD t30\r\n");
+    let won = Hit { with_value: false, won: true, stale: true, ..HIT };
+    assert_eq!(hit("mg k c\r\n", won), "HD c42 X W\r\n");
+    assert_eq!(hit("mg k\r\n", Hit { with_value: false, already_won: true, ..HIT }), "HD Z\r\n");
+}
+
+fn outcome(line: &str, outcome: Outcome<'_>) -> String {
+    let mut scratch = Scratch::default();
+    let Decoded::Request { request, .. } = decode_text(line.as_bytes(), &mut scratch) else { panic!() };
+    let mut out = Vec::new();
+    request.reply.outcome(&outcome, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn quiet_hides_only_what_is_uninteresting() {
+    let stored = Outcome::Stored { cas: 9, value_len: 2 };
+    assert_eq!(outcome("ms k 2 c s k\r\nhi\r\n", stored), "HD c9 s2 kk\r\n");
+    assert_eq!(outcome("ms k 2 q\r\nhi\r\n", stored), "");
+    assert_eq!(outcome("ms k 2 c s q\r\nhi\r\n", Outcome::NotStored), "NS c0 s2\r\n");
+    assert_eq!(outcome("mg k q\r\n", Outcome::Miss), "");
+    assert_eq!(outcome("md k q\r\n", Outcome::Deleted), "");
+    assert_eq!(outcome("md k q O1\r\n", Outcome::NotFound), "NF O1\r\n");
+    assert_eq!(outcome("ma k q\r\n", Outcome::NotFound), "NF\r\n");
+    assert_eq!(
+        outcome("ms k 2 q\r\nhi\r\n", Outcome::Error(Error::OUT_OF_MEMORY)),
+        "SERVER_ERROR out of memory storing object\r\n"
+    );
+    assert_eq!(outcome("set k 0 0 2 noreply\r\nhi\r\n", stored), "");
+    assert_eq!(outcome("set k 0 0 2 noreply\r\nhi\r\n", Outcome::Error(Error::OUT_OF_MEMORY)), "");
+    assert_eq!(outcome("delete k 0 noreply\r\n", Outcome::NotFound), "");
+    assert_eq!(outcome("mn\r\n", Outcome::Noop), "MN\r\n");
+}
+
+#[test]
+fn numbers_are_written_as_asked() {
+    let number = Outcome::Number { value: 17, cas: 9, old_ttl: None, ttl: Some(30) };
+    assert_eq!(outcome("incr k 1\r\n", number), "17\r\n");
+    assert_eq!(outcome("ma k\r\n", number), "HD\r\n");
+    assert_eq!(outcome("ma k t v c T30 O1\r\n", number), "VA 2 t-1 c9 O1\r\n17\r\n");
+    assert_eq!(outcome("ma k T30 t\r\n", number), "HD t30\r\n");
+    assert_eq!(outcome("ma k c t O1 v k\r\n", Outcome::NotFound), "NF O1 kk\r\n");
+}
+
+#[test]
+fn every_split_of_the_input_gives_the_same_requests() {
+    let input: &[u8] = b"get a b\r\nset a 1 2 5\r\nhello\r\nms k 3 F1 T0 q\r\nabc\r\nmg aGk= b v\r\nset a 0 0 1\r\nxyz\r\nincr a 5 noreply\r\nmn\r\n";
+    let whole = exchange(input);
+    for split in 1..input.len() {
+        // A request that is incomplete at the split is complete with `need` more bytes or asks again.
+        let mut position = 0;
+        let mut available = split;
+        let mut out = String::new();
+        while position < input.len() {
+            let mut scratch = Scratch::default();
+            match decode_text(&input[position..available], &mut scratch) {
+                Decoded::Incomplete { need } => {
+                    assert!(need > 0 && available + need <= input.len());
+                    available += need;
+                }
+                Decoded::Request { request, consumed } => {
+                    let name = format!("{:?}", request.command);
+                    out += &format!("[{}]", name.split([' ', '(', '{']).next().unwrap());
+                    position += consumed;
+                }
+                Decoded::Error { error, consumed, swallow, .. } => {
+                    let mut answer = Vec::new();
+                    error.encode(&mut answer);
+                    out += std::str::from_utf8(&answer).unwrap();
+                    position += consumed + swallow;
+                }
+                Decoded::Close => panic!("nothing here closes"),
+            }
+        }
+        assert_eq!(out, whole, "split at {split}");
+    }
+}
