@@ -1,6 +1,19 @@
 //! A memcache client that gets caching right.
+//!
+//! - [`Client`] spreads keys over nodes on a [`Ring`] that agrees with libmemcached, and shares one pipelined connection
+//!   a node among all tasks.
+//! - [`Client::get_or_load`] reads through the cache: one load for all concurrent callers, and no old value kept after a
+//!   change.
+//! - Every call has a time-out; a node that is down costs a quick error and comes back by itself.
 #![forbid(unsafe_code)]
 
+mod client;
+mod error;
+mod link;
+mod load;
+mod node;
 mod ring;
 
+pub use client::{Builder, Client, Item, Stored};
+pub use error::{Error, Result};
 pub use ring::{Hashing, Ring, Server};

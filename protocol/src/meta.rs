@@ -519,9 +519,15 @@ pub enum Response<'a> {
 pub struct ResponseFlags<'a>(&'a [u8]);
 
 impl<'a> ResponseFlags<'a> {
+    /// The flags in the order sent, each a letter and its token.
+    #[inline]
+    pub fn words(&self) -> KeysIter<'a> {
+        Keys::Line(self.0).iter()
+    }
+
     /// The token of flag `letter`; `None` where the flag was not sent.
     pub fn token(&self, letter: u8) -> Option<&'a [u8]> {
-        Keys::Line(self.0).iter().find(|word| word[0] == letter).map(|word| &word[1..])
+        self.words().find(|word| word[0] == letter).map(|word| &word[1..])
     }
 
     /// The number behind flag `letter`, for example `c` (CAS unique), `f` (flags), `s` (size in bytes).

@@ -1,1 +1,181 @@
 //! Starts and stops the real programs for the tests beside this crate.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Longest a program may take to come up, or to answer, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The path of a binary of this workspace, built if it is not up to date (`cargo test` does not build the binaries of
+/// other packages).
+pub fn binary(package: &str) -> PathBuf {
+    static BUILT: OnceLock<std::sync::Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
+    let built = BUILT.get_or_init(Default::default);
+    let mut built = built.lock().expect("no test panics while it holds this lock");
+    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
+}
+
+fn build(package: &str) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--message-format=json", "--package", package, "--bin", package])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{package} does not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == package)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the binary it built")
+}
+
+/// A free TCP port on loopback.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has a free port")
+        .port()
+}
+
+/// A memcache server in a process of its own, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// A larder-node on a free port with these further arguments.
+    pub fn node(arguments: &[&str]) -> Server {
+        Server::node_on(free_port(), arguments)
+    }
+
+    /// A larder-node on this port.
+    pub fn node_on(port: u16, arguments: &[&str]) -> Server {
+        Server::start(Command::new(binary("larder-node")).args(["-t", "2"]).args(arguments), port)
+    }
+
+    /// Debian's memcached as a reference, or `None`, said on standard error, where it cannot be had.
+    pub fn memcached(arguments: &[&str]) -> Option<Server> {
+        if !installed("memcached") {
+            eprintln!("SKIPPED: memcached is not installed and could not be installed (apt-get install memcached)");
+            return None;
+        }
+        let user = ["-u", "nobody", "-l", "127.0.0.1", "-U", "0"];
+        Some(Server::start(Command::new("memcached").args(user).args(arguments), free_port()))
+    }
+
+    fn start(command: &mut Command, port: u16) -> Server {
+        let child = command.arg("-p").arg(port.to_string()).stderr(Stdio::null()).spawn().expect("the server starts");
+        let mut server = Server { child, port };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(server.child.try_wait().expect("it is our child").is_none(), "the server ended at once");
+            assert!(Instant::now() < deadline, "the server does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by name (`STOP`, `CONT`, `TERM`, …).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    /// Waits until it has ended by itself and tells whether that was a success.
+    pub fn wait(mut self) -> bool {
+        self.child.wait().expect("it is our child").success()
+    }
+
+    /// A new connection to it.
+    pub fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out that is not zero");
+        stream.set_nodelay(true).expect("TCP");
+        Connection(BufReader::new(stream))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a Debian package's program is there, after trying to install it where we may.
+fn installed(program: &str) -> bool {
+    static TRIED: OnceLock<bool> = OnceLock::new();
+    let runs = || Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    *TRIED.get_or_init(|| {
+        runs() || {
+            let apt = |arguments: &[&str]| {
+                Command::new("timeout")
+                    .args(["90", "apt-get", "-qq", "-y"])
+                    .args(arguments)
+                    .env("DEBIAN_FRONTEND", "noninteractive")
+                    .stdout(Stdio::null())
+                    .status()
+            };
+            let _ = apt(&["update"]);
+            let _ = apt(&["install", program]);
+            runs()
+        }
+    })
+}
+
+/// A raw connection, for exchanges byte by byte.
+#[derive(Debug)]
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).expect("the server reads");
+    }
+
+    /// Sends `bytes` and a marker command behind them, and returns all that came before the marker's answer.
+    pub fn exchange(&mut self, bytes: &[u8]) -> String {
+        self.send(bytes);
+        self.send(b"mn\r\n");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"MN\r\n") {
+            let read = self.0.read_until(b'\n', &mut answer).expect("the server answers in time");
+            assert!(read > 0, "the server closed after {:?}", String::from_utf8_lossy(&answer));
+        }
+        answer.truncate(answer.len() - 4);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Reads until the server closes.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset is a close too.
+        let _ = self.0.read_to_end(&mut rest);
+        rest
+    }
+}
