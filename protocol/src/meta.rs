@@ -5,8 +5,8 @@ use crate::text::{
     Body, DecodedResponse, body, next_word, refuse, response_line, response_value, unfinished_response, value_len,
 };
 use crate::{
-    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, Limits, MetaCommand,
-    MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, base64, push_number,
+    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, KeysIter, Limits,
+    MetaCommand, MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, base64, push_number,
 };
 
 /// Most words of a command line, command and key included.
