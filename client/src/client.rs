@@ -37,13 +37,29 @@ pub enum Stored {
     Gone,
 }
 
-/// How a client is made: servers, hashing and time-outs.
+/// What happens to the keys of a node that is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// Their calls fail at once, until the node is back.
+    Error,
+    /// The next node on the ring that is up serves them, keeping what is stored there for at most `ttl`.
+    ///
+    /// [`Client::delete`] reaches a key's owner and the node that would stand in for it, so that neither keeps an old
+    /// value. Where clients disagree on which nodes are up, `ttl` bounds how long one of them may see an old value.
+    Next {
+        /// Longest time to live on a node that stands in, at least a second.
+        ttl: Duration,
+    },
+}
+
+/// How a client is made: servers, hashing, fail-over and time-outs.
 #[derive(Debug, Clone)]
 pub struct Builder {
     servers: Vec<String>,
     hashing: Hashing,
     patience: Patience,
     lease: Duration,
+    failover: Failover,
 }
 
 impl Builder {
@@ -62,6 +78,12 @@ impl Builder {
     /// How keys are spread over the servers; [`Hashing::KetamaWeighted`] unless told.
     pub fn hashing(mut self, hashing: Hashing) -> Self {
         self.hashing = hashing;
+        self
+    }
+
+    /// What happens to the keys of a node that is down; [`Failover::Next`] with 10 s unless told.
+    pub fn failover(mut self, failover: Failover) -> Self {
+        self.failover = failover;
         self
     }
 
@@ -103,6 +125,7 @@ impl Builder {
                 nodes: servers.iter().map(|server| Node::new(&address(server), self.patience)).collect(),
                 loads: Loads::default(),
                 lease: self.lease,
+                failover: self.failover,
             }),
         })
     }
@@ -154,6 +177,29 @@ pub(crate) struct Inner {
     pub(crate) nodes: Vec<Node>,
     pub(crate) loads: Loads,
     pub(crate) lease: Duration,
+    failover: Failover,
+}
+
+/// The node that serves a key now.
+#[derive(Clone, Copy)]
+struct Route {
+    node: usize,
+    /// Longest time to live there, where it stands in for the owner.
+    ttl_max: Option<Duration>,
+}
+
+impl Inner {
+    fn route(&self, key: &[u8]) -> Route {
+        let owner = self.ring.owner(key);
+        if let Failover::Next { ttl } = self.failover
+            && !self.nodes[owner].may_serve()
+            && let Some(&node) =
+                self.ring.owners(key, self.nodes.len()).iter().find(|&&node| self.nodes[node].may_serve())
+        {
+            return Route { node, ttl_max: Some(ttl.max(Duration::from_secs(1))) };
+        }
+        Route { node: owner, ttl_max: None }
+    }
 }
 
 impl Client {
@@ -164,6 +210,7 @@ impl Client {
             hashing: Hashing::default(),
             patience: Patience { connect: Duration::from_secs(1), operation: Duration::from_millis(500) },
             lease: Duration::from_secs(10),
+            failover: Failover::Next { ttl: Duration::from_secs(10) },
         }
     }
 
@@ -174,13 +221,13 @@ impl Client {
 
     /// As [`Client::get`], with flags and CAS unique.
     pub async fn get_item(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let (_, answer) = self.call(b"mg", key.as_ref(), |out| out.extend_from_slice(b" v c f")).await?;
+        let answer = self.call(b"mg", key.as_ref(), |out| out.extend_from_slice(b" v c f")).await?;
         Ok(answer.item())
     }
 
     /// As [`Client::get`], and gives the item a new time to live.
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Option<Bytes>> {
-        let (_, answer) = self
+        let answer = self
             .call(b"mg", key.as_ref(), |out| {
                 out.extend_from_slice(b" v");
                 push_ttl(out, ttl);
@@ -198,7 +245,7 @@ impl Client {
         for (place, key) in keys.iter().enumerate() {
             match check(key.as_ref()) {
                 Ok(()) => {
-                    by_node[self.inner.ring.owner(key.as_ref())].push(place);
+                    by_node[self.inner.route(key.as_ref()).node].push(place);
                     results.push(Ok(None));
                 }
                 Err(error) => results.push(Err(error)),
@@ -271,13 +318,24 @@ impl Client {
     /// Removes an item; `false` where there was none. After a change is committed, this keeps old values out: also one
     /// that a caller of [`Client::get_or_load`] has read and not yet stored.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let (_, answer) = self.call(b"md", key.as_ref(), |_| ()).await?;
-        Ok(answer.code == Code::Hd)
+        let key = key.as_ref();
+        check(key)?;
+        let copies = match self.inner.failover {
+            Failover::Error => 1,
+            Failover::Next { .. } => 2,
+        };
+        let owners = self.inner.ring.owners(key, copies.min(self.inner.nodes.len()));
+        let deletes = owners.iter().map(|&node| self.call_node(node, b"md", key, |_| ()));
+        let mut results = futures_util::future::join_all(deletes).await.into_iter();
+        let of_owner = results.next().unwrap_or(Ok(Accepted::MISS))?;
+        // The stand-in may be down while the owner is up; what it kept dies with it or with its short time to live.
+        let _ = results.next();
+        Ok(of_owner.code == Code::Hd)
     }
 
     /// Gives an item a new time to live; `false` where there is none.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
-        let (_, answer) = self.call(b"mg", key.as_ref(), |out| push_ttl(out, ttl)).await?;
+        let answer = self.call(b"mg", key.as_ref(), |out| push_ttl(out, ttl)).await?;
         Ok(answer.code == Code::Hd)
     }
 
@@ -297,12 +355,14 @@ impl Client {
     }
 
     /// The index, in [`Client::nodes`], of the node that owns `key`.
+    ///
+    /// While that node is down, another one may stand in (see [`Failover`]).
     pub fn owner(&self, key: impl AsRef<[u8]>) -> usize {
         self.inner.ring.owner(key.as_ref())
     }
 
     async fn calculate(&self, key: &[u8], delta: u64, flags: &[u8]) -> Result<Option<u64>> {
-        let (_, answer) = self
+        let answer = self
             .call(b"ma", key, |out| {
                 out.extend_from_slice(flags);
                 push_number(out, delta);
@@ -313,7 +373,12 @@ impl Client {
 
     pub(crate) async fn store(&self, key: &[u8], value: &[u8], ttl: Duration, flags: &[u8]) -> Result<Stored> {
         check(key)?;
-        let node = self.inner.ring.owner(key);
+        let Route { node, ttl_max } = self.inner.route(key);
+        let ttl = match ttl_max {
+            // Zero is for ever.
+            Some(ttl_max) if ttl.is_zero() || ttl > ttl_max => ttl_max,
+            _ => ttl,
+        };
         let answer = self.inner.nodes[node]
             .call(|out| {
                 out.extend_from_slice(b"ms ");
@@ -335,15 +400,19 @@ impl Client {
         })
     }
 
-    /// Sends the meta command `name` for `key`, with the flags that `flags` writes.
-    pub(crate) async fn call(
+    /// Sends the meta command `name` for `key`, with the flags that `flags` writes, to the node that serves it.
+    pub(crate) async fn call(&self, name: &[u8], key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
+        check(key)?;
+        self.call_node(self.inner.route(key).node, name, key, flags).await
+    }
+
+    async fn call_node(
         &self,
+        node: usize,
         name: &[u8],
         key: &[u8],
         flags: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(usize, Accepted)> {
-        check(key)?;
-        let node = self.inner.ring.owner(key);
+    ) -> Result<Accepted> {
         let answer = self.inner.nodes[node]
             .call(|out| {
                 out.extend_from_slice(name);
@@ -353,7 +422,7 @@ impl Client {
                 out.extend_from_slice(b"\r\n");
             })
             .await?;
-        Ok((node, self.accepted(node, answer)?))
+        self.accepted(node, answer)
     }
 
     fn accepted(&self, node: usize, answer: Answer) -> Result<Accepted> {
@@ -372,6 +441,8 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    const MISS: Accepted = Accepted { code: Code::Nf, value: None, facts: Facts::NONE };
+
     /// The item, unless it is the empty stub that marks a load under way.
     fn item(self) -> Option<Item> {
         let is_stub = |value: &Bytes| value.is_empty() && self.facts.already_won;

@@ -14,6 +14,6 @@ mod load;
 mod node;
 mod ring;
 
-pub use client::{Builder, Client, Item, Stored};
+pub use client::{Builder, Client, Failover, Item, Stored};
 pub use error::{Error, Result};
 pub use ring::{Hashing, Ring, Server};

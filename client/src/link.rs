@@ -28,7 +28,7 @@ pub(crate) enum Answer {
 }
 
 /// What the flags of an answer said.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) cas: u64,
     pub(crate) flags: u32,
@@ -40,8 +40,11 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    pub(crate) const NONE: Facts =
+        Facts { cas: 0, flags: 0, ttl: None, won: false, already_won: false, stale: false, opaque: None };
+
     fn of(flags: &meta::ResponseFlags<'_>) -> Facts {
-        let mut facts = Facts::default();
+        let mut facts = Facts::NONE;
         for word in flags.words() {
             let number = || std::str::from_utf8(&word[1..]).ok().and_then(|digits| digits.parse::<u64>().ok());
             match word[0] {
@@ -103,7 +106,16 @@ impl Link {
             answered: AtomicU64::new(0),
         });
         tokio::spawn(run(link.clone(), reader, writer));
-        Ok(link)
+        // The kernel accepts for a process that hangs: only an answer shows that the node is there.
+        let probe = link.send_many(0, |_| ()).map_err(|reason| io::Error::other(reason.to_string()))?;
+        match within(probe, patience).await {
+            Waited::Answer(_) => Ok(link),
+            Waited::Broken => Err(io::Error::other("the connection broke before an answer")),
+            Waited::TimedOut => {
+                link.close("the node accepts connections and does not answer");
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")))
+            }
+        }
     }
 
     /// Queues the request that `encode` writes; its answer comes through the receiver, which fails when the

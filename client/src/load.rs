@@ -155,7 +155,7 @@ impl Client {
     /// Looks a key up, taking the lease where it is missing.
     async fn look_up(&self, key: &[u8]) -> Result<Lookup> {
         let lease = self.inner.lease.as_secs().max(1);
-        let (_, answer) = self
+        let answer = self
             .call(b"mg", key, |out| {
                 out.extend_from_slice(b" v c N");
                 push_number(out, lease);

@@ -60,6 +60,15 @@ impl Node {
         matches!(&*self.state.borrow(), State::Up(link) if link.broken().is_none())
     }
 
+    /// Whether a call is worth trying: the connection is up, or the first attempt is still under way.
+    pub(crate) fn may_serve(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Connecting => true,
+            State::Up(link) => link.broken().is_none(),
+            State::Down(_) => false,
+        }
+    }
+
     /// The connection: the one in use, or the result of the first attempt, or an error at once while the node is down.
     async fn link(&self) -> Result<Arc<Link>> {
         if let Some(link) = &*self.link.lock()

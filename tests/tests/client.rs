@@ -152,6 +152,22 @@ async fn a_node_that_dies_fails_fast_and_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn another_node_stands_in_for_one_that_died_and_keeps_no_old_value() {
+    let mut nodes = vec![Server::node(&[]), Server::node(&[]), Server::node(&[])];
+    let cache = client(&[&nodes[0], &nodes[1], &nodes[2]]);
+    cache.set("k", "old", TTL).await.unwrap();
+    drop(nodes.remove(cache.owner("k")));
+    // The first call may still find the connection that the dead node leaves.
+    while cache.set("k", "new", TTL).await.is_err() {}
+    assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"new"[..]));
+    let values = cache.get_many(&["k"]).await;
+    assert_eq!(values[0].as_ref().unwrap().as_deref(), Some(&b"new"[..]));
+    // The owner cannot be told, its stand-in is.
+    assert!(cache.delete("k").await.is_err());
+    assert_eq!(cache.get("k").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_frozen_node_times_out_and_answers_no_one_elses_question_when_it_wakes() {
     let node = Server::node(&[]);
     let cache = Client::builder().server(node.address()).timeout(Duration::from_millis(200)).build().unwrap();
