@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use larder_protocol::{Decoded, Limits, Outcome, Scratch, decode};
+use larder_protocol::{Decoded, Limits, Outcome, Protocol, Scratch};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::counters::Counters;
@@ -144,6 +144,8 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
 async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     let mut swallow = 0;
+    // Found by the first byte.
+    let mut protocol = None;
     loop {
         socket.readable().await?;
         let mut buffers = Buffers::take();
@@ -167,7 +169,7 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
             counters.bytes_read.add(read as u64);
             buffers.end += read;
             loop {
-                let progress = work(&mut buffers, &mut swallow, &limits, shared, counters);
+                let progress = work(&mut buffers, &mut protocol, &mut swallow, &limits, shared, counters);
                 flush(socket, &mut buffers.output, counters).await?;
                 match progress {
                     Progress::NeedInput(bytes) => {
@@ -195,7 +197,14 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
 }
 
 /// Carries out the whole commands at the front of the input.
-fn work(buffers: &mut Buffers, swallow: &mut usize, limits: &Limits, shared: &Shared, counters: &Counters) -> Progress {
+fn work(
+    buffers: &mut Buffers,
+    protocol: &mut Option<Protocol>,
+    swallow: &mut usize,
+    limits: &Limits,
+    shared: &Shared,
+    counters: &Counters,
+) -> Progress {
     let now = shared.clock.now();
     let mut scratch = Scratch::new();
     loop {
@@ -208,7 +217,9 @@ fn work(buffers: &mut Buffers, swallow: &mut usize, limits: &Limits, shared: &Sh
         if buffers.output.len() >= OUTPUT_HIGH_WATER {
             return Progress::OutputFull;
         }
-        match decode(&buffers.input[buffers.start..buffers.end], limits, &mut scratch) {
+        let input = &buffers.input[buffers.start..buffers.end];
+        let protocol = *protocol.get_or_insert_with(|| Protocol::of_first_byte(input[0]));
+        match protocol.decode(input, limits, &mut scratch) {
             Decoded::Request { request, consumed } => {
                 let next = execute(&request, shared, counters, now, &mut buffers.output);
                 buffers.start += consumed;

@@ -57,10 +57,13 @@ pub(crate) fn execute(
             Outcome::Ok
         }
         Command::Stats { group } => {
-            statistics::answer(group, shared, now, &mut output.bytes);
+            statistics::answer(group, reply, shared, now, &mut output.bytes);
             return Next::Continue;
         }
-        Command::Quit => return Next::Close,
+        Command::Quit => {
+            reply.outcome(&Outcome::Quit, &mut output.bytes);
+            return Next::Close;
+        }
         Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
             store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024));
             Outcome::Ok
@@ -121,7 +124,7 @@ fn get_item(
     }
     let Some(item) = entry.item() else {
         count_miss.add(1);
-        reply.miss(&mut output.bytes);
+        reply.miss(key, &mut output.bytes);
         return;
     };
     count_hit.add(1);

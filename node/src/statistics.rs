@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use larder_protocol::Error;
+use larder_protocol::{Error, Outcome, Reply};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
@@ -10,8 +10,15 @@ use crate::counters::Totals;
 use crate::server::Shared;
 use crate::store::Time;
 
+/// Where statistics are written, and in which protocol.
+struct Answer<'a> {
+    reply: &'a Reply<'a>,
+    bytes: &'a mut Vec<u8>,
+}
+
 /// Appends the answer to `stats group`.
-pub(crate) fn answer(group: &[u8], shared: &Shared, now: Time, out: &mut Vec<u8>) {
+pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time, bytes: &mut Vec<u8>) {
+    let out = &mut Answer { reply, bytes };
     match group {
         b"" => general(shared, now, out),
         b"settings" => settings(shared, out),
@@ -21,20 +28,19 @@ pub(crate) fn answer(group: &[u8], shared: &Shared, now: Time, out: &mut Vec<u8>
         b"reset" => {
             shared.workers.iter().for_each(|worker| worker.reset());
             shared.store.reset_statistics();
-            return out.extend_from_slice(b"RESET\r\n");
+            return reply.outcome(&Outcome::Reset, out.bytes);
         }
-        _ => return Error::UnknownCommand.encode(out),
+        _ if matches!(reply, Reply::Binary(_)) => return reply.outcome(&Outcome::NotFound, out.bytes),
+        _ => return reply.outcome(&Outcome::Error(Error::UnknownCommand), out.bytes),
     }
-    out.extend_from_slice(b"END\r\n");
+    reply.end_of_statistics(out.bytes);
 }
 
-fn stat(out: &mut Vec<u8>, name: &str, value: impl Display) {
-    use std::io::Write;
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "STAT {name} {value}\r\n");
+fn stat(out: &mut Answer<'_>, name: &str, value: impl Display) {
+    out.reply.statistic(name, &value.to_string(), out.bytes);
 }
 
-fn general(shared: &Shared, now: Time, out: &mut Vec<u8>) {
+fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     let totals = Totals::of(shared.workers.iter().map(|worker| &**worker));
     let store = shared.store.statistics();
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
@@ -76,7 +82,7 @@ fn general(shared: &Shared, now: Time, out: &mut Vec<u8>) {
     stat(out, "reclaimed", store.reclaimed);
 }
 
-fn settings(shared: &Shared, out: &mut Vec<u8>) {
+fn settings(shared: &Shared, out: &mut Answer<'_>) {
     let settings = &shared.settings;
     stat(out, "maxbytes", shared.store.memory_limit());
     stat(out, "maxconns", settings.max_connections);
@@ -93,7 +99,7 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
 }
 
 /// Exporters read evictions and items by slab class; here there is one class, 1.
-fn items(shared: &Shared, out: &mut Vec<u8>) {
+fn items(shared: &Shared, out: &mut Answer<'_>) {
     let store = shared.store.statistics();
     if store.items > 0 {
         stat(out, "items:1:number", store.items);
@@ -104,7 +110,7 @@ fn items(shared: &Shared, out: &mut Vec<u8>) {
     }
 }
 
-fn slabs(shared: &Shared, out: &mut Vec<u8>) {
+fn slabs(shared: &Shared, out: &mut Answer<'_>) {
     let store = shared.store.statistics();
     stat(out, "active_slabs", u8::from(store.items > 0));
     stat(out, "total_malloced", store.bytes);

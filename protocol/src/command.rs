@@ -26,7 +26,7 @@ pub struct Exptime(pub i64);
 /// What a client can ask for, whichever protocol it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// Read one item or several: `get`, `gets`, `gat`, `gats`, `mg`, binary Get, GetK, GAT and GATK.
+    /// Read one item or several: `get`, `gets`, `gat`, `gats`, `mg`, binary Get, GetK, Touch, GAT and GATK.
     Get(Get<'a>),
     /// Write an item: `set`, `add`, `replace`, `append`, `prepend`, `cas`, `ms` and their binary forms.
     Store(Store<'a>),
@@ -34,7 +34,8 @@ pub enum Command<'a> {
     Delete(Delete<'a>),
     /// Add to or subtract from a decimal value: `incr`, `decr`, `ma`, binary Increment and Decrement.
     Arithmetic(Arithmetic<'a>),
-    /// Change an item's expiration time: `touch`, binary Touch. (`gat` and `mg T` are a [`Get`].)
+    /// Change an item's expiration time: `touch`. (`gat`, `mg T` and binary Touch, which answers the client's flags, are a
+    /// [`Get`].)
     Touch {
         /// The item's key.
         key: &'a [u8],

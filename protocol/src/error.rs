@@ -29,6 +29,12 @@ impl Error {
     pub const TOO_LARGE: Error = Error::Server("object too large for cache");
     /// No memory could be freed for the item.
     pub const OUT_OF_MEMORY: Error = Error::Server("out of memory storing object");
+    /// Nothing but authentication is served yet.
+    pub const UNAUTHENTICATED: Error = Error::Client("unauthenticated");
+    /// Wrong user name or password.
+    pub const AUTHENTICATION_FAILED: Error = Error::Client("authentication failure");
+    /// A binary packet's lengths do not fit its opcode.
+    pub const INVALID_ARGUMENTS: Error = Error::Client("invalid arguments");
     /// A meta flag is there twice.
     pub(crate) const DUPLICATE_FLAG: Error = Error::Client("duplicate flag");
     /// No such meta flag.

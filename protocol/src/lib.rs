@@ -1,19 +1,19 @@
 //! The memcache wire formats: bytes to commands and responses, and back.
 //!
-//! One command set ([`Command`]) has three encodings: [`text`], its [`meta`] commands, and `binary`. A [`Request`] is a
-//! command and the way its answer is to be written ([`Reply`]). A server decodes requests ([`decode`]) and encodes
+//! One command set ([`Command`]) has three encodings: [`text`], its [`meta`] commands, and [`binary`]. A [`Request`] is a
+//! command and the way its answer is to be written ([`Reply`]). A server decodes requests ([`Protocol::decode`]) and encodes
 //! outcomes ([`Reply::outcome`]); a client encodes requests ([`Request::encode`]) and decodes responses
-//! ([`meta::decode_response`], [`text::decode_response`]).
+//! ([`meta::decode_response`], [`text::decode_response`], [`binary::decode_response`]).
 //!
 //! Everything is a pure function over byte slices: no I/O, no clock, no allocation while decoding.
 //!
 //! ```
-//! use larder_protocol::{Command, Decoded, Limits, Scratch, decode};
+//! use larder_protocol::{Command, Decoded, Limits, Protocol, Scratch};
 //!
 //! let mut scratch = Scratch::new();
-//! let Decoded::Request { request, consumed } = decode(b"get apple\r\nget pear", &Limits::default(), &mut scratch) else {
-//!     panic!("a whole line is a request");
-//! };
+//! let input = b"get apple\r\nget pear";
+//! let decoded = Protocol::of_first_byte(input[0]).decode(input, &Limits::default(), &mut scratch);
+//! let Decoded::Request { request, consumed } = decoded else { panic!("a whole line is a request") };
 //! assert_eq!(consumed, 11);
 //! let Command::Get(get) = request.command else { panic!("it was a get") };
 //! assert_eq!(get.keys.iter().collect::<Vec<_>>(), [b"apple"]);
@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod base64;
+pub mod binary;
 mod command;
 mod error;
 pub mod meta;
@@ -65,6 +66,10 @@ pub const LINE_MAX: usize = 2048;
 /// A line that lists keys to read is refused beyond this many bytes (some 4,000 keys of the longest kind; memcached
 /// has no limit, but a connection's memory must have one).
 pub const RETRIEVAL_LINE_MAX: usize = 1024 * 1024;
+
+/// A response's value, and a binary request's body, are at most so many bytes (memcached's largest `-I`). What
+/// announces more is malformed.
+pub const BODY_MAX: usize = 1 << 30;
 
 /// Room for a key that arrives as base64.
 #[derive(Debug)]
@@ -117,12 +122,32 @@ pub enum Decoded<'a> {
     Close,
 }
 
-/// Decodes the request at the front of a text connection's input, classic and meta commands alike.
-///
-/// Pure: the same bytes give the same answer, however they were split on their way. `scratch` holds a base64 key.
-#[inline]
-pub fn decode<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
-    text::decode_request(input, limits, scratch)
+/// Which encoding a connection speaks. Classic and meta commands mix on one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Text lines.
+    Text,
+    /// Binary packets.
+    Binary,
+}
+
+impl Protocol {
+    /// The protocol of a connection, by the first byte its client sends.
+    #[inline]
+    pub fn of_first_byte(byte: u8) -> Protocol {
+        if byte == binary::REQUEST_MAGIC { Protocol::Binary } else { Protocol::Text }
+    }
+
+    /// Decodes the request at the front of a connection's input.
+    ///
+    /// Pure: the same bytes give the same answer, however they were split on their way. `scratch` holds a base64 key.
+    #[inline]
+    pub fn decode<'a>(self, input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
+        match self {
+            Protocol::Text => text::decode_request(input, limits, scratch),
+            Protocol::Binary => binary::decode_request(input, limits),
+        }
+    }
 }
 
 impl Request<'_> {
@@ -131,7 +156,7 @@ impl Request<'_> {
         match &self.reply {
             Reply::Text(reply) => text::encode_request(&self.command, *reply, out),
             Reply::Meta(reply) => meta::encode_request(&self.command, reply, out),
-            Reply::Binary(_) => {}
+            Reply::Binary(reply) => binary::encode_request(&self.command, *reply, out),
         }
     }
 }

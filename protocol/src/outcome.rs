@@ -66,8 +66,14 @@ pub enum Outcome<'a> {
     },
     /// Done.
     Ok,
+    /// Statistics were set to zero.
+    Reset,
     /// Answer to a no-op.
     Noop,
+    /// The connection ends; only binary answers.
+    Quit,
+    /// A line of the server's own, without its end.
+    Line(&'a str),
     /// The server's version.
     Version(&'a str),
     /// An item's metadata as one line (`me`).
@@ -87,7 +93,7 @@ impl Reply<'_> {
                 }
             }
             Reply::Meta(reply) => meta_outcome(reply, outcome, out),
-            Reply::Binary(_) => {}
+            Reply::Binary(reply) => reply.outcome(outcome, out),
         }
     }
 
@@ -109,7 +115,7 @@ impl Reply<'_> {
                 out.extend_from_slice(b"\r\n");
             }
             Reply::Meta(reply) => meta_hit(reply, hit, out),
-            Reply::Binary(_) => {}
+            Reply::Binary(reply) => reply.hit(hit, out),
         }
     }
 
@@ -124,9 +130,31 @@ impl Reply<'_> {
 
     /// Appends the answer to a read of one key that found nothing.
     #[inline]
-    pub fn miss(&self, out: &mut Vec<u8>) {
-        if let Reply::Meta(reply) = self {
-            meta_outcome(reply, &Outcome::Miss, out);
+    pub fn miss(&self, key: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Reply::Text(_) => {}
+            Reply::Meta(reply) => meta_outcome(reply, &Outcome::Miss, out),
+            Reply::Binary(reply) => reply.miss(key, out),
+        }
+    }
+
+    /// Appends one statistic.
+    pub fn statistic(&self, name: &str, value: &str, out: &mut Vec<u8>) {
+        match self {
+            Reply::Binary(reply) => reply.statistic(name.as_bytes(), value.as_bytes(), out),
+            Reply::Text(_) | Reply::Meta(_) => {
+                for part in ["STAT ", name, " ", value, "\r\n"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Appends what closes a list of statistics.
+    pub fn end_of_statistics(&self, out: &mut Vec<u8>) {
+        match self {
+            Reply::Binary(reply) => reply.statistic(b"", b"", out),
+            Reply::Text(_) | Reply::Meta(_) => out.extend_from_slice(b"END\r\n"),
         }
     }
 
@@ -159,10 +187,12 @@ fn text_outcome(outcome: &Outcome<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(version.as_bytes());
             b"\r\n"
         }
-        Outcome::Debug(line) => {
+        Outcome::Debug(line) | Outcome::Line(line) => {
             out.extend_from_slice(line.as_bytes());
             b"\r\n"
         }
+        Outcome::Reset => b"RESET\r\n",
+        Outcome::Quit => return,
         Outcome::Error(error) => return error.encode(out),
     };
     out.extend_from_slice(line);
@@ -203,6 +233,7 @@ fn meta_outcome(reply: &MetaReply<'_>, outcome: &Outcome<'_>, out: &mut Vec<u8>)
         Outcome::NotFound => out.extend_from_slice(b"NF"),
         Outcome::NotStored => out.extend_from_slice(b"NS"),
         Outcome::Exists => out.extend_from_slice(b"EX"),
+        Outcome::Line(_) | Outcome::Version(_) | Outcome::Quit => return text_outcome(outcome, out),
         Outcome::Number { value, .. } if wants_number => {
             out.extend_from_slice(b"VA ");
             push_number(out, itoa::Buffer::new().format(*value).len());

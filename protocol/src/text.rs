@@ -4,8 +4,8 @@ use memchr::memchr;
 
 use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64};
 use crate::{
-    Admin, Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX, Limits,
-    RETRIEVAL_LINE_MAX, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
+    Admin, Arithmetic, BODY_MAX, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX,
+    Limits, RETRIEVAL_LINE_MAX, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
 };
 
 /// Longest value that a line can announce.
@@ -559,6 +559,9 @@ pub(crate) fn unfinished_response<R>(input: &[u8]) -> DecodedResponse<R> {
 
 /// The value of `len` bytes at the front of `input`, if it is whole and ends in a line end.
 pub(crate) fn response_value<R>(input: &[u8], len: usize) -> Result<&[u8], DecodedResponse<R>> {
+    if len > BODY_MAX {
+        return Err(DecodedResponse::Malformed);
+    }
     if input.len() < len + 2 {
         return Err(DecodedResponse::Incomplete { need: len + 2 - input.len() });
     }

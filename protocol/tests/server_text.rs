@@ -3,7 +3,7 @@
 use larder_protocol::*;
 
 fn decode_text<'a>(input: &'a [u8], scratch: &'a mut Scratch) -> Decoded<'a> {
-    decode(input, &Limits::default(), scratch)
+    Protocol::Text.decode(input, &Limits::default(), scratch)
 }
 
 /// All answers to the errors in the input; the names of requests in between.
@@ -127,7 +127,7 @@ fn a_base64_key_is_decoded_and_given_back_as_sent() {
     let Command::Get(get) = &request.command else { panic!() };
     assert_eq!(get.keys.iter().collect::<Vec<_>>(), [b"hi hi"]);
     let mut out = Vec::new();
-    request.reply.outcome(&Outcome::Miss, &mut out);
+    request.reply.miss(b"hi hi", &mut out);
     assert_eq!(out, b"EN kaGkgaGk= b O12\r\n");
 }
 

@@ -1,0 +1,452 @@
+//! What one side encodes, the other decodes; and no input makes either fail in another way than it says.
+
+use larder_protocol::binary::{self, opcode_of};
+use larder_protocol::text::DecodedResponse;
+use larder_protocol::*;
+use proptest::prelude::*;
+
+/// A request that owns its bytes; [`Draft::request`] borrows from it.
+#[derive(Debug, Clone)]
+struct Draft {
+    kind: usize,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    numbers: [u64; 3],
+    flags: u32,
+    exptimes: [Option<i32>; 3],
+    cas: [Option<u64>; 2],
+    mode: StoreMode,
+    switches: [bool; 4],
+    opaque: String,
+}
+
+fn drafts() -> impl Strategy<Value = Draft> {
+    let modes = [StoreMode::Set, StoreMode::Add, StoreMode::Replace, StoreMode::Append, StoreMode::Prepend];
+    let key = prop_oneof!["[!-~]{1,250}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 1..180)];
+    let parts = (
+        (0..12usize, key, prop::collection::vec(any::<u8>(), 0..60), any::<[u64; 3]>(), any::<u32>()),
+        (any::<[Option<i32>; 3]>(), any::<[Option<u64>; 2]>(), prop::sample::select(modes.to_vec())),
+        (any::<[bool; 4]>(), "[!-~]{0,31}"),
+    );
+    parts.prop_map(|((kind, key, value, numbers, flags), (exptimes, cas, mode), (switches, opaque))| Draft {
+        kind,
+        key,
+        value,
+        numbers,
+        flags,
+        exptimes,
+        cas,
+        mode,
+        switches,
+        opaque,
+    })
+}
+
+impl Draft {
+    fn exptime(&self, i: usize) -> Option<Exptime> {
+        self.exptimes[i].map(|seconds| Exptime(seconds.into()))
+    }
+
+    /// A command as a meta command can say it.
+    fn meta_command(&self) -> Command<'_> {
+        let (key, [compare_cas, set_cas], [a, b, _, _]) = (&self.key[..], self.cas, self.switches);
+        match self.kind % 5 {
+            0 => Command::Get(Get {
+                keys: Keys::One(key),
+                touch: self.exptime(0),
+                vivify: self.exptime(1),
+                recache: self.exptime(2),
+                set_cas,
+                unless_cas: compare_cas,
+                want_value: a,
+                no_bump: b,
+            }),
+            1 => {
+                let joins = matches!(self.mode, StoreMode::Append | StoreMode::Prepend);
+                let compares = matches!(self.mode, StoreMode::Set | StoreMode::Replace) && compare_cas.is_some();
+                Command::Store(Store {
+                    key,
+                    value: &self.value,
+                    flags: self.flags,
+                    exptime: self.exptime(0).unwrap_or(Exptime(0)),
+                    mode: self.mode,
+                    compare_cas,
+                    set_cas,
+                    invalidate: a && compares,
+                    vivify: self.exptime(1).filter(|_| joins),
+                })
+            }
+            2 => Command::Delete(Delete {
+                key,
+                compare_cas,
+                set_cas,
+                invalidate: a,
+                touch: self.exptime(0),
+                remove_value: b,
+            }),
+            3 => Command::Arithmetic(Arithmetic {
+                key,
+                delta: self.numbers[0],
+                direction: if a { Direction::Up } else { Direction::Down },
+                vivify: self.exptime(0),
+                initial: self.numbers[1],
+                touch: self.exptime(1),
+                compare_cas: compare_cas.filter(|&cas| cas != 0),
+                set_cas,
+            }),
+            _ => Command::Noop,
+        }
+    }
+
+    /// A command as a classic line can say it, with a key that it can hold.
+    fn text_request<'a>(&'a self, key: &'a [u8]) -> Request<'a> {
+        let [noreply, with_cas, touches, many] = self.switches;
+        let exptime = self.exptime(0).unwrap_or(Exptime(0));
+        let mut reply = TextReply { noreply, with_cas: false };
+        let command = match self.kind {
+            0 | 1 => {
+                reply = TextReply { noreply: false, with_cas };
+                Command::Get(Get {
+                    keys: if many { Keys::Line(key) } else { Keys::One(key) },
+                    touch: touches.then_some(exptime),
+                    vivify: None,
+                    recache: None,
+                    set_cas: None,
+                    unless_cas: None,
+                    want_value: true,
+                    no_bump: false,
+                })
+            }
+            2 | 3 => Command::Store(Store {
+                key,
+                value: &self.value,
+                flags: self.flags,
+                exptime,
+                mode: self.mode,
+                compare_cas: self.cas[0].filter(|_| self.mode == StoreMode::Set),
+                set_cas: None,
+                invalidate: false,
+                vivify: None,
+            }),
+            4 => Command::Delete(Delete {
+                key,
+                compare_cas: None,
+                set_cas: None,
+                invalidate: false,
+                touch: None,
+                remove_value: false,
+            }),
+            5 => Command::Arithmetic(Arithmetic {
+                key,
+                delta: self.numbers[0],
+                direction: if touches { Direction::Up } else { Direction::Down },
+                vivify: None,
+                initial: 0,
+                touch: None,
+                compare_cas: None,
+                set_cas: None,
+            }),
+            6 => Command::Touch { key, exptime },
+            7 => Command::FlushAll { at: self.exptime(1) },
+            8 => Command::Verbosity { level: self.flags },
+            9 => Command::Admin(Admin::CacheMemlimit { mebibytes: self.flags.into() }),
+            10 => Command::Admin(Admin::Words { name: b"lru_crawler", arguments: b"metadump all" }),
+            _ => {
+                reply = TextReply::default();
+                if touches { Command::Version } else { Command::Stats { group: b"items" } }
+            }
+        };
+        Request { command, reply: Reply::Text(reply) }
+    }
+
+    /// A command as a packet can say it.
+    fn binary_request(&self) -> Request<'_> {
+        let (key, [up, quiet, with_key, _]) = (&self.key[..], self.switches);
+        let exptime = Exptime((self.numbers[2] as u32 - (self.numbers[2] as u32 == u32::MAX) as u32).into());
+        let compare_cas = self.cas[0].filter(|&cas| cas != 0);
+        let joins = matches!(self.mode, StoreMode::Append | StoreMode::Prepend);
+        let command = match self.kind {
+            0 | 1 => Command::Get(Get {
+                keys: Keys::One(key),
+                touch: (self.kind == 1).then_some(exptime),
+                vivify: None,
+                recache: None,
+                set_cas: None,
+                unless_cas: None,
+                want_value: self.kind == 0 || up,
+                no_bump: false,
+            }),
+            2 | 3 => Command::Store(Store {
+                key,
+                value: &self.value,
+                flags: if joins { 0 } else { self.flags },
+                exptime: if joins { Exptime(0) } else { exptime },
+                mode: self.mode,
+                compare_cas: compare_cas.filter(|_| self.mode != StoreMode::Add),
+                set_cas: None,
+                invalidate: false,
+                vivify: None,
+            }),
+            4 => Command::Delete(Delete {
+                key,
+                compare_cas,
+                set_cas: None,
+                invalidate: false,
+                touch: None,
+                remove_value: false,
+            }),
+            5 => Command::Arithmetic(Arithmetic {
+                key,
+                delta: self.numbers[0],
+                direction: if up { Direction::Up } else { Direction::Down },
+                vivify: with_key.then_some(exptime),
+                initial: self.numbers[1],
+                touch: None,
+                compare_cas,
+                set_cas: None,
+            }),
+            6 => Command::Noop,
+            7 => Command::FlushAll { at: up.then_some(exptime) },
+            8 => Command::Verbosity { level: self.flags },
+            9 => Command::Stats { group: key },
+            10 => Command::Quit,
+            _ if up => Command::Sasl(Sasl::Auth { mechanism: b"PLAIN", data: &self.value }),
+            _ => Command::Version,
+        };
+        let opcode = opcode_of(&command, quiet, with_key);
+        Request { reply: Reply::Binary(BinaryReply { opcode, opaque: self.flags }), command }
+    }
+
+    /// The key with everything that a text line cannot hold taken out.
+    fn text_key(&self) -> Vec<u8> {
+        let mut key: Vec<u8> = self.key.iter().copied().filter(|b| b.is_ascii_graphic()).collect();
+        key.push(b'k');
+        key.truncate(KEY_MAX_LEN);
+        key
+    }
+}
+
+fn encoded(request: &Request<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    request.encode(&mut bytes);
+    bytes
+}
+
+/// Decodes `bytes` whole, after checking that no front of it decodes and that `need` never asks for too much.
+fn assert_decodes(protocol: Protocol, bytes: &[u8], check: impl FnOnce(Request<'_>)) {
+    let limits = Limits::default();
+    for end in 1..bytes.len() {
+        let mut scratch = Scratch::new();
+        match protocol.decode(&bytes[..end], &limits, &mut scratch) {
+            Decoded::Incomplete { need } => assert!(need >= 1 && end + need <= bytes.len(), "{end} needs {need}"),
+            other => panic!("{end} of {} bytes gave {other:?}", bytes.len()),
+        }
+    }
+    let mut scratch = Scratch::new();
+    match protocol.decode(bytes, &limits, &mut scratch) {
+        Decoded::Request { request, consumed } => {
+            assert_eq!(consumed, bytes.len());
+            check(request);
+        }
+        other => panic!("{other:?} from {:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_text_request_survives_encoding(draft in drafts()) {
+        let key = draft.text_key();
+        let request = draft.text_request(&key);
+        let bytes = encoded(&request);
+        assert_decodes(Protocol::Text, &bytes, |decoded| match (&decoded.command, &request.command) {
+            (Command::Get(decoded_get), Command::Get(get)) => {
+                assert!(decoded_get.keys.iter().eq(get.keys.iter()));
+                assert_eq!((decoded_get.touch, &decoded.reply), (get.touch, &request.reply));
+            }
+            _ => assert_eq!(decoded, request),
+        });
+    }
+
+    #[test]
+    fn a_meta_request_survives_encoding(draft in drafts()) {
+        let wanted = format!("O{} k s", draft.opaque);
+        let command = draft.meta_command();
+        let kind = match &command {
+            Command::Get(_) => MetaCommand::Get,
+            Command::Store(_) => MetaCommand::Set,
+            Command::Delete(_) => MetaCommand::Delete,
+            Command::Arithmetic(_) => MetaCommand::Arithmetic,
+            _ => MetaCommand::Noop,
+        };
+        let quiet = draft.switches[3];
+        let reply = MetaReply { command: kind, flags: wanted.as_bytes(), key: b"", quiet, value_len: 0 };
+        let request = Request { command, reply: Reply::Meta(reply) };
+        let bytes = encoded(&request);
+        assert_decodes(Protocol::Text, &bytes, |decoded| {
+            assert_eq!(decoded.command, request.command);
+            if kind != MetaCommand::Noop {
+                let Reply::Meta(reply) = &decoded.reply else { panic!("{decoded:?}") };
+                assert!(reply.flags.starts_with(wanted.as_bytes()) && reply.quiet == quiet);
+                // What was decoded says everything: encoded again, it gives the same bytes.
+                assert_eq!(encoded(&decoded), bytes);
+            }
+        });
+    }
+
+    #[test]
+    fn a_binary_request_survives_encoding(draft in drafts()) {
+        let request = draft.binary_request();
+        assert_decodes(Protocol::Binary, &encoded(&request), |decoded| assert_eq!(decoded, request));
+    }
+
+    #[test]
+    fn a_hit_survives_encoding_in_all_protocols(
+        key in "[!-~]{1,250}",
+        value in prop::collection::vec(any::<u8>(), 0..100),
+        flags: u32,
+        cas: u64,
+        ttl: Option<u32>,
+        switches: [bool; 4],
+    ) {
+        let [fetched, won, already_won, stale] = switches;
+        let hit = Hit {
+            key: key.as_bytes(), flags, cas, value_len: value.len(), with_value: true, ttl, old_ttl: ttl,
+            since_access: flags, fetched, won, already_won, stale,
+        };
+        let bytes = |reply: &Reply<'_>| {
+            let mut out = Vec::new();
+            reply.hit(&hit, &mut out);
+            out.extend_from_slice(&value);
+            out.extend_from_slice(reply.after_value());
+            out
+        };
+
+        let text = bytes(&Reply::Text(TextReply { noreply: false, with_cas: true }));
+        assert_response(&text, text::decode_response, |response| {
+            let expected = text::Response::Value { key: key.as_bytes(), flags, cas: Some(cas), value: &value };
+            assert_eq!(response, expected);
+        });
+
+        let reply = MetaReply {
+            command: MetaCommand::Get, flags: b"t c f s l h k O1", key: key.as_bytes(), quiet: false, value_len: 0,
+        };
+        assert_response(&bytes(&Reply::Meta(reply)), meta::decode_response, |response| {
+            let meta::Response::Code { code: meta::Code::Va, value: Some(read), flags: read_flags } = response else {
+                panic!("{response:?}")
+            };
+            assert_eq!(read, &value[..]);
+            assert_eq!(read_flags.number(b'c'), Some(cas));
+            assert_eq!(read_flags.number(b'f'), Some(flags.into()));
+            assert_eq!(read_flags.number(b's'), Some(value.len() as u64));
+            assert_eq!(read_flags.token(b'k'), Some(key.as_bytes()));
+            assert_eq!(read_flags.token(b'O'), Some(&b"1"[..]));
+            assert_eq!(read_flags.ttl(), ttl);
+            assert_eq!([b'W', b'Z', b'X'].map(|letter| read_flags.has(letter)), [won, already_won, stale]);
+        });
+
+        let reply = Reply::Binary(BinaryReply { opcode: binary::opcode::GETK, opaque: 7 });
+        assert_response(&bytes(&reply), binary::decode_response, |response| {
+            assert_eq!((response.status, response.opaque, response.cas), (binary::status::OK, 7, cas));
+            assert_eq!((response.flags(), response.key, response.value), (Some(flags), key.as_bytes(), &value[..]));
+        });
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic_or_stand_still(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+        exercise(&bytes);
+    }
+
+    #[test]
+    fn no_nearly_right_bytes_make_a_decoder_panic_or_stand_still(
+        draft in drafts(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let key = draft.text_key();
+        let meta = Request {
+            command: draft.meta_command(),
+            reply: Reply::Meta(MetaReply { command: MetaCommand::Get, flags: b"", key: b"", quiet: false, value_len: 0 }),
+        };
+        for request in [draft.text_request(&key), meta, draft.binary_request()] {
+            let mut bytes = encoded(&request);
+            for (index, byte) in &changes {
+                let at = index.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            exercise(&bytes);
+        }
+    }
+}
+
+/// Runs every decoder over the bytes as a connection would.
+fn exercise(bytes: &[u8]) {
+    for protocol in [Protocol::Text, Protocol::Binary] {
+        let mut input = bytes;
+        while !input.is_empty() {
+            let mut scratch = Scratch::new();
+            match protocol.decode(input, &Limits { item_size_max: 1000 }, &mut scratch) {
+                Decoded::Request { consumed, .. } => {
+                    assert!(consumed > 0);
+                    input = &input[consumed..];
+                }
+                Decoded::Error { error, reply, consumed, swallow, close, .. } => {
+                    assert!(consumed > 0 || close);
+                    reply.outcome(&Outcome::Error(error), &mut Vec::new());
+                    let rest = &input[consumed..];
+                    input = if close { b"" } else { &rest[swallow.min(rest.len())..] };
+                }
+                Decoded::Incomplete { need } => {
+                    assert!(need > 0);
+                    break;
+                }
+                Decoded::Close => break,
+            }
+        }
+    }
+    let _ = text::decode_response(bytes);
+    let _ = meta::decode_response(bytes);
+    let _ = binary::decode_response(bytes);
+}
+
+/// Decodes a whole response, after checking that its fronts are incomplete.
+fn assert_response<'a, R: std::fmt::Debug>(
+    bytes: &'a [u8],
+    decode: impl Fn(&'a [u8]) -> DecodedResponse<R>,
+    check: impl FnOnce(R),
+) {
+    for end in 0..bytes.len() {
+        match decode(&bytes[..end]) {
+            DecodedResponse::Incomplete { need } => assert!(need >= 1 && end + need <= bytes.len()),
+            other => panic!("{end} of {} bytes gave {other:?}", bytes.len()),
+        }
+    }
+    match decode(bytes) {
+        DecodedResponse::Response { response, consumed } => {
+            assert_eq!(consumed, bytes.len());
+            check(response);
+        }
+        other => panic!("{other:?} from {:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+#[test]
+fn what_no_server_sends_is_malformed() {
+    let text: [&[u8]; 6] = [
+        b"VALUE k 0\r\n",
+        b"VALUE k 0 -1\r\n",
+        b"VALUE k x 1\r\na\r\n",
+        b"VALUE k 0 1 2 3\r\na\r\n",
+        b"VALUE k 0 1\r\nabc\r\n",
+        b"VALUE k 0 4000000000\r\n",
+    ];
+    for bytes in text {
+        assert_eq!(text::decode_response(bytes), DecodedResponse::Malformed, "{bytes:?}");
+    }
+    let meta: [&[u8]; 6] = [b"XX\r\n", b"VA\r\n", b"VA x\r\n", b"VA 1\r\nabc\r\n", b"HDx\r\n", b"hello\r\n"];
+    for bytes in meta {
+        assert_eq!(meta::decode_response(bytes), DecodedResponse::Malformed, "{bytes:?}");
+    }
+    assert_eq!(text::decode_response(&[b'x'; 3000]), DecodedResponse::Malformed);
+    assert_eq!(binary::decode_response(b"\x80"), DecodedResponse::Malformed);
+}
