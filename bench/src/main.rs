@@ -17,6 +17,15 @@ struct Cli {
 /// What to do. Each has its own module in the library.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
+    Demo(larder_bench::demo::DemoOptions),
+    /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
+    Replay(larder_bench::replay::ReplayOptions),
+    /// Write a small trace to replay or simulate
+    GenerateTrace(larder_bench::trace::GenerateOptions),
+    /// Be a node of the demo
+    #[command(hide = true)]
+    Node(larder_node::Settings),
     /// Print completions for a shell: larder-bench completions bash > /etc/bash_completion.d/larder-bench
     Completions {
         /// For which shell
@@ -25,9 +34,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Cli::parse().command) {
+    let command = Cli::parse().command;
+    // A node sets up its own log.
+    if !matches!(command, Command::Node(_)) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,larder_client=error"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    match run(command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("larder-bench: {error:#}");
@@ -38,9 +51,20 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
+        Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),
+        Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
+        Command::Node(settings) => {
+            larder_bench::demo::end_with_parent();
+            Ok(larder_node::run(settings))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "larder-bench", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new()
 }

@@ -9,35 +9,70 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use larder_protocol::meta::Code;
 use larder_protocol::push_number;
 use tokio::sync::watch;
 
-use crate::client::Client;
+use crate::client::{Client, Stored};
 use crate::error::{Error, Result};
 
-/// What a load in this process came to; `None` while it is under way.
-type Shared = Option<Result<Bytes>>;
+/// What a load in this process came to.
+#[derive(Clone)]
+struct Loaded {
+    result: Result<Bytes>,
+    /// The value was current then: when the cache took it under its lease, or else when the loader began.
+    as_of: Instant,
+}
+
+/// `None` while the load is under way.
+type Shared = watch::Receiver<Option<Loaded>>;
 
 /// Loads under way in this process, by key.
 #[derive(Default)]
-pub(crate) struct Loads(DashMap<Bytes, watch::Receiver<Shared>>);
+pub(crate) struct Loads {
+    by_key: DashMap<Bytes, (u64, Shared)>,
+    next: AtomicU64,
+}
 
-/// The one caller that loads; the others learn when it is done, or when it was dropped on the way.
+impl Loads {
+    fn of(&self, key: &[u8]) -> Option<Shared> {
+        self.by_key.get(key).map(|load| load.1.clone())
+    }
+
+    /// Makes this caller the one that loads. One that is loading already goes on, unseen by later callers.
+    fn lead(&self, key: &Bytes) -> Leader<'_> {
+        let (publish, shared) = watch::channel(None);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.by_key.insert(key.clone(), (number, shared));
+        Leader { loads: self, key: key.clone(), number, publish }
+    }
+}
+
+/// The caller that loads; the others learn when it is done, or when it was dropped on the way.
 struct Leader<'a> {
     loads: &'a Loads,
     key: Bytes,
-    publish: watch::Sender<Shared>,
+    number: u64,
+    publish: watch::Sender<Option<Loaded>>,
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.loads.0.remove(&self.key);
+        self.loads.by_key.remove_if(&self.key, |_, load| load.0 == self.number);
     }
+}
+
+/// Waits for a load of this process. `None` where its value may be older than `arrived`, or its caller was dropped.
+///
+/// A load that began before a change was committed must not answer a caller that came after it.
+async fn join(mut load: Shared, arrived: Instant) -> Option<Result<Bytes>> {
+    let loaded = load.wait_for(Option::is_some).await.ok()?.clone()?;
+    (loaded.as_of >= arrived).then_some(loaded.result)
 }
 
 /// Pauses between looks at a key that another process is loading grow from the first to the last.
@@ -81,73 +116,78 @@ impl Client {
         V: Into<Bytes>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let key = Bytes::copy_from_slice(key.as_ref());
-        let leader = loop {
-            let mut result = match self.inner.loads.0.entry(key.clone()) {
-                Entry::Vacant(place) => {
-                    let (publish, result) = watch::channel(None);
-                    place.insert(result);
-                    break Leader { loads: &self.inner.loads, key: key.clone(), publish };
+        let key = key.as_ref();
+        let arrived = Instant::now();
+        let deadline = arrived + self.inner.lease;
+        let mut pause = FIRST_PAUSE;
+        let lease = loop {
+            match self.look_up(key).await {
+                Ok(Lookup::Hit(value)) => return Ok(value),
+                Ok(Lookup::Won(cas)) => break Some(cas),
+                Err(error @ Error::InvalidKey(_)) => return Err(error),
+                Ok(Lookup::Wait) if Instant::now() >= deadline => break None,
+                Ok(Lookup::Wait) => match self.inner.loads.of(key) {
+                    Some(load) => {
+                        if let Some(result) = join(load, arrived).await {
+                            return result;
+                        }
+                    }
+                    None => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LAST_PAUSE);
+                    }
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "reading without the cache");
+                    // Whoever came before the loader began shares what it brings; at most one load is too old for us.
+                    while let Some(load) = self.inner.loads.of(key) {
+                        if let Some(result) = join(load, arrived).await {
+                            return result;
+                        }
+                    }
+                    break None;
                 }
-                Entry::Occupied(place) => place.get().clone(),
-            };
-            // Fails where the leader was dropped before it was done: somebody else leads then.
-            if let Ok(result) = result.wait_for(Option::is_some).await
-                && let Some(result) = &*result
-            {
-                return result.clone();
             }
         };
-        let result = self.lead(&key, ttl, loader).await;
-        leader.publish.send_replace(Some(result.clone()));
-        result
+        let key = Bytes::copy_from_slice(key);
+        let leader = self.inner.loads.lead(&key);
+        let loaded = self.load(&key, ttl, lease, loader).await;
+        leader.publish.send_replace(Some(loaded.clone()));
+        loaded.result
     }
 
-    async fn lead<V, E, F, L>(&self, key: &[u8], ttl: Duration, loader: L) -> Result<Bytes>
+    async fn load<V, E, F, L>(&self, key: &[u8], ttl: Duration, lease: Option<u64>, loader: L) -> Loaded
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<V, E>>,
         V: Into<Bytes>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let deadline = Instant::now() + self.inner.lease;
-        let mut pause = FIRST_PAUSE;
-        let lease = loop {
-            match self.look_up(key).await {
-                Ok(Lookup::Hit(value)) => return Ok(value),
-                Ok(Lookup::Won(cas)) => break Some(cas),
-                Ok(Lookup::Wait) if Instant::now() < deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LAST_PAUSE);
-                }
-                Ok(Lookup::Wait) => break None,
-                Err(error @ Error::InvalidKey(_)) => return Err(error),
-                Err(error) => {
-                    tracing::debug!(%error, "reading without the cache");
-                    break None;
-                }
-            }
-        };
-        let loaded = loader().await;
-        match loaded {
+        let began = Instant::now();
+        match loader().await {
             Ok(value) => {
                 let value = value.into();
+                let mut as_of = began;
                 if let Some(cas) = lease {
                     let mut flags = Vec::with_capacity(24);
                     flags.extend_from_slice(b" C");
                     push_number(&mut flags, cas);
-                    // Changed or gone: an invalidation came between, and the value may be old already.
-                    if let Err(error) = self.store(key, &value, ttl, &flags).await {
-                        tracing::debug!(%error, "a loaded value was not cached");
+                    let sent = Instant::now();
+                    match self.store(key, &value, ttl, &flags).await {
+                        // Nothing was deleted between the lease and this: the value was current when this was sent.
+                        Ok(Stored::Yes) => as_of = sent,
+                        Ok(_) => tracing::debug!("a value changed while it was loaded, and was not cached"),
+                        Err(error) => tracing::debug!(%error, "a loaded value was not cached"),
                     }
                 }
-                Ok(value)
+                Loaded { result: Ok(value), as_of }
             }
             Err(error) => {
                 if let Some(cas) = lease {
                     self.give_back(key, cas).await;
                 }
-                Err(Error::Load(Arc::from(error.into())))
+                // A failure is as good an answer to those who came while it happened.
+                Loaded { result: Err(Error::Load(Arc::from(error.into()))), as_of: Instant::now() }
             }
         }
     }

@@ -106,6 +106,32 @@ async fn a_value_read_before_a_delete_is_returned_but_not_cached() {
 }
 
 #[tokio::test]
+async fn a_caller_after_a_delete_does_not_share_a_load_that_began_before_it() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let (began, has_began) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+    let early = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            let loader = || async move {
+                began.send(()).unwrap();
+                may_go_on.await.unwrap();
+                Ok::<_, std::io::Error>("old")
+            };
+            cache.get_or_load("k", TTL, loader).await
+        }
+    });
+    has_began.await.unwrap();
+    cache.delete("k").await.unwrap();
+    let late = cache.get_or_load("k", TTL, || async { Ok::<_, std::io::Error>("new") }).await;
+    assert_eq!(late.unwrap(), "new");
+    go_on.send(()).unwrap();
+    assert_eq!(early.await.unwrap().unwrap(), "old");
+    assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"new"[..]));
+}
+
+#[tokio::test]
 async fn a_failed_loader_gives_its_lease_back_to_the_next_caller() {
     let node = Server::node(&[]);
     let cache = client(&[&node]);

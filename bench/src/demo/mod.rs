@@ -1,0 +1,133 @@
+//! `larder-bench demo`: three nodes, a client that falls back to a datastore, and a load that shows what it is worth.
+
+mod load;
+mod nodes;
+mod report;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use larder_client::Client;
+
+use crate::datastore::Datastore;
+use load::{Load, Path, Phase};
+use nodes::NodeProcess;
+pub use nodes::end_with_parent;
+
+/// What the demo is run with.
+#[derive(Debug, Clone, Args)]
+pub struct DemoOptions {
+    /// Users in the datastore
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    users: u32,
+    /// Concurrent request handlers
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    handlers: u32,
+    /// Share of requests that change the datastore, in percent
+    #[arg(long, default_value_t = 1.0, value_parser = percent)]
+    writes: f64,
+    /// Exponent of the Zipf distribution that users are asked for by
+    #[arg(long, default_value_t = 0.99)]
+    zipf: f64,
+    /// Seconds for each of the three phases; the last takes twice as long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: u64,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or("a share is from 0 to 100".to_owned())
+}
+
+/// Time to live of cached pages.
+const TTL: Duration = Duration::from_secs(300);
+
+/// Runs the demo to its table, or until SIGINT or SIGTERM; its nodes are stopped in every case.
+pub async fn run(options: DemoOptions) -> Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = show(options) => result.map(|()| ExitCode::SUCCESS),
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    }
+}
+
+async fn show(options: DemoOptions) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let datastore = fill(&options, folder.path()).await?;
+    let mut nodes = (0..3).map(|_| NodeProcess::start()).collect::<Result<Vec<_>>>()?;
+    let addresses: Vec<String> = nodes.iter().map(NodeProcess::address).collect();
+    println!("nodes: {} (larder-node, 64 MiB and one thread each)\n", addresses.join(", "));
+    let cache = Client::builder().servers(&addresses).build()?;
+    let load = Arc::new(Load::new(&options, datastore, cache.clone()));
+    let length = Duration::from_secs(options.seconds);
+
+    let direct = phase(&load, Path::Datastore, "datastore only", length, async |_| Ok(())).await?;
+    let cached = phase(&load, Path::Cache, "through the cache", length, async |_| Ok(())).await?;
+    // Kill in the first third, so that what follows can be seen: alone, and back again.
+    let third = length * 2 / 3;
+    let failing = phase(&load, Path::Cache, "a node killed, then back", 2 * length, async |phase: &Phase| {
+        tokio::time::sleep(third).await;
+        phase.mark("killed");
+        nodes[0].kill();
+        tokio::time::sleep(third).await;
+        // Starting a process blocks for some milliseconds, which the load should not feel.
+        tokio::task::block_in_place(|| nodes[0].restart())?;
+        phase.mark("back");
+        tokio::time::sleep(third).await;
+        Ok(())
+    })
+    .await?;
+    report::print(&[direct, cached, failing], &cache);
+    Ok(())
+}
+
+async fn fill(options: &DemoOptions, folder: &std::path::Path) -> Result<Datastore> {
+    let bar = ProgressBar::new(options.users.into())
+        .with_style(ProgressStyle::with_template("filling the datastore  {wide_bar} {pos}/{len} users")?);
+    let (progress, mut filled) = tokio::sync::mpsc::unbounded_channel::<u32>();
+    let watching = async {
+        while let Some(users) = filled.recv().await {
+            bar.set_position(users.into());
+        }
+    };
+    let (datastore, ()) = tokio::join!(Datastore::create(folder, options.users, progress), watching);
+    bar.finish_and_clear();
+    println!("datastore: SQLite, {} users with posts", options.users);
+    datastore
+}
+
+/// Runs one phase with `events` beside it, showing its progress.
+async fn phase(
+    load: &Arc<Load>,
+    path: Path,
+    name: &'static str,
+    length: Duration,
+    events: impl AsyncFnOnce(&Phase) -> Result<()>,
+) -> Result<Phase> {
+    let phase = Phase::new(name, load.nodes());
+    let handlers = load.start(path, &phase);
+    let bar = ProgressBar::new(length.as_millis() as u64)
+        .with_style(ProgressStyle::with_template("{prefix:26} {bar:24} {msg}")?)
+        .with_prefix(name);
+    let started = Instant::now();
+    let watching = async {
+        let mut ticks = tokio::time::interval(phase.window());
+        while started.elapsed() < length {
+            ticks.tick().await;
+            bar.set_position(started.elapsed().as_millis() as u64);
+            bar.set_message(phase.turn_window());
+        }
+    };
+    let (event_result, ()) = tokio::join!(events(&phase), watching);
+    handlers.stop().await;
+    bar.finish_and_clear();
+    event_result?;
+    phase.end(started.elapsed());
+    println!("{}", report::line(&phase));
+    Ok(phase)
+}
