@@ -104,6 +104,7 @@ fn get_item(
     output: &mut Output,
 ) {
     let mut entry = store.entry(key, hash, now);
+    let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
     let mut created = false;
     if entry.item().is_none()
         && let Some(exptime) = get.vivify
@@ -118,7 +119,6 @@ fn get_item(
         counters.cmd_get.add(1);
         (&counters.get_hits, &counters.get_misses)
     };
-    let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
     if let Some(exptime) = get.touch {
         entry.set_expiry(expiry(exptime, now));
     }
@@ -142,7 +142,7 @@ fn get_item(
         value_len: item.value.len(),
         with_value,
         ttl,
-        old_ttl: if created { ttl } else { old_ttl },
+        old_ttl,
         since_access: now.0.saturating_sub(item.last_access.0),
         fetched: item.fetched,
         won,
@@ -297,12 +297,16 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
     };
     hits.add(1);
     let old_ttl = item.expiry.remaining(now);
-    // A number that loses digits keeps its length, padded with blanks (protocol.txt, "Increment/Decrement").
-    let mut padded = [b' '; 24];
     let digits = buffer.format(value).as_bytes();
-    padded[..digits.len()].copy_from_slice(digits);
-    let len = digits.len().max(item.value.len().min(padded.len()));
-    let Ok(cas) = entry.set_value(&padded[..len], arithmetic.set_cas) else {
+    // A number that loses digits keeps its length, padded with blanks (protocol.txt, "Increment/Decrement").
+    let padded;
+    let bytes = if digits.len() < item.value.len() {
+        padded = [digits, &vec![b' '; item.value.len() - digits.len()]].concat();
+        &padded
+    } else {
+        digits
+    };
+    let Ok(cas) = entry.set_value(bytes, arithmetic.set_cas) else {
         return Outcome::Error(Error::Server("out of memory"));
     };
     if let Some(exptime) = arithmetic.touch {
@@ -313,10 +317,11 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
 
 /// The number that a value holds: digits, perhaps with blanks behind them.
 fn decimal(value: &[u8]) -> Option<u64> {
-    if value.len() > 20 {
-        return None;
-    }
-    std::str::from_utf8(value.trim_ascii_end()).ok()?.parse().ok().filter(|_| value[0].is_ascii_digit())
+    std::str::from_utf8(value.trim_ascii_end())
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| value.first().is_some_and(u8::is_ascii_digit))
 }
 
 fn touch(key: &[u8], exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {

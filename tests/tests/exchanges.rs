@@ -1,0 +1,278 @@
+//! What is said on the wire: tables of exchanges. Where Debian's memcached can be had, it must give the same bytes.
+//!
+//! Each table is one connection's life. In an expected answer `<cas>` stands for any number.
+
+use larder_tests::Server;
+
+/// One table: what is sent, what comes back.
+type Exchanges = &'static [(&'static str, &'static str)];
+
+const CLASSIC: Exchanges = &[
+    ("get a\r\n", "END\r\n"),
+    ("set a 5 0 3\r\nabc\r\n", "STORED\r\n"),
+    ("get a\r\n", "VALUE a 5 3\r\nabc\r\nEND\r\n"),
+    ("get a b a\r\n", "VALUE a 5 3\r\nabc\r\nVALUE a 5 3\r\nabc\r\nEND\r\n"),
+    ("get   a   b  \r\n", "VALUE a 5 3\r\nabc\r\nEND\r\n"),
+    ("get a\n", "VALUE a 5 3\r\nabc\r\nEND\r\n"),
+    ("gets a\r\n", "VALUE a 5 3 <cas>\r\nabc\r\nEND\r\n"),
+    ("add a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+    ("add b 4294967295 0 1\r\nx\r\n", "STORED\r\n"),
+    ("get b\r\n", "VALUE b 4294967295 1\r\nx\r\nEND\r\n"),
+    ("replace c 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+    ("replace b 1 0 2\r\nyz\r\n", "STORED\r\n"),
+    ("append b 9 9 1\r\n!\r\n", "STORED\r\n"),
+    ("prepend b 9 9 1\r\n?\r\n", "STORED\r\n"),
+    ("get b\r\n", "VALUE b 1 4\r\n?yz!\r\nEND\r\n"),
+    ("append c 0 0 1\r\n!\r\n", "NOT_STORED\r\n"),
+    ("prepend c 0 0 1\r\n!\r\n", "NOT_STORED\r\n"),
+    ("cas c 0 0 1 1\r\nx\r\n", "NOT_FOUND\r\n"),
+    ("cas a 0 0 1 99999\r\nx\r\n", "EXISTS\r\n"),
+    ("set empty 0 0 0\r\n\r\n", "STORED\r\n"),
+    ("get empty\r\n", "VALUE empty 0 0\r\n\r\nEND\r\n"),
+    ("set lines 0 0 6\r\na\r\nb\r\n\r\n", "STORED\r\n"),
+    ("get lines\r\n", "VALUE lines 0 6\r\na\r\nb\r\n\r\nEND\r\n"),
+    ("set quiet 0 0 1 noreply\r\nq\r\n", ""),
+    ("get quiet\r\n", "VALUE quiet 0 1\r\nq\r\nEND\r\n"),
+    ("delete quiet noreply\r\n", ""),
+    ("delete quiet\r\n", "NOT_FOUND\r\n"),
+    ("delete a\r\n", "DELETED\r\n"),
+    ("get a\r\n", "END\r\n"),
+    ("set past 0 -1 1\r\nx\r\n", "STORED\r\n"),
+    ("get past\r\n", "END\r\n"),
+    ("set long_ago 0 2592001 1\r\nx\r\n", "STORED\r\n"),
+    ("get long_ago\r\n", "END\r\n"),
+    ("set later 0 2592000 1\r\nx\r\n", "STORED\r\n"),
+    ("get later\r\n", "VALUE later 0 1\r\nx\r\nEND\r\n"),
+    ("touch later 100\r\n", "TOUCHED\r\n"),
+    ("touch nothing 100\r\n", "NOT_FOUND\r\n"),
+    ("touch later -1\r\n", "TOUCHED\r\n"),
+    ("get later\r\n", "END\r\n"),
+    ("set g 7 0 1\r\nx\r\n", "STORED\r\n"),
+    ("gat 100 g h\r\n", "VALUE g 7 1\r\nx\r\nEND\r\n"),
+    ("gats 100 g\r\n", "VALUE g 7 1 <cas>\r\nx\r\nEND\r\n"),
+    ("gat -1 g\r\n", "VALUE g 7 1\r\nx\r\nEND\r\n"),
+    ("get g\r\n", "END\r\n"),
+    ("flush_all\r\n", "OK\r\n"),
+    ("get b\r\n", "END\r\n"),
+    ("verbosity 0\r\n", "OK\r\n"),
+];
+
+const ARITHMETIC: Exchanges = &[
+    ("incr n 1\r\n", "NOT_FOUND\r\n"),
+    ("set n 3 0 2\r\n99\r\n", "STORED\r\n"),
+    ("incr n 1\r\n", "100\r\n"),
+    ("get n\r\n", "VALUE n 3 3\r\n100\r\nEND\r\n"),
+    ("decr n 1\r\n", "99\r\n"),
+    ("get n\r\n", "VALUE n 3 3\r\n99 \r\nEND\r\n"),
+    ("incr n 1\r\n", "100\r\n"),
+    ("decr n 1000\r\n", "0\r\n"),
+    ("get n\r\n", "VALUE n 3 3\r\n0  \r\nEND\r\n"),
+    ("set n 0 0 20\r\n18446744073709551615\r\n", "STORED\r\n"),
+    ("incr n 2\r\n", "1\r\n"),
+    ("incr n x\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+    ("incr n -1\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+    ("set n 0 0 1\r\nx\r\n", "STORED\r\n"),
+    ("incr n 1\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+    ("decr n 1\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+    ("set n 0 0 21\r\n000000000000000000001\r\n", "STORED\r\n"),
+    ("incr n 1\r\n", "2\r\n"),
+    ("get n\r\n", "VALUE n 0 21\r\n2                    \r\nEND\r\n"),
+];
+
+const META: Exchanges = &[
+    ("mg a v\r\n", "EN\r\n"),
+    ("mg a v q\r\n", ""),
+    ("ms a 3\r\nabc\r\n", "HD\r\n"),
+    ("mg a\r\n", "HD\r\n"),
+    ("mg a v\r\n", "VA 3\r\nabc\r\n"),
+    ("mg a s v t f k Oxyz\r\n", "VA 3 s3 t-1 f0 ka Oxyz\r\nabc\r\n"),
+    ("ms a 1 F7 T100 c\r\nx\r\n", "HD c<cas>\r\n"),
+    ("mg a f t v\r\n", "VA 1 f7 t100\r\nx\r\n"),
+    ("ms a 1 q\r\ny\r\n", ""),
+    ("ms a 1 ME\r\nz\r\n", "NS\r\n"),
+    ("ms a 1 MA\r\nz\r\n", "HD\r\n"),
+    ("ms a 1 MP\r\nx\r\n", "HD\r\n"),
+    ("mg a v\r\n", "VA 3\r\nxyz\r\n"),
+    ("ms none 1 MR\r\nz\r\n", "NS\r\n"),
+    ("ms none 1 MA\r\nz\r\n", "NS\r\n"),
+    ("ms a 1 C99999\r\nz\r\n", "EX\r\n"),
+    ("ms missing 1 C1\r\nz\r\n", "NF\r\n"),
+    ("ms a 1 k O9 MS\r\nz\r\n", "HD ka O9\r\n"),
+    ("ms a 1 MX\r\nz\r\n", "CLIENT_ERROR invalid mode for ms M token\r\n"),
+    ("md a C99999\r\n", "EX\r\n"),
+    ("md a q\r\n", ""),
+    ("md a\r\n", "NF\r\n"),
+    ("md a k O5\r\n", "NF ka O5\r\n"),
+    // Vivify: the first caller wins, the next knows.
+    ("mg lease v t N30\r\n", "VA 0 t-1 W\r\n\r\n"),
+    ("mg lease v t N30\r\n", "VA 0 t30 Z\r\n\r\n"),
+    ("ms lease 3 T60\r\nabc\r\n", "HD\r\n"),
+    ("mg lease v R30\r\n", "VA 3\r\nabc\r\n"),
+    ("mg lease v R100\r\n", "VA 3 W\r\nabc\r\n"),
+    ("mg lease v R100\r\n", "VA 3 Z\r\nabc\r\n"),
+    // Stale: the first caller wins, and a lower CAS stores as stale.
+    ("md lease I T30\r\n", "HD\r\n"),
+    ("mg lease v t\r\n", "VA 3 t30 X W\r\nabc\r\n"),
+    ("mg lease v\r\n", "VA 3 Z X\r\nabc\r\n"),
+    ("ms lease 2 C1 I\r\nhi\r\n", "HD\r\n"),
+    ("mg lease v\r\n", "VA 2 Z X\r\nhi\r\n"),
+    ("ms lease 2\r\nhi\r\n", "HD\r\n"),
+    ("mg lease v\r\n", "VA 2\r\nhi\r\n"),
+    ("ma n\r\n", "NF\r\n"),
+    ("ma n N0 J13 v\r\n", "VA 2\r\n13\r\n"),
+    ("ma n v\r\n", "VA 2\r\n14\r\n"),
+    ("ma n D10 v t c\r\n", "VA 2 t-1 c<cas>\r\n24\r\n"),
+    ("ma n MD D30 v T50 t\r\n", "VA 1 t50\r\n0\r\n"),
+    ("ma n q\r\n", ""),
+    ("ma n C99999\r\n", "EX\r\n"),
+    ("ma n MX\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
+    // Hit before and time of last access, as they were before the command.
+    ("ms h 1\r\nx\r\n", "HD\r\n"),
+    ("mg h h l t\r\n", "HD h0 l0 t-1\r\n"),
+    ("mg h h l t\r\n", "HD h1 l0 t-1\r\n"),
+    // A key in base64 is stored decoded and given back as it was sent.
+    ("ms Zm9v 1 b\r\nx\r\n", "HD\r\n"),
+    ("mg foo v\r\n", "VA 1\r\nx\r\n"),
+    ("mg Zm9v b k v\r\n", "VA 1 kZm9v b\r\nx\r\n"),
+    ("md Zm9v b\r\n", "HD\r\n"),
+    ("mg a v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    ("mg a z\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    ("mg a Tx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg a b\r\n", "CLIENT_ERROR error decoding key\r\n"),
+    ("me nothing\r\n", "EN\r\n"),
+];
+
+const ERRORS: Exchanges = &[
+    ("nonsense\r\n", "ERROR\r\n"),
+    ("set a 0 0 x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    ("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    ("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    // The value is longer than its length says: the rest is read as the next command.
+    ("set a 0 0 1\r\nbcdef\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"),
+    ("get a\r\n", "END\r\n"),
+];
+
+/// What memcached 1.6.45 answers and Debian's 1.6.18 does not yet.
+const NEWER: Exchanges = &[
+    ("\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("get\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 0 0\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 0 0 -1\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a x 0 1\r\nb\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 0 x 1\r\nb\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("mg b k O1\r\n", "EN kb O1\r\n"),
+    ("ms none 1 MA N30\r\nz\r\n", "HD\r\n"),
+    ("mg none v t\r\n", "VA 1 t30\r\nz\r\n"),
+    ("verbosity\r\n", "CLIENT_ERROR bad command line format\r\n"),
+];
+
+/// Replaces CAS uniques, which differ from server to server, by `<cas>`.
+fn without_cas(sent: &str, answer: &str) -> String {
+    let gets = sent.starts_with("gets ") || sent.starts_with("gats ");
+    let mut out = String::new();
+    for line in answer.split_inclusive("\r\n") {
+        let (line, end) = line.strip_suffix("\r\n").map_or((line, ""), |line| (line, "\r\n"));
+        let words: Vec<&str> = line.split(' ').collect();
+        let is_meta = sent.starts_with('m') && ["VA", "HD"].contains(&words[0]);
+        let masked: Vec<String> = words
+            .iter()
+            .enumerate()
+            .map(|(place, word)| match word {
+                _ if gets && words[0] == "VALUE" && place == 4 => "<cas>".to_owned(),
+                word if is_meta && place > 0 && word.starts_with('c') => "c<cas>".to_owned(),
+                word => (*word).to_owned(),
+            })
+            .collect();
+        out += &masked.join(" ");
+        out += end;
+    }
+    out
+}
+
+/// Holds a table against a server and returns what differs.
+fn differences(server: &Server, table: Exchanges) -> Vec<String> {
+    let mut connection = server.connect();
+    table
+        .iter()
+        .filter_map(|(sent, expected)| {
+            let answer = without_cas(sent, &connection.exchange(sent.as_bytes()));
+            (answer != *expected).then(|| format!("{sent:?}: expected {expected:?}, got {answer:?}"))
+        })
+        .collect()
+}
+
+fn check(table: Exchanges) {
+    let node = Server::node(&[]);
+    assert_eq!(differences(&node, table), Vec::<String>::new(), "larder-node");
+    if let Some(memcached) = Server::memcached(&[]) {
+        assert_eq!(differences(&memcached, table), Vec::<String>::new(), "memcached: the table is wrong");
+    }
+}
+
+#[test]
+fn classic_commands_are_answered_as_memcached_answers_them() {
+    check(CLASSIC);
+}
+
+#[test]
+fn arithmetic_is_answered_as_memcached_answers_it() {
+    check(ARITHMETIC);
+}
+
+#[test]
+fn meta_commands_are_answered_as_memcached_answers_them() {
+    check(META);
+}
+
+#[test]
+fn errors_have_memcacheds_words() {
+    check(ERRORS);
+    assert_eq!(differences(&Server::node(&[]), NEWER), Vec::<String>::new());
+}
+
+#[test]
+fn a_value_above_the_limit_is_refused_its_bytes_are_skipped_and_the_old_value_goes() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        assert_eq!(connection.exchange(b"set a 0 0 3\r\nold\r\n"), "STORED\r\n");
+        let mut request = b"set a 0 0 2000000\r\n".to_vec();
+        request.resize(request.len() + 2_000_000, b'x');
+        request.extend_from_slice(b"\r\nget a\r\n");
+        assert_eq!(connection.exchange(&request), "SERVER_ERROR object too large for cache\r\nEND\r\n");
+    };
+    check(&Server::node(&[]));
+    Server::memcached(&[]).iter().for_each(check);
+}
+
+#[test]
+fn version_and_quit_do_what_they_say() {
+    let node = Server::node(&[]);
+    let mut connection = node.connect();
+    assert!(connection.exchange(b"version\r\n").starts_with("VERSION "));
+    connection.send(b"set a 0 0 1\r\nx\r\nquit\r\nget a\r\n");
+    assert_eq!(connection.read_to_end(), b"STORED\r\n");
+}
+
+#[test]
+fn statistics_count_what_was_asked() {
+    let node = Server::node(&["-m", "32"]);
+    let mut connection = node.connect();
+    connection.exchange(b"set a 0 0 1\r\nx\r\nget a b\r\ndelete c\r\nincr d 1\r\ntouch a 5\r\n");
+    let statistics = connection.exchange(b"stats\r\n");
+    let expected = [
+        ("cmd_get", "2"),
+        ("get_hits", "1"),
+        ("get_misses", "1"),
+        ("cmd_set", "1"),
+        ("delete_misses", "1"),
+        ("incr_misses", "1"),
+        ("touch_hits", "1"),
+        ("curr_items", "1"),
+        ("limit_maxbytes", "33554432"),
+        ("curr_connections", "1"),
+    ];
+    for (name, value) in expected {
+        assert!(statistics.contains(&format!("STAT {name} {value}\r\n")), "{name} {value} in {statistics}");
+    }
+}
