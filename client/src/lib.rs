@@ -17,3 +17,8 @@ mod ring;
 pub use client::{Builder, Client, Failover, Item, Stored};
 pub use error::{Error, Result};
 pub use ring::{Hashing, Ring, Server};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -85,9 +85,8 @@ fn a_client_that_sends_and_does_not_read_is_not_read_from_for_ever() {
     socket.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
     let requests = b"get big\r\n".repeat(10_000);
     let stopped = loop {
-        match socket.write(&requests) {
-            Ok(_) => {}
-            Err(error) => break error.kind(),
+        if let Err(error) = socket.write_all(&requests) {
+            break error.kind();
         }
     };
     assert!(matches!(stopped, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{stopped:?}");
