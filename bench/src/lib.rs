@@ -3,5 +3,8 @@
 
 pub mod datastore;
 pub mod demo;
+pub mod load;
 pub mod replay;
+pub mod report;
 pub mod trace;
+pub mod workload;

@@ -17,6 +17,8 @@ struct Cli {
 /// What to do. Each has its own module in the library.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Put load on memcache servers and report rates and latencies
+    Load(Box<larder_bench::load::LoadArgs>),
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
     Demo(larder_bench::demo::DemoOptions),
     /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Load(args) => larder_bench::load::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),

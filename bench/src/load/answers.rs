@@ -1,0 +1,342 @@
+//! The receiving half of a worker: answers, lost connections, time-outs.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::epoll;
+
+use super::connection::{Connection, Input, Pending};
+use super::plan::{Plan, Schedule};
+use super::tally::{Interval, Tallies};
+use super::transport::Transport;
+use super::verify::Verifier;
+use super::wire::{Answer, Decoded, Encoder, Ending};
+use super::worker::{Progress, Worker};
+use crate::workload::Operation;
+
+/// Pause before a lost connection is made anew, in nanoseconds.
+const RETRY_PAUSE: u64 = 100_000_000;
+/// How long making it may take; the worker's other connections wait for it.
+const RETRY_PATIENCE: Duration = Duration::from_millis(100);
+/// Reads of one connection before the others get their turn.
+const READS_IN_A_ROW: usize = 16;
+
+/// What a batch of answers leaves to do.
+#[derive(Default)]
+struct Aftermath {
+    completed: u32,
+    freed: u32,
+    /// Keys to be set because a read or an increment missed them.
+    fills: Vec<(Operation, u64)>,
+}
+
+impl Worker {
+    pub(super) fn read(&mut self, progress: &mut Progress, index: usize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut aftermath = Aftermath::default();
+        let (encoder, plan) = (self.encoder, self.plan.clone());
+        let mut lost = None;
+        for _ in 0..READS_IN_A_ROW {
+            let connection = &mut self.connections[index];
+            if connection.retry_at.is_some() {
+                break;
+            }
+            let result = connection.read(&mut buffer, |connection, input| {
+                take_answers(encoder, &plan, progress, connection, input, &mut aftermath)
+            });
+            match result {
+                Ok(Input::More) => continue,
+                Ok(Input::Drained) => {}
+                Ok(Input::Closed) => lost = Some("the server closed a connection".to_owned()),
+                Err(error) => lost = Some(format!("{error:#}")),
+            }
+            break;
+        }
+        self.buffer = buffer;
+        let now = progress.now();
+        let group = self.connections[index].group;
+        self.outstanding[group] -= aftermath.completed;
+        if let Some(words) = lost {
+            self.lose(progress, index, now, &words);
+        }
+        for (operation, key) in aftermath.fills {
+            self.fill(index, operation, key, now);
+        }
+        progress.free.extend(std::iter::repeat_n(group, aftermath.freed as usize));
+        if progress.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
+            self.send_batch(progress, group, now);
+        }
+    }
+
+    /// Writes what waits; watches for room where the socket is full.
+    pub(super) fn flush(&mut self, progress: &mut Progress, index: usize, now: u64) {
+        let connection = &mut self.connections[index];
+        connection.is_dirty = false;
+        if connection.retry_at.is_some() {
+            return;
+        }
+        match connection.flush() {
+            Ok(blocked) => {
+                if blocked != connection.watches_output {
+                    connection.watches_output = blocked;
+                    let output = if blocked { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
+                    let data = epoll::EventData::new_u64(index as u64);
+                    let flags = epoll::EventFlags::IN | output;
+                    if let Err(error) = epoll::modify(&self.epoll, connection.transport.as_fd(), data, flags) {
+                        self.lose(progress, index, now, &error.to_string());
+                    }
+                }
+            }
+            Err(error) => self.lose(progress, index, now, &error.to_string()),
+        }
+    }
+
+    /// Fails requests that have waited too long, and makes lost connections anew.
+    pub(super) fn expire(&mut self, progress: &mut Progress, now: u64) {
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
+            if connection.pending.front().is_some_and(|pending| pending.sent.saturating_add(timeout) < now) {
+                self.lose(progress, index, now, "a request had no answer in time (--timeout)");
+            } else if connection.retry_at.is_some_and(|at| at <= now) {
+                self.reconnect(progress, index, now);
+            }
+        }
+    }
+
+    fn reconnect(&mut self, progress: &mut Progress, index: usize, now: u64) {
+        let connection = &mut self.connections[index];
+        let address = &self.plan.servers[connection.server];
+        let fresh = Transport::connect(address, self.plan.tls.as_ref(), RETRY_PATIENCE).and_then(|transport| {
+            let data = epoll::EventData::new_u64(index as u64);
+            epoll::add(&self.epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
+            Ok(transport)
+        });
+        match fresh {
+            Ok(transport) => {
+                let out = std::mem::take(&mut connection.out);
+                let (pending, keys) = (std::mem::take(&mut connection.pending), std::mem::take(&mut connection.keys));
+                connection.replace(transport);
+                // What was asked for while the connection was away goes out now.
+                (connection.out, connection.pending, connection.keys) = (out, pending, keys);
+                self.flush(progress, index, now);
+                let group = self.connections[index].group;
+                if progress.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
+                    self.send_batch(progress, group, now);
+                }
+            }
+            Err(error) => {
+                tracing::debug!("{error:#}");
+                connection.retry_at = Some(now + RETRY_PAUSE);
+                // Nothing is sent there now: what was asked for has failed.
+                self.fail_pending(progress, index, now);
+            }
+        }
+    }
+
+    /// Gives a connection up: its requests have failed.
+    pub(super) fn lose(&mut self, progress: &mut Progress, index: usize, now: u64, words: &str) {
+        let connection = &mut self.connections[index];
+        if connection.retry_at.is_none() {
+            let address = &self.plan.servers[connection.server];
+            progress.note(|| format!("{address}: {words}"));
+            connection.retry_at = Some(now + RETRY_PAUSE);
+            // It may be gone from the poll already.
+            let _ = epoll::delete(&self.epoll, connection.transport.as_fd());
+            connection.forget_input();
+        }
+        self.fail_pending(progress, index, now);
+    }
+
+    fn fail_pending(&mut self, progress: &mut Progress, index: usize, now: u64) {
+        let connection = &mut self.connections[index];
+        connection.out.clear();
+        connection.written = 0;
+        let group = connection.group;
+        while let Some(pending) = connection.pending.pop_front() {
+            for (key, _) in connection.keys.drain(..pending.keys as usize) {
+                if let (Some(verifier), Operation::Set | Operation::Delete) = (&self.plan.verifier, pending.operation) {
+                    verifier.write_unknown(key);
+                }
+            }
+            self.outstanding[group] -= 1;
+            if pending.frees_slot {
+                progress.free.push_back(group);
+            }
+            progress.count(connection.server, &Pending { errors: pending.requests, hits: 0, ..pending }, now, 0);
+        }
+    }
+}
+
+/// Decodes whole answers and gives them to the requests they belong to. Returns the bytes taken and how many more are
+/// needed for the next.
+fn take_answers(
+    encoder: Encoder,
+    plan: &Plan,
+    progress: &mut Progress,
+    connection: &mut Connection,
+    input: &[u8],
+    aftermath: &mut Aftermath,
+) -> anyhow::Result<(usize, usize)> {
+    let now = progress.now();
+    let mut at = 0;
+    loop {
+        if at == input.len() {
+            return Ok((at, 0));
+        }
+        let (answer, consumed) = match encoder.decode(&input[at..]) {
+            Decoded::Answer { answer, consumed } => (answer, consumed),
+            Decoded::Incomplete { need } => return Ok((at, need)),
+            Decoded::Malformed => anyhow::bail!("the server's answer is not of this protocol (--protocol)"),
+        };
+        at += consumed;
+        let Some(pending) = connection.pending.front_mut() else {
+            anyhow::bail!("the server sent an answer to nothing");
+        };
+        let over = match answer {
+            Answer::Value { key, value } => {
+                pending.hits += 1;
+                if encoder.with_keys {
+                    let note = match_key(plan, &mut connection.keys, pending, key, aftermath);
+                    if let (Some(verifier), Some((key, floor))) = (&plan.verifier, note) {
+                        verifier.hit(key, floor, plan.workload.value_size.of(key), &plan.filler, value);
+                    }
+                }
+                pending.ending == Ending::One
+            }
+            Answer::End => true,
+            Answer::Done => {
+                pending.hits += 1;
+                pending.ending == Ending::One
+            }
+            Answer::Missing => pending.ending == Ending::One,
+            Answer::Refused => {
+                pending.errors += 1;
+                pending.ending == Ending::One
+            }
+            Answer::Error(words) => {
+                pending.errors += 1;
+                progress.note(|| format!("a server answered: {}", words.escape_ascii()));
+                pending.ending != Ending::Noop
+            }
+        };
+        if over {
+            let mut pending = connection.pending.pop_front().expect("it was there");
+            settle(plan, connection, &mut pending, answer, aftermath);
+            progress.count(connection.server, &pending, now, pending.keys_asked);
+            aftermath.completed += 1;
+            aftermath.freed += u32::from(pending.frees_slot);
+        }
+    }
+}
+
+/// The key a value belongs to. Keys of the request before it were missed.
+fn match_key(
+    plan: &Plan,
+    keys: &mut std::collections::VecDeque<(u64, u64)>,
+    pending: &mut Pending,
+    name: &[u8],
+    aftermath: &mut Aftermath,
+) -> Option<(u64, u64)> {
+    let mut buffer = [0; larder_protocol::KEY_MAX_LEN];
+    while pending.keys > 0 {
+        pending.keys -= 1;
+        let (key, note) = keys.pop_front()?;
+        if name.is_empty() || plan.workload.keys.name(key, &mut buffer) == name {
+            return Some((key, note));
+        }
+        miss(plan, plan.verifier.as_ref(), key, note, aftermath);
+    }
+    None
+}
+
+fn miss(plan: &Plan, verifier: Option<&Verifier>, key: u64, note: u64, aftermath: &mut Aftermath) {
+    if let Some(verifier) = verifier
+        && plan.workload.ttl.is_never()
+    {
+        verifier.miss(key, note);
+    }
+    if plan.workload.fill {
+        aftermath.fills.push((Operation::Set, key));
+    }
+}
+
+/// Draws the consequences of a request's last answer for its remaining keys.
+fn settle(
+    plan: &Plan,
+    connection: &mut Connection,
+    pending: &mut Pending,
+    answer: Answer<'_>,
+    aftermath: &mut Aftermath,
+) {
+    let verifier = plan.verifier.as_ref();
+    let quiet = pending.ending == Ending::Noop;
+    let failed = pending.errors > 0;
+    for (key, note) in connection.keys.drain(..pending.keys as usize) {
+        match pending.operation {
+            Operation::Get if !failed && (verifier.is_some() || plan.workload.fill) => {
+                miss(plan, verifier, key, note, aftermath);
+            }
+            Operation::Set | Operation::Delete if verifier.is_some() => {
+                let verifier = verifier.expect("just looked");
+                if failed || quiet {
+                    verifier.write_unknown(key);
+                } else {
+                    verifier.written(key, note, pending.operation == Operation::Set);
+                }
+            }
+            Operation::Incr if answer == Answer::Missing => aftermath.fills.push((Operation::Incr, key)),
+            _ => {}
+        }
+    }
+    // Quiet writes are answered only where they fail.
+    if quiet && pending.operation != Operation::Get {
+        pending.hits = pending.keys_asked.saturating_sub(pending.errors);
+    }
+}
+
+impl Progress {
+    /// Counts a request that is over.
+    pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64, keys: u32) {
+        let Some(counted_for) = now.checked_sub(self.phase.warmup.as_nanos() as u64) else { return };
+        if pending.due < self.phase.warmup.as_nanos() as u64 {
+            return;
+        }
+        let interval = (counted_for / self.phase.interval.as_nanos() as u64) as usize;
+        if interval > self.interval {
+            self.hand_over(interval);
+        }
+        let tally = self.tallies.at(server, pending.operation);
+        tally.requests += u64::from(pending.requests);
+        tally.keys += u64::from(keys);
+        tally.hits += u64::from(pending.hits);
+        tally.errors += u64::from(pending.errors.min(pending.requests));
+        if pending.errors == 0 {
+            tally.misses += u64::from(keys.saturating_sub(pending.hits));
+        }
+        if keys > 0 {
+            tally.latency.saturating_record_n(now.saturating_sub(pending.due), u64::from(pending.requests));
+        }
+    }
+
+    /// Closes the running interval where its time is over.
+    pub(super) fn report(&mut self, now: u64) {
+        if let Some(counted_for) = now.checked_sub(self.phase.warmup.as_nanos() as u64) {
+            let interval = (counted_for / self.phase.interval.as_nanos() as u64) as usize;
+            if interval > self.interval {
+                self.hand_over(interval);
+            }
+        }
+    }
+
+    /// Sends what was counted and goes on to interval `next`.
+    pub(super) fn hand_over(&mut self, next: usize) {
+        let servers = self.servers;
+        let tallies = std::mem::replace(&mut self.tallies, Tallies::new(servers));
+        if tallies.iter().next().is_some() {
+            // The main thread waits for the workers: there is somebody to read it.
+            let _ = self.reports.send(Interval { index: self.interval, tallies });
+        }
+        self.interval = next;
+    }
+}

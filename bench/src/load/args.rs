@@ -1,0 +1,204 @@
+//! The command line of `larder-bench load`.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use larder_client::{Hashing, Ring, Server};
+
+use super::plan::{Plan, Schedule, Stop};
+use super::transport::Address;
+use super::verify::Verifier;
+use super::wire::Protocol;
+use crate::report::{Report, Threshold};
+use crate::workload::{Filler, HEADER_LEN, ValueSize, WorkloadArgs};
+
+/// Options of `larder-bench load`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  larder-bench load --servers 127.0.0.1:11211 --populate
+      50 connections, reads and writes 9:1, as fast as the server answers (a closed loop)
+  larder-bench load --servers cache1,cache2,cache3 --rate 50000 --preset etc --populate --duration 1m
+      an open loop: 50,000 requests a second are due whatever the servers do, and latency counts from when a request
+      was due, so that a stall shows in full
+  larder-bench load --servers 127.0.0.1 --pipeline 16 --threads 2 --json run.json --p99 1ms
+      for CI: exit status 1 where p99 is above one millisecond")]
+pub struct LoadArgs {
+    /// Servers: HOST[:PORT] or the path of a unix socket; keys spread over several as ketama does
+    #[arg(short, long, value_delimiter = ',', default_value = "127.0.0.1:11211", value_name = "ADDRESS")]
+    pub servers: Vec<Address>,
+    /// Protocol
+    #[arg(long, value_enum, default_value = "text")]
+    pub protocol: Protocol,
+    /// Send batches as quiet requests closed by a no-op (meta and binary)
+    #[arg(long)]
+    pub quiet: bool,
+    /// Connections to each server
+    #[arg(short, long, default_value_t = 50, value_name = "COUNT")]
+    pub connections: usize,
+    /// Requests on their way on a connection: a closed loop sends so many at once and waits for all
+    #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
+    pub pipeline: u32,
+    /// Threads of this load generator
+    #[arg(short, long, default_value_t = 1, value_name = "COUNT")]
+    pub threads: usize,
+    /// CPUs to pin the threads to
+    #[arg(long, value_delimiter = ',', value_name = "CPU")]
+    pub cpus: Vec<usize>,
+    /// Open loop: requests a second over all connections, due on a schedule. Without it, a closed loop
+    #[arg(short, long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Random gaps between the requests of an open loop (a Poisson process) instead of even ones
+    #[arg(long, requires = "rate")]
+    pub poisson: bool,
+    /// How long to measure: 10s, 500ms, 2m
+    #[arg(short, long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Stop after so many requests instead
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "duration")]
+    pub requests: Option<u64>,
+    /// Load before the measured part, not counted
+    #[arg(short, long, default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
+    pub warmup: Duration,
+    /// Set every key once before anything else
+    #[arg(long)]
+    pub populate: bool,
+    /// A request without an answer for so long has failed
+    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// What is asked for
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Make every value tell its key and version, and report wrong, stale and lost ones (populates first)
+    #[arg(long, help_heading = "Checks")]
+    pub verify: bool,
+    /// Exit status 1 where the 99th percentile of latency is above this
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
+    pub p99: Option<Duration>,
+    /// Exit status 1 where the 99.9th percentile of latency is above this
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
+    pub p999: Option<Duration>,
+    /// Exit status 1 below so many requests a second
+    #[arg(long, value_name = "PER_SECOND", help_heading = "Checks")]
+    pub min_rate: Option<f64>,
+    /// Exit status 1 where fewer of the keys read are found: 0 to 1
+    #[arg(long, value_name = "RATIO", help_heading = "Checks")]
+    pub min_hit_ratio: Option<f64>,
+    /// Exit status 1 above so many errors
+    #[arg(long, value_name = "COUNT", help_heading = "Checks")]
+    pub max_errors: Option<u64>,
+    /// Write the report with its histograms to a file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+}
+
+/// Reads `10s`, `500ms`, `250us`, `2m`, `1h`; a bare number is seconds.
+pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().with_context(|| format!("`{text}` is not a time (10s, 500ms, 2m)"))?;
+    let seconds = match unit {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" | "" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => bail!("`{unit}` is no unit of time: use us, ms, s, m or h"),
+    };
+    Ok(Duration::try_from_secs_f64(seconds)?)
+}
+
+impl LoadArgs {
+    pub(super) fn schedule(&self) -> Schedule {
+        match self.rate {
+            None => Schedule::Closed,
+            Some(per_second) => Schedule::Open { per_second, poisson: self.poisson },
+        }
+    }
+
+    pub(super) fn stop(&self) -> Stop {
+        self.requests.map_or(Stop::After(self.duration), Stop::Requests)
+    }
+
+    pub(super) fn populates(&self) -> bool {
+        self.populate || self.verify
+    }
+
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        let mut workload = self.workload.resolve()?;
+        ensure!(self.connections > 0, "--connections: at least one is needed");
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate: must be above 0");
+        if self.quiet {
+            ensure!(self.protocol != Protocol::Text, "--quiet: text has no quiet reads; use --protocol meta or binary");
+            ensure!(self.rate.is_none(), "--quiet: an open loop sends single requests");
+            ensure!(!self.verify, "--quiet: answers that are held back cannot be verified");
+            ensure!(!workload.fill, "--quiet: misses that are held back cannot be filled");
+        }
+        if self.verify {
+            workload.value_size = match workload.value_size {
+                ValueSize::Fixed(size) if size >= HEADER_LEN => ValueSize::Fixed(size),
+                ValueSize::Range(low, high) if low >= HEADER_LEN => ValueSize::Range(low, high),
+                _ => bail!("--verify: values need at least {HEADER_LEN} bytes (--value-size 64 or 64-1k)"),
+            };
+        }
+        let spelled = self.servers.iter().map(|address| match address {
+            Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1 },
+            Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1 },
+        });
+        let servers: Vec<Server> = spelled.collect();
+        // Versions of a later run are above those of an earlier one.
+        let first_version = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()) << 24;
+        Ok(Plan {
+            ring: Ring::new(&servers, Hashing::KetamaWeighted),
+            servers: self.servers.clone(),
+            tls: None,
+            protocol: self.protocol,
+            quiet: self.quiet,
+            pipeline: self.pipeline,
+            connections: self.connections,
+            threads: self.threads.clamp(1, self.connections),
+            cpus: self.cpus.clone(),
+            timeout: self.timeout,
+            filler: Filler::new(workload.value_size.largest()),
+            verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)),
+            workload,
+        })
+    }
+
+    pub(super) fn thresholds(&self, report: &Report) -> Vec<Threshold> {
+        let at_most = |name: &str, bound: Option<f64>, measured: f64| {
+            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured <= bound })
+        };
+        let at_least = |name: &str, bound: Option<f64>, measured: f64| {
+            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured >= bound })
+        };
+        let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
+        let total = &report.total;
+        [
+            at_most("--p99 (us)", microseconds(self.p99), total.latency.p99),
+            at_most("--p999 (us)", microseconds(self.p999), total.latency.p999),
+            at_least("--min-rate", self.min_rate, total.per_second),
+            at_least("--min-hit-ratio", self.min_hit_ratio, report.hit_ratio().unwrap_or(0.0)),
+            at_most("--max-errors", self.max_errors.map(|count| count as f64), total.errors as f64),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_take_units() {
+        let cases = [("10s", 10_000_000), ("500ms", 500_000), ("250us", 250), ("1.5m", 90_000_000), ("2", 2_000_000)];
+        for (text, microseconds) in cases {
+            assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
+        }
+        assert!(parse_duration("5 parsecs").is_err());
+        assert!(parse_duration("-1s").is_err());
+    }
+}

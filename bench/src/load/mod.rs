@@ -1,0 +1,242 @@
+//! `larder-bench load`: raw connections that cost the client as little CPU as may be.
+
+mod answers;
+mod args;
+mod connection;
+mod plan;
+mod requests;
+mod tally;
+mod transport;
+mod verify;
+mod wire;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+pub use args::LoadArgs;
+pub use transport::Address;
+pub use verify::Verdict;
+pub use wire::Protocol;
+
+use crate::report::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
+use crate::workload::Operation;
+use plan::{Phase, Plan, Schedule, Stop};
+use tally::{Interval, Tallies, Tally};
+use worker::Worker;
+
+/// Time between making a phase known to the workers and its start.
+const LEAD: Duration = Duration::from_millis(5);
+
+/// Runs `larder-bench load`. A threshold that does not hold gives exit status 1.
+pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
+    let report = measure(args)?;
+    print!("{}", report.to_text());
+    if let Some(path) = &args.json {
+        let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        serde_json::to_writer_pretty(std::io::BufWriter::new(file), &report)?;
+    }
+    let fine = report.thresholds.iter().all(|threshold| threshold.holds)
+        && !report.verdict.as_ref().is_some_and(Verdict::is_bad);
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Does what `args` ask for and returns the figures.
+pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
+    let plan = Arc::new(args.plan()?);
+    let crew = Crew::gather(plan.clone())?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    if args.populates() {
+        let keys = Stop::Requests(plan.workload.keys.count);
+        let phase = Phase::new(Duration::ZERO, keys, Schedule::Closed, true);
+        crew.run(phase, |_| ())?;
+    }
+    let schedule = args.schedule();
+    let phase = Phase::new(args.warmup, args.stop(), schedule, false);
+    let mut outcome = Outcome::new(plan.servers.len());
+    let cpu = client_cpu();
+    let begin = Instant::now();
+    crew.run(phase, |interval| outcome.take(interval))?;
+    let elapsed = begin.elapsed().saturating_sub(args.warmup + LEAD);
+    let client_cpu_seconds = client_cpu() - cpu;
+    // In an open loop the schedule says how long the run was; answers that came late do not stretch it.
+    let seconds = match args.stop() {
+        Stop::After(duration) if !worker::is_interrupted() => duration.as_secs_f64(),
+        _ => elapsed.as_secs_f64(),
+    };
+    let mut report = outcome.report(&plan, seconds, phase.interval);
+    report.started = started;
+    report.client_cpu_seconds = client_cpu_seconds;
+    report.rate_asked = args.rate;
+    report.verdict = plan.verifier.as_ref().map(verify::Verifier::verdict);
+    report.thresholds = args.thresholds(&report);
+    Ok(report)
+}
+
+/// User and system time of this process, in seconds.
+fn client_cpu() -> f64 {
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(0.0, |usage| (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6)
+}
+
+impl Phase {
+    fn new(warmup: Duration, stop: Stop, schedule: Schedule, populate: bool) -> Phase {
+        let interval = match stop {
+            Stop::After(duration) => (duration / 40).clamp(Duration::from_millis(50), Duration::from_secs(1)),
+            Stop::Requests(_) => Duration::from_millis(250),
+        };
+        Phase { start: Instant::now() + LEAD, warmup, stop, schedule, populate, interval }
+    }
+}
+
+/// An order to a worker: a phase to run, and where to report.
+type Order = (Phase, Sender<Interval>);
+
+/// The worker threads, with their connections open.
+struct Crew {
+    workers: Vec<(Sender<Order>, JoinHandle<anyhow::Result<()>>)>,
+    done: Receiver<usize>,
+}
+
+impl Crew {
+    fn gather(plan: Arc<Plan>) -> anyhow::Result<Crew> {
+        let (tell_done, done) = mpsc::channel();
+        let mut workers = Vec::new();
+        for index in 0..plan.threads {
+            let (orders, inbox) = mpsc::channel::<Order>();
+            let (plan, tell_done) = (plan.clone(), tell_done.clone());
+            let thread = std::thread::Builder::new().name(format!("load-{index}")).spawn(move || {
+                let made = Worker::new(plan, index);
+                // The main thread may have given up on another worker's fault.
+                let _ = tell_done.send(index);
+                let mut worker = made?;
+                for (phase, reports) in inbox {
+                    worker.run(phase, reports)?;
+                    let _ = tell_done.send(index);
+                }
+                Ok(())
+            })?;
+            workers.push((orders, thread));
+        }
+        let mut crew = Crew { workers, done };
+        for _ in 0..plan.threads {
+            crew.done.recv().context("a worker ended")?;
+        }
+        if crew.workers.iter().any(|(_, thread)| thread.is_finished()) {
+            crew.fail()?;
+        }
+        Ok(crew)
+    }
+
+    /// Tells why a worker ended.
+    fn fail(&mut self) -> anyhow::Result<()> {
+        for (orders, thread) in std::mem::take(&mut self.workers) {
+            drop(orders);
+            thread.join().map_err(|_| anyhow!("a worker panicked"))??;
+        }
+        Err(anyhow!("a worker ended"))
+    }
+
+    /// Runs a phase on all workers and hands what they report to `each`.
+    fn run(&self, phase: Phase, mut each: impl FnMut(Interval)) -> anyhow::Result<()> {
+        let (reports, inbox) = mpsc::channel();
+        for (orders, _) in &self.workers {
+            orders.send((phase, reports.clone())).context("a worker ended early")?;
+        }
+        drop(reports);
+        inbox.iter().for_each(&mut each);
+        Ok(())
+    }
+}
+
+/// The sum of what workers report.
+struct Outcome {
+    total: Tallies,
+    /// Reads and everything else of each interval.
+    series: Vec<(Tally, Tally)>,
+}
+
+impl Outcome {
+    fn new(servers: usize) -> Outcome {
+        Outcome { total: Tallies::new(servers), series: Vec::new() }
+    }
+
+    fn take(&mut self, interval: Interval) {
+        while self.series.len() <= interval.index {
+            self.series.push((Tally::new(), Tally::new()));
+        }
+        let (reads, others) = &mut self.series[interval.index];
+        for (_, operation, tally) in interval.tallies.iter() {
+            if operation == Operation::Get { &mut *reads } else { &mut *others }.add(tally);
+        }
+        self.total.add(&interval.tallies);
+    }
+
+    fn report(&self, plan: &Plan, seconds: f64, interval: Duration) -> Report {
+        let figures = |tally: &Tally| Figures {
+            requests: tally.requests,
+            keys: tally.keys,
+            per_second: tally.requests as f64 / seconds,
+            hits: tally.hits,
+            misses: tally.misses,
+            errors: tally.errors,
+            latency: Latency::of(&tally.latency),
+        };
+        let operations =
+            Operation::ALL.iter().map(|&operation| (operation, self.total.sum(|_, each| each == operation)));
+        let servers = plan.servers.iter().enumerate();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: 0,
+            command: std::env::args().collect(),
+            machine: Machine::this(),
+            seconds,
+            rate_asked: None,
+            client_cpu_seconds: 0.0,
+            total: figures(&self.total.sum(|_, _| true)),
+            operations: operations
+                .filter(|(_, tally)| tally.requests > 0)
+                .map(|(operation, tally)| OperationFigures { operation, figures: figures(&tally) })
+                .collect(),
+            servers: servers
+                .map(|(index, address)| ServerFigures {
+                    address: address.to_string(),
+                    figures: figures(&self.total.sum(|server, _| server == index)),
+                })
+                .collect(),
+            series: self.points(seconds, interval),
+            verdict: None,
+            thresholds: Vec::new(),
+        }
+    }
+
+    fn points(&self, seconds: f64, interval: Duration) -> Vec<Point> {
+        let step = interval.as_secs_f64();
+        let points = self.series.iter().enumerate().map(|(index, (reads, others))| {
+            let mut all = reads.clone();
+            all.add(others);
+            let quantile = |quantile| all.latency.value_at_quantile(quantile) as f64 / 1e3;
+            let looked_up = reads.hits + reads.misses;
+            let from = index as f64 * step;
+            let length = if seconds > from { (seconds - from).min(step) } else { step };
+            Point {
+                at: from + length,
+                per_second: all.requests as f64 / length,
+                hit_ratio: (looked_up > 0).then(|| reads.hits as f64 / looked_up as f64),
+                errors: all.errors,
+                p50: quantile(0.5),
+                p99: quantile(0.99),
+                p999: quantile(0.999),
+                max: all.latency.max() as f64 / 1e3,
+            }
+        });
+        points.collect()
+    }
+}

@@ -1,0 +1,86 @@
+//! What workers count.
+
+use hdrhistogram::Histogram;
+
+use crate::workload::Operation;
+
+/// Latencies are kept in nanoseconds up to this, a minute.
+const LATENCY_MAX: u64 = 60_000_000_000;
+
+/// Counts of one operation on one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Tally {
+    /// Requests answered.
+    pub(crate) requests: u64,
+    /// Keys in them.
+    pub(crate) keys: u64,
+    /// Keys found (or written).
+    pub(crate) hits: u64,
+    /// Keys not found.
+    pub(crate) misses: u64,
+    /// Requests answered with an error, or not at all.
+    pub(crate) errors: u64,
+    /// Nanoseconds from when a request was due until its answer was read.
+    pub(crate) latency: Histogram<u64>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Tally {
+        let latency = Histogram::new_with_bounds(100, LATENCY_MAX, 3).expect("constant bounds are valid");
+        Tally { requests: 0, keys: 0, hits: 0, misses: 0, errors: 0, latency }
+    }
+
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.requests += other.requests;
+        self.keys += other.keys;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.errors += other.errors;
+        self.latency += &other.latency;
+    }
+}
+
+/// A tally for each server and operation; those that never occur take no room.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tallies(Vec<Option<Box<Tally>>>);
+
+impl Tallies {
+    pub(crate) fn new(servers: usize) -> Tallies {
+        Tallies(vec![None; servers * Operation::ALL.len()])
+    }
+
+    #[inline]
+    pub(crate) fn at(&mut self, server: usize, operation: Operation) -> &mut Tally {
+        let slot = &mut self.0[server * Operation::ALL.len() + operation as usize];
+        slot.get_or_insert_with(|| Box::new(Tally::new()))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Operation, &Tally)> {
+        let places = self.0.iter().enumerate();
+        places.filter_map(|(index, tally)| {
+            let operations = Operation::ALL.len();
+            Some((index / operations, Operation::ALL[index % operations], tally.as_deref()?))
+        })
+    }
+
+    pub(crate) fn add(&mut self, other: &Tallies) {
+        for (server, operation, tally) in other.iter() {
+            self.at(server, operation).add(tally);
+        }
+    }
+
+    /// The sum of those that `which` chooses.
+    pub(crate) fn sum(&self, which: impl Fn(usize, Operation) -> bool) -> Tally {
+        let mut sum = Tally::new();
+        self.iter().filter(|(server, operation, _)| which(*server, *operation)).for_each(|(.., tally)| sum.add(tally));
+        sum
+    }
+}
+
+/// What a worker has seen in one stretch of time.
+#[derive(Debug)]
+pub(crate) struct Interval {
+    /// Which stretch, from 0.
+    pub(crate) index: usize,
+    pub(crate) tallies: Tallies,
+}

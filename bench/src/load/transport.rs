@@ -1,0 +1,182 @@
+//! Sockets to a server: TCP, unix, or TLS over TCP.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A path that begins with `/` or `unix:`.
+    Unix(PathBuf),
+}
+
+impl std::str::FromStr for Address {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Address::Unix(path.into()));
+        }
+        if text.starts_with('/') {
+            return Ok(Address::Unix(text.into()));
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, port.parse().with_context(|| format!("`{port}` is not a port"))?)
+            }
+            _ => (text, 11211),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        anyhow::ensure!(!host.is_empty(), "expected host:port, or the path of a unix socket");
+        Ok(Address::Tcp { host, port })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A connected socket that does not block.
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Transport {
+    /// Connects, waiting at most `patience`.
+    pub(crate) fn connect(
+        address: &Address,
+        tls: Option<&Arc<ClientConfig>>,
+        patience: Duration,
+    ) -> anyhow::Result<Transport> {
+        let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
+        match address {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).with_context(hint)?;
+                stream.set_nonblocking(true)?;
+                Ok(Transport::Unix(stream))
+            }
+            Address::Tcp { host, port } => {
+                let addresses = (host.as_str(), *port).to_socket_addrs().with_context(hint)?;
+                let mut last = io::Error::other("the name has no address");
+                for address in addresses {
+                    match TcpStream::connect_timeout(&address, patience) {
+                        Ok(stream) => return Transport::over_tcp(stream, host, tls, patience),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last).with_context(hint)
+            }
+        }
+    }
+
+    fn over_tcp(
+        mut stream: TcpStream,
+        host: &str,
+        tls: Option<&Arc<ClientConfig>>,
+        patience: Duration,
+    ) -> anyhow::Result<Transport> {
+        stream.set_nodelay(true)?;
+        let Some(config) = tls else {
+            stream.set_nonblocking(true)?;
+            return Ok(Transport::Tcp(stream));
+        };
+        let name = ServerName::try_from(host.to_owned()).context("not a name that TLS can check")?;
+        let mut session = ClientConnection::new(config.clone(), name)?;
+        stream.set_read_timeout(Some(patience))?;
+        while session.is_handshaking() {
+            session.complete_io(&mut stream).with_context(|| format!("the TLS handshake with {host} failed"))?;
+        }
+        stream.set_read_timeout(None)?;
+        stream.set_nonblocking(true)?;
+        Ok(Transport::Tls(Box::new(StreamOwned::new(session, stream))))
+    }
+
+    /// Whether bytes wait inside for the socket to take them.
+    pub(crate) fn holds_output(&self) -> bool {
+        matches!(self, Transport::Tls(stream) if stream.conn.wants_write())
+    }
+}
+
+impl Read for Transport {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Transport::Tcp(stream) => stream.read(buffer),
+            Transport::Unix(stream) => stream.read(buffer),
+            Transport::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Transport {
+    #[inline]
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Transport::Tcp(stream) => stream.write(buffer),
+            Transport::Unix(stream) => stream.write(buffer),
+            Transport::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Transport::Tls(stream) => stream.flush(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Transport::Tcp(stream) => stream.as_fd(),
+            Transport::Unix(stream) => stream.as_fd(),
+            Transport::Tls(stream) => stream.sock.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hosts_with_ports_or_paths() {
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        let cases = [
+            ("cache.local", tcp("cache.local", 11211)),
+            ("10.0.0.1:7", tcp("10.0.0.1", 7)),
+            ("[::1]:7", tcp("::1", 7)),
+            ("/run/cache.sock", Address::Unix("/run/cache.sock".into())),
+            ("unix:cache.sock", Address::Unix("cache.sock".into())),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<Address>().expect("valid"), expected);
+        }
+        assert!("host:port".parse::<Address>().is_err());
+    }
+}

@@ -1,0 +1,279 @@
+//! A thread that drives its share of the connections through one epoll.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use anyhow::Context;
+use larder_protocol::KEY_MAX_LEN;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustix::event::{Timespec, epoll};
+
+use super::connection::Connection;
+use super::plan::{Phase, Plan, Schedule, Stop};
+use super::tally::{Interval, Tallies};
+use super::transport::Transport;
+use super::wire::Encoder;
+use crate::workload::{KeyDistribution, KeySampler, mix};
+
+/// Set by ctrl-C: no new requests, and the report of what there is.
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes read at a time.
+const READ_BUFFER: usize = 128 * 1024;
+/// Requests in a batch of the populating phase.
+const POPULATE_PIPELINE: u32 = 32;
+
+pub(crate) struct Worker {
+    pub(super) plan: Arc<Plan>,
+    index: usize,
+    pub(super) encoder: Encoder,
+    pub(super) epoll: OwnedFd,
+    pub(super) connections: Vec<Connection>,
+    /// Requests on their way, by group.
+    pub(super) outstanding: Vec<u32>,
+    /// Connections with something to write.
+    pub(super) dirty: Vec<usize>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) scratch: Scratch,
+}
+
+/// Room and randomness for making requests.
+pub(super) struct Scratch {
+    pub(super) rng: SmallRng,
+    pub(super) name: [u8; KEY_MAX_LEN],
+    /// Keys of a request by server: their numbers, and their names as a text line has them.
+    pub(super) chosen: Vec<(Vec<u64>, Vec<u8>)>,
+    pub(super) value: Vec<u8>,
+}
+
+/// What changes while a phase runs.
+pub(super) struct Progress {
+    pub(super) phase: Phase,
+    pub(super) sampler: KeySampler,
+    /// Requests left to send.
+    quota: u64,
+    /// Nanoseconds since the start after which nothing is sent.
+    end: u64,
+    next_due: u64,
+    /// Slots for requests in an open loop: groups, in turns.
+    pub(super) free: VecDeque<usize>,
+    /// Nanoseconds between requests in an open loop.
+    gap: f64,
+    sent: u64,
+    pub(super) servers: usize,
+    pub(super) tallies: Tallies,
+    pub(super) interval: usize,
+    pub(super) reports: Sender<Interval>,
+    /// The first fault in words.
+    fault: Option<String>,
+}
+
+impl Progress {
+    /// Nanoseconds since the phase began.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.phase.start.elapsed().as_nanos() as u64
+    }
+
+    fn sending_is_over(&self, now: u64) -> bool {
+        let due = if self.phase.schedule == Schedule::Closed { now } else { self.next_due };
+        self.quota == 0 || due >= self.end
+    }
+
+    /// Keeps the first fault of the phase, to be told once.
+    pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.fault.is_none() {
+            self.fault = Some(words());
+        }
+    }
+}
+
+impl Worker {
+    /// Opens this worker's share of the connections.
+    pub(crate) fn new(plan: Arc<Plan>, index: usize) -> anyhow::Result<Worker> {
+        if let Some(&cpu) = plan.cpus.get(index % plan.cpus.len().max(1)) {
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(cpu);
+            rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("--cpus: there is no CPU {cpu}"))?;
+        }
+        let share = plan.connections / plan.threads + usize::from(index < plan.connections % plan.threads);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::with_capacity(share * plan.servers.len());
+        for group in 0..share {
+            for (server, address) in plan.servers.iter().enumerate() {
+                let transport = Transport::connect(address, plan.tls.as_ref(), plan.timeout)?;
+                let data = epoll::EventData::new_u64(connections.len() as u64);
+                epoll::add(&epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
+                connections.push(Connection::new(transport, server, group));
+            }
+        }
+        let with_keys = plan.verifier.is_some() || plan.workload.fill;
+        Ok(Worker {
+            encoder: Encoder { protocol: plan.protocol, with_keys },
+            index,
+            epoll,
+            connections,
+            outstanding: vec![0; share],
+            dirty: Vec::new(),
+            buffer: vec![0; READ_BUFFER],
+            scratch: Scratch {
+                rng: SmallRng::seed_from_u64(mix(plan.workload.seed ^ (index as u64) << 48)),
+                name: [0; KEY_MAX_LEN],
+                chosen: vec![Default::default(); plan.servers.len()],
+                value: Vec::new(),
+            },
+            plan,
+        })
+    }
+
+    /// Runs a phase to its end.
+    pub(crate) fn run(&mut self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<()> {
+        let mut progress = self.begin(phase, reports)?;
+        if let Some(wait) = phase.start.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait);
+        }
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        let tick = phase.interval.as_nanos() as u64;
+        let closed = phase.schedule == Schedule::Closed;
+        let mut now = progress.now();
+        if closed {
+            (0..self.outstanding.len()).for_each(|group| self.send_batch(&mut progress, group, now));
+        }
+        let mut events = [MaybeUninit::uninit(); 256];
+        let mut next_check = tick.min(timeout);
+        loop {
+            if !closed {
+                self.send_due(&mut progress, now);
+            }
+            while let Some(index) = self.dirty.pop() {
+                self.flush(&mut progress, index, now);
+            }
+            if now >= next_check {
+                next_check = now + tick.min(timeout / 4).max(1_000_000);
+                self.expire(&mut progress, now);
+                progress.report(now);
+                if INTERRUPTED.load(Ordering::Relaxed) {
+                    progress.end = progress.end.min(now);
+                }
+            }
+            let sending_over = progress.sending_is_over(now);
+            let idle = self.outstanding.iter().all(|&count| count == 0);
+            if sending_over && (idle || now > progress.end.saturating_add(timeout)) {
+                break;
+            }
+            let mut wake = next_check;
+            if !sending_over {
+                wake = wake.min(progress.end);
+                if !closed && !progress.free.is_empty() {
+                    wake = wake.min(progress.next_due);
+                }
+            }
+            let wait = wake.saturating_sub(now);
+            let wait = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
+            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
+                Ok((ready, _)) => &*ready,
+                Err(rustix::io::Errno::INTR) => &[],
+                Err(error) => return Err(error).context("epoll"),
+            };
+            now = progress.now();
+            for event in ready {
+                let index = event.data.u64() as usize;
+                let flags = event.flags;
+                if flags.contains(epoll::EventFlags::OUT) {
+                    self.flush(&mut progress, index, now);
+                }
+                if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                    self.read(&mut progress, index);
+                }
+            }
+            now = progress.now();
+        }
+        for index in 0..self.connections.len() {
+            if !self.connections[index].pending.is_empty() {
+                self.lose(&mut progress, index, now, "no answer by the end of the run");
+            }
+        }
+        progress.hand_over(usize::MAX);
+        match &progress.fault {
+            Some(fault) => tracing::warn!("{fault}"),
+            None => tracing::debug!(worker = self.index, "phase over"),
+        }
+        Ok(())
+    }
+
+    fn begin(&self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<Progress> {
+        let plan = &self.plan;
+        let (index, threads) = (self.index as u64, plan.threads as u64);
+        let distribution = if phase.populate { KeyDistribution::Sequential } else { plan.workload.distribution };
+        let part = |count: u64| count / threads + u64::from(index < count % threads);
+        let (quota, end) = match phase.stop {
+            Stop::Requests(count) => (part(count), u64::MAX),
+            Stop::After(duration) => (u64::MAX, (phase.warmup + duration).as_nanos() as u64),
+        };
+        let gap = match phase.schedule {
+            Schedule::Closed => 0.0,
+            // Every worker has as much of the rate as of the connections.
+            Schedule::Open { per_second, .. } => {
+                1e9 / (per_second * self.outstanding.len() as f64 / plan.connections as f64)
+            }
+        };
+        let slots = (0..plan.pipeline).flat_map(|_| 0..self.outstanding.len());
+        Ok(Progress {
+            sampler: KeySampler::new(distribution, plan.workload.keys.count, index, threads)?,
+            quota,
+            end,
+            // Workers take turns.
+            next_due: (gap * index as f64 / threads as f64) as u64,
+            free: slots.collect(),
+            gap,
+            sent: 0,
+            servers: plan.servers.len(),
+            tallies: Tallies::new(plan.servers.len()),
+            interval: 0,
+            reports,
+            fault: None,
+            phase,
+        })
+    }
+
+    /// Closed loop: the next batch of a client whose answers are in.
+    pub(super) fn send_batch(&mut self, progress: &mut Progress, group: usize, now: u64) {
+        let depth = if progress.phase.populate { POPULATE_PIPELINE } else { self.plan.pipeline };
+        let mut left = u64::from(depth).min(progress.quota) as u32;
+        while left > 0 && !progress.sending_is_over(now) {
+            let requests = if self.plan.quiet && !progress.phase.populate { left } else { 1 };
+            self.send(progress, group, now, now, requests);
+            progress.quota -= u64::from(requests);
+            left -= requests;
+        }
+    }
+
+    /// Open loop: what is due and has a free slot.
+    fn send_due(&mut self, progress: &mut Progress, now: u64) {
+        let poisson = matches!(progress.phase.schedule, Schedule::Open { poisson: true, .. });
+        while progress.next_due <= now && progress.next_due < progress.end && progress.quota > 0 {
+            let Some(group) = progress.free.pop_front() else { break };
+            self.send(progress, group, progress.next_due, now, 1);
+            progress.quota -= 1;
+            progress.sent += 1;
+            if poisson {
+                let u: f64 = self.scratch.rng.random();
+                progress.next_due += (-(1.0 - u).ln() * progress.gap) as u64;
+            } else {
+                let first = progress.gap * self.index as f64 / self.plan.threads as f64;
+                progress.next_due = (first + progress.gap * progress.sent as f64) as u64;
+            }
+        }
+    }
+}
+
+/// Whether ctrl-C cut the run short.
+pub(super) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}

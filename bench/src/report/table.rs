@@ -1,0 +1,123 @@
+//! Reports as text.
+
+use std::fmt::Write;
+
+use super::{Figures, Report};
+
+/// Lines up rows under their headings: the first column to the left, the others to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            // Writing to a String cannot fail.
+            let _ = match column {
+                0 => write!(line, "{cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Microseconds with the unit a reader takes in at once.
+pub fn duration(microseconds: f64) -> String {
+    match microseconds {
+        us if us < 1_000.0 => format!("{us:.1} us"),
+        us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// A whole number with a comma at each thousand.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn row(name: &str, figures: &Figures) -> Vec<String> {
+    let latency = &figures.latency;
+    let mut cells = vec![
+        name.to_owned(),
+        count(figures.requests),
+        count(figures.per_second.round() as u64),
+        figures.hit_ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0)),
+        count(figures.errors),
+    ];
+    cells.extend([latency.p50, latency.p99, latency.p999, latency.max].map(duration));
+    cells
+}
+
+impl Report {
+    /// The report as a reader sees it at the end of a run.
+    pub fn to_text(&self) -> String {
+        let headings = ["", "requests", "per second", "hits", "errors", "p50", "p99", "p99.9", "max"];
+        let mut rows = vec![headings.map(str::to_owned).to_vec()];
+        rows.extend(self.operations.iter().map(|entry| row(entry.operation.name(), &entry.figures)));
+        if self.operations.len() != 1 {
+            rows.push(row("all", &self.total));
+        }
+        if self.servers.len() > 1 {
+            rows.extend(self.servers.iter().map(|server| row(&server.address, &server.figures)));
+        }
+        let mut out = table(&rows);
+        let _ = writeln!(
+            out,
+            "\n{:.1} s, {} keys; this load generator spent {:.2} us of CPU a request.",
+            self.seconds,
+            count(self.total.keys),
+            self.client_cpu_per_request(),
+        );
+        if let Some(asked) = self.rate_asked {
+            let kept = self.total.requests as f64 / (asked * self.seconds);
+            let _ = writeln!(out, "Rate asked: {}/s; kept to {:.2} %.", count(asked.round() as u64), kept * 100.0);
+        }
+        if let Some(verdict) = &self.verdict {
+            let (wrong, stale, lost) = (verdict.wrong, verdict.stale, verdict.lost);
+            let _ =
+                writeln!(out, "Checked {} answers: {wrong} wrong, {stale} stale, {lost} lost.", count(verdict.checked));
+            for example in &verdict.examples {
+                let _ = writeln!(out, "  {example}");
+            }
+        }
+        for threshold in &self.thresholds {
+            let word = if threshold.holds { "holds" } else { "FAILS" };
+            let _ =
+                writeln!(out, "{} {}: {word}, measured {:.4}.", threshold.name, threshold.bound, threshold.measured);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "234".to_owned()]];
+        assert_eq!(table(&rows), "a      1\nbcd  234\n");
+    }
+
+    #[test]
+    fn numbers_are_easy_to_take_in() {
+        assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1,234", "1,234,567"]);
+        assert_eq!([duration(12.34), duration(1234.0), duration(2.5e6)], ["12.3 us", "1.23 ms", "2.50 s"]);
+    }
+}

@@ -1,0 +1,214 @@
+//! What is asked of a server: keys, values, times to live, and the mix of operations.
+
+mod keys;
+mod values;
+
+use std::str::FromStr;
+
+use anyhow::{Context, bail, ensure};
+use rand::Rng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+
+pub use keys::*;
+pub use values::*;
+
+/// Kinds of operation, in the order of reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Read one key or several.
+    Get,
+    /// Write a value.
+    Set,
+    /// Remove a key.
+    Delete,
+    /// Change a key's time to live.
+    Touch,
+    /// Add 1 to a number.
+    Incr,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Operation; 5] =
+        [Operation::Get, Operation::Set, Operation::Delete, Operation::Touch, Operation::Incr];
+
+    /// Its name on command lines and in reports.
+    pub fn name(self) -> &'static str {
+        ["get", "set", "delete", "touch", "incr"][self as usize]
+    }
+}
+
+/// Shares of operations, `get:9,set:1`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mix {
+    /// Share of the requests up to and with each operation, in the order of [`Operation::ALL`].
+    shares: [f64; 5],
+}
+
+impl FromStr for Mix {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let mut weights = [0.0; 5];
+        for part in text.split(',') {
+            let (name, weight) = part.split_once(':').unwrap_or((part, "1"));
+            let Some(operation) = Operation::ALL.iter().find(|operation| operation.name() == name) else {
+                bail!("`{name}` is not an operation: use get, set, delete, touch, incr, as in get:9,set:1");
+            };
+            let weight: f64 = weight.parse().with_context(|| format!("`{weight}` is not a weight"))?;
+            ensure!(weight >= 0.0 && weight.is_finite(), "a weight is 0 or more");
+            weights[*operation as usize] += weight;
+        }
+        let sum: f64 = weights.iter().sum();
+        ensure!(sum > 0.0, "at least one weight must be above 0");
+        let mut share = 0.0;
+        let shares = weights.map(|weight| {
+            share += weight / sum;
+            share
+        });
+        Ok(Mix { shares })
+    }
+}
+
+impl Mix {
+    /// Draws an operation.
+    #[inline]
+    pub fn draw(&self, rng: &mut SmallRng) -> Operation {
+        if self.shares[0] >= 1.0 {
+            return Operation::Get;
+        }
+        let u: f64 = rng.random();
+        Operation::ALL[self.shares.iter().position(|share| u < *share).unwrap_or(0)]
+    }
+
+    /// Whether `operation` occurs.
+    pub fn has(&self, operation: Operation) -> bool {
+        let index = operation as usize;
+        self.shares[index] > if index == 0 { 0.0 } else { self.shares[index - 1] }
+    }
+}
+
+/// Named workloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// Facebook's general-purpose ETC pool: sizes as published, 30 reads to a write, Zipf 0.99, read-through
+    Etc,
+    /// Sessions: 300 to 3000 bytes, read 3 times for each write, 30 minutes to live, a hot tenth
+    SessionStore,
+    /// Rendered parts of pages: 1 to 64 KiB, nearly all reads, Zipf 1.1, a minute to an hour to live, read-through
+    PageFragments,
+}
+
+/// The options that describe a workload. What a preset sets, an option given beside it overrides.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Workload")]
+pub struct WorkloadArgs {
+    /// A named workload to start from
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub preset: Option<Preset>,
+    /// Share of each operation: get, set, delete, touch, incr [default: get:9,set:1]
+    #[arg(long, value_name = "OP:WEIGHT,…")]
+    pub mix: Option<Mix>,
+    /// Number of distinct keys [default: 100000]
+    #[arg(long, value_name = "COUNT")]
+    pub keys: Option<u64>,
+    /// Which keys are asked for: uniform, zipf:EXPONENT, hot:SHARE:PART, sequential [default: uniform]
+    #[arg(long, value_name = "DISTRIBUTION")]
+    pub key_distribution: Option<KeyDistribution>,
+    /// Length of a key in bytes, or `etc` [default: 24]
+    #[arg(long, value_name = "BYTES")]
+    pub key_size: Option<KeySize>,
+    /// What keys begin with
+    #[arg(long, value_name = "TEXT", default_value = "key:")]
+    pub key_prefix: String,
+    /// Size of values: 64, 100-4k, 64:80,1k:15,64k:5 (size:weight) or `etc` [default: 100]
+    #[arg(long, value_name = "SIZE")]
+    pub value_size: Option<ValueSize>,
+    /// Seconds to live: 0 is for ever; 60-3600 and 60:9,0:1 (seconds:weight) are drawn [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<Ttl>,
+    /// Keys in one get
+    #[arg(long, value_name = "KEYS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub multiget: u32,
+    /// Read through: set a key after a get has missed it
+    #[arg(long)]
+    pub fill: bool,
+    /// Seed of every random choice: the same seed asks for the same keys
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// A workload, complete.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Shares of operations.
+    pub mix: Mix,
+    /// The keys.
+    pub keys: KeySpace,
+    /// How requests spread over them.
+    pub distribution: KeyDistribution,
+    /// Sizes of values.
+    pub value_size: ValueSize,
+    /// Times to live.
+    pub ttl: Ttl,
+    /// Keys in one get.
+    pub multiget: u32,
+    /// Whether a miss is followed by a set.
+    pub fill: bool,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+impl WorkloadArgs {
+    /// Fills in presets and defaults.
+    pub fn resolve(&self) -> anyhow::Result<Workload> {
+        let zipf = |exponent| KeyDistribution::Zipf { exponent };
+        let (mix, distribution, key_size, value_size, ttl, keys, fill) = match self.preset {
+            None => ("get:9,set:1", KeyDistribution::Uniform, KeySize::Fixed(24), "100", "0", 100_000, false),
+            Some(Preset::Etc) => ("get:30,set:1", zipf(0.99), KeySize::Etc, "etc", "0", 1_000_000, true),
+            Some(Preset::SessionStore) => {
+                let hot = KeyDistribution::HotSet { share: 0.9, part: 0.1 };
+                ("get:3,set:1,delete:0.02,touch:0.5", hot, KeySize::Fixed(40), "300-3000", "1800", 200_000, true)
+            }
+            Some(Preset::PageFragments) => {
+                ("get:200,set:1", zipf(1.1), KeySize::Fixed(60), "1k:30,4k:40,16k:25,64k:5", "60-3600", 20_000, true)
+            }
+        };
+        let workload = Workload {
+            mix: self.mix.clone().map_or_else(|| mix.parse(), Ok)?,
+            keys: KeySpace {
+                count: self.keys.unwrap_or(keys),
+                prefix: self.key_prefix.clone(),
+                size: self.key_size.unwrap_or(key_size),
+            },
+            distribution: self.key_distribution.unwrap_or(distribution),
+            value_size: self.value_size.clone().map_or_else(|| value_size.parse(), Ok)?,
+            ttl: self.ttl.clone().map_or_else(|| ttl.parse(), Ok)?,
+            multiget: self.multiget,
+            fill: self.fill || fill,
+            seed: self.seed,
+        };
+        workload.keys.check()?;
+        Ok(workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_mix_is_drawn_by_its_weights() {
+        let mix: Mix = "get:3,incr:1".parse().expect("valid");
+        let mut rng = SmallRng::seed_from_u64(1);
+        let gets = (0..10_000).filter(|_| mix.draw(&mut rng) == Operation::Get).count();
+        assert!((7300..7700).contains(&gets), "{gets}");
+        assert!(mix.has(Operation::Incr) && !mix.has(Operation::Set));
+        assert!("get:9,put:1".parse::<Mix>().is_err());
+        assert!("get:0".parse::<Mix>().is_err());
+    }
+}
