@@ -1,7 +1,8 @@
 //! Where a command meets the store: what each command means, once for all protocols.
 
 use larder_protocol::{
-    Admin, Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Outcome, Reply, Request, StoreMode,
+    Admin, Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Request,
+    StoreMode, parse_lenient_u64,
 };
 
 use crate::clock::expiry;
@@ -132,7 +133,8 @@ fn get_item(
         let limit = expiry(recache, now).remaining(now);
         !created && item.expiry.remaining(now).is_some_and(|left| limit.is_some_and(|limit| left < limit))
     });
-    let won = created || (!item.won && (item.stale || due));
+    // Only meta commands can tell a client that it has won.
+    let won = created || (matches!(reply, Reply::Meta(_)) && !item.won && (item.stale || due));
     let with_value = get.want_value && get.unless_cas != Some(item.cas);
     let ttl = item.expiry.remaining(now);
     let hit = Hit {
@@ -189,6 +191,10 @@ fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Co
     let mut entry = store.entry(command.key, store.hash(command.key), now);
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
+    let limits = Limits { item_size_max: store.item_size_max() };
+    let too_long = entry.item().is_some_and(|item| {
+        is_join && limits.too_large(command.key.len(), item.flags, item.value.len() + command.value.len())
+    });
     let mut new =
         NewItem { cas: command.set_cas, ..NewItem::new(command.value, command.flags, expiry(command.exptime, now)) };
     let result = match (command.mode, command.compare_cas, found) {
@@ -221,14 +227,21 @@ fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Co
             }
             entry.insert(new)
         }
+        (StoreMode::Append | StoreMode::Prepend, ..) if too_long => return Outcome::NotStored,
         (StoreMode::Append, ..) => entry.append(command.value, command.set_cas),
         (StoreMode::Prepend, ..) => entry.prepend(command.value, command.set_cas),
         (StoreMode::Set | StoreMode::Add | StoreMode::Replace, ..) => entry.insert(new),
     };
-    if result.is_err() && !is_join {
-        entry.remove();
+    match (is_join, result) {
+        // memcached answers so where the longer value finds no room.
+        (true, Err(_)) => Outcome::NotStored,
+        (_, result) => {
+            if result.is_err() {
+                entry.remove();
+            }
+            stored(result, &entry, counters)
+        }
     }
-    stored(result, &entry, counters)
 }
 
 fn delete_item(delete: &Delete<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
@@ -287,10 +300,13 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
             Err(_) => Outcome::Error(Error::Server("Out of memory allocating new item")),
         };
     };
+    if item.value.is_empty() {
+        return Outcome::Error(Error::NON_NUMERIC);
+    }
     if arithmetic.compare_cas.is_some_and(|cas| cas != 0 && cas != item.cas) {
         return Outcome::Exists;
     }
-    let Some(old) = decimal(item.value) else { return Outcome::Error(Error::NON_NUMERIC) };
+    let Some(old) = parse_lenient_u64(item.value) else { return Outcome::Error(Error::NON_NUMERIC) };
     let value = match arithmetic.direction {
         Direction::Up => old.wrapping_add(arithmetic.delta),
         Direction::Down => old.saturating_sub(arithmetic.delta),
@@ -313,15 +329,6 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
         entry.set_expiry(expiry(exptime, now));
     }
     Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
-}
-
-/// The number that a value holds: digits, perhaps with blanks behind them.
-fn decimal(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value.trim_ascii_end())
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|_| value.first().is_some_and(u8::is_ascii_digit))
 }
 
 fn touch(key: &[u8], exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {

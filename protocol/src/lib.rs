@@ -28,10 +28,11 @@ pub mod meta;
 mod number;
 mod outcome;
 pub mod text;
+pub mod udp;
 
 pub use command::*;
 pub use error::*;
-pub use number::push_number;
+pub use number::{parse_lenient_u64, push_number};
 pub use outcome::*;
 
 /// What bounds a request.

@@ -58,23 +58,28 @@ pub(crate) fn parse_lenient_i32(word: &[u8]) -> Option<i32> {
     (magnitude <= limit).then(|| if negative { (magnitude as i32).wrapping_neg() } else { magnitude as i32 })
 }
 
-/// As C's `strtoul` reads client flags: like [`parse_lenient_i32`], but refused where negative.
+/// As C's `strtoul` reads client flags: like [`parse_lenient_u64`], cut to 32 bits.
 pub(crate) fn parse_lenient_u32(word: &[u8]) -> Option<u32> {
     if word == b"0" {
         return Some(0);
     }
-    let (negative, digits) = lenient_digits(word)?;
+    parse_lenient_u64(word).map(|number| number as u32)
+}
+
+/// As memcached reads the number that an item's value begins with: blanks, a sign, digits, and then a blank or the end.
+pub fn parse_lenient_u64(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = lenient_digits(text)?;
     let magnitude = parse_long(digits)?;
     // A negative number wraps first, and is refused only where the result has the sign bit.
-    match (negative, magnitude.wrapping_neg() as i64) {
-        (true, wrapped) if wrapped < 0 => None,
-        (true, wrapped) => Some(wrapped as u32),
-        (false, _) => Some(magnitude as u32),
+    match (negative, magnitude.wrapping_neg()) {
+        (true, wrapped) if wrapped >> 63 == 1 => None,
+        (true, wrapped) => Some(wrapped),
+        (false, _) => Some(magnitude),
     }
 }
 
 fn lenient_digits(word: &[u8]) -> Option<(bool, &[u8])> {
-    let blank = |b: &u8| matches!(b, b'\t' | b'\r' | 0x0b | 0x0c);
+    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
     let word = &word[word.iter().position(|b| !blank(b))?..];
     let (negative, rest) = match word {
         [b'-', rest @ ..] => (true, rest),

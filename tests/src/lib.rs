@@ -68,8 +68,13 @@ impl Server {
             eprintln!("SKIPPED: memcached is not installed and could not be installed (apt-get install memcached)");
             return None;
         }
+        Some(Server::memcached_at("memcached".as_ref(), arguments))
+    }
+
+    /// The memcached at this path.
+    pub fn memcached_at(program: &std::path::Path, arguments: &[&str]) -> Server {
         let user = ["-u", "nobody", "-l", "127.0.0.1", "-U", "0"];
-        Some(Server::start(Command::new("memcached").args(user).args(arguments), free_port()))
+        Server::start(Command::new(program).args(user).args(arguments), free_port())
     }
 
     fn start(command: &mut Command, port: u16) -> Server {

@@ -326,11 +326,18 @@ impl Entry<'_, '_> {
         if before { self.write(&[more, &old], new) } else { self.write(&[&old, more], new) }
     }
 
-    /// Replaces the value of the item, which must be there; flags and expiry stay.
+    /// Replaces the value of the item, which must be there; flags and expiry stay. A value of the same length is written in
+    /// place: then the marks (fetched, stale, won) stay too.
     pub fn set_value(&mut self, value: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
         let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
-        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale: false, won: false };
-        self.write(&[value], new)
+        let in_place = item.value.len() == value.len();
+        let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
+        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
+        let cas = self.write(&[value], new)?;
+        if fetched {
+            self.bump();
+        }
+        Ok(cas)
     }
 
     fn write(&mut self, parts: &[&[u8]], new: NewItem<'_>) -> Result<u64, InsertError> {
