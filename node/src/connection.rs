@@ -128,15 +128,9 @@ enum Progress {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Counters>) {
-    let mut stop = shared.stop.clone();
-    tokio::select! {
-        biased;
-        result = converse(&socket, &shared, &counters) => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "connection ended");
-            }
-        }
-        _ = stop.wait_for(|&stopping| stopping) => {}
+    // A stopping worker drops its connections where they wait for their clients: what was read has been answered.
+    if let Err(error) = converse(&socket, &shared, &counters).await {
+        tracing::debug!(%error, "connection ended");
     }
     shared.connections.closed();
 }
