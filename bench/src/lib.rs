@@ -7,4 +7,5 @@ pub mod load;
 pub mod replay;
 pub mod report;
 pub mod trace;
+pub mod versus;
 pub mod workload;

@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Put load on memcache servers and report rates and latencies
     Load(Box<larder_bench::load::LoadArgs>),
+    /// Run this node and another server by turns under the same loads, and compare what they spend
+    Versus(larder_bench::versus::VersusArgs),
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
     Demo(larder_bench::demo::DemoOptions),
     /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Load(args) => larder_bench::load::run(&args),
+        Command::Versus(args) => larder_bench::versus::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
+use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
 use super::plan::{Plan, Schedule, Stop};
@@ -93,6 +94,13 @@ pub struct LoadArgs {
     pub json: Option<PathBuf>,
 }
 
+/// A command line of `load` alone.
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: LoadArgs,
+}
+
 /// Reads `10s`, `500ms`, `250us`, `2m`, `1h`; a bare number is seconds.
 pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -110,18 +118,26 @@ pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
 }
 
 impl LoadArgs {
-    pub(super) fn schedule(&self) -> Schedule {
+    /// The options that `words` spell, without the program's name.
+    pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<LoadArgs, clap::Error> {
+        Line::try_parse_from(std::iter::once("load").chain(words)).map(|line| line.args)
+    }
+
+    /// When requests are due.
+    pub fn schedule(&self) -> Schedule {
         match self.rate {
             None => Schedule::Closed,
             Some(per_second) => Schedule::Open { per_second, poisson: self.poisson },
         }
     }
 
-    pub(super) fn stop(&self) -> Stop {
+    /// When to stop.
+    pub fn stop(&self) -> Stop {
         self.requests.map_or(Stop::After(self.duration), Stop::Requests)
     }
 
-    pub(super) fn populates(&self) -> bool {
+    /// Whether every key is set first.
+    pub fn populates(&self) -> bool {
         self.populate || self.verify
     }
 

@@ -22,13 +22,16 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 pub use args::LoadArgs;
+pub(crate) use args::parse_duration;
 pub use transport::Address;
 pub use verify::Verdict;
 pub use wire::Protocol;
 
 use crate::report::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
 use crate::workload::Operation;
-use plan::{Phase, Plan, Schedule, Stop};
+pub use plan::{Schedule, Stop};
+
+use plan::{Phase, Plan};
 use tally::{Interval, Tallies, Tally};
 use worker::Worker;
 
@@ -50,34 +53,59 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
 
 /// Does what `args` ask for and returns the figures.
 pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
-    let plan = Arc::new(args.plan()?);
-    let crew = Crew::gather(plan.clone())?;
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let session = Session::open(args)?;
     if args.populates() {
-        let keys = Stop::Requests(plan.workload.keys.count);
-        let phase = Phase::new(Duration::ZERO, keys, Schedule::Closed, true);
-        crew.run(phase, |_| ())?;
+        session.populate()?;
     }
-    let schedule = args.schedule();
-    let phase = Phase::new(args.warmup, args.stop(), schedule, false);
-    let mut outcome = Outcome::new(plan.servers.len());
-    let cpu = client_cpu();
-    let begin = Instant::now();
-    crew.run(phase, |interval| outcome.take(interval))?;
-    let elapsed = begin.elapsed().saturating_sub(args.warmup + LEAD);
-    let client_cpu_seconds = client_cpu() - cpu;
-    // In an open loop the schedule says how long the run was; answers that came late do not stretch it.
-    let seconds = match args.stop() {
-        Stop::After(duration) if !worker::is_interrupted() => duration.as_secs_f64(),
-        _ => elapsed.as_secs_f64(),
-    };
-    let mut report = outcome.report(&plan, seconds, phase.interval);
-    report.started = started;
-    report.client_cpu_seconds = client_cpu_seconds;
-    report.rate_asked = args.rate;
-    report.verdict = plan.verifier.as_ref().map(verify::Verifier::verdict);
+    let mut report = session.run(args.warmup, args.stop(), args.schedule())?;
     report.thresholds = args.thresholds(&report);
     Ok(report)
+}
+
+/// Open connections to servers, ready for one stretch of load after the other.
+pub struct Session {
+    plan: Arc<Plan>,
+    crew: Crew,
+}
+
+impl Session {
+    /// Connects as `args` say.
+    pub fn open(args: &LoadArgs) -> anyhow::Result<Session> {
+        let plan = Arc::new(args.plan()?);
+        Ok(Session { crew: Crew::gather(plan.clone())?, plan })
+    }
+
+    /// Sets every key once.
+    pub fn populate(&self) -> anyhow::Result<()> {
+        let keys = Stop::Requests(self.plan.workload.keys.count);
+        self.crew.run(Phase::new(Duration::ZERO, keys, Schedule::Closed, true), |_| ())
+    }
+
+    /// Runs the workload and reports what came after `warmup`.
+    pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let phase = Phase::new(warmup, stop, schedule, false);
+        let mut outcome = Outcome::new(self.plan.servers.len());
+        let cpu = client_cpu();
+        let begin = Instant::now();
+        self.crew.run(phase, |interval| outcome.take(interval))?;
+        let elapsed = begin.elapsed().saturating_sub(warmup + LEAD);
+        let client_cpu_seconds = client_cpu() - cpu;
+        // In an open loop the schedule says how long the run was; answers that came late do not stretch it.
+        let seconds = match stop {
+            Stop::After(duration) if !worker::is_interrupted() => duration.as_secs_f64(),
+            _ => elapsed.as_secs_f64(),
+        };
+        let mut report = outcome.report(&self.plan, seconds, phase.interval);
+        report.started = started;
+        report.client_cpu_seconds = client_cpu_seconds;
+        report.rate_asked = match schedule {
+            Schedule::Closed => None,
+            Schedule::Open { per_second, .. } => Some(per_second),
+        };
+        report.verdict = self.plan.verifier.as_ref().map(verify::Verifier::verdict);
+        Ok(report)
+    }
 }
 
 /// User and system time of this process, in seconds.

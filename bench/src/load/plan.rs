@@ -36,17 +36,24 @@ pub(crate) struct Plan {
 
 /// When requests are due.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Schedule {
+pub enum Schedule {
     /// As soon as the answers to the last ones are in.
     Closed,
-    /// A request every so often, whatever the server does; `poisson` makes the gaps random.
-    Open { per_second: f64, poisson: bool },
+    /// A request every so often, whatever the server does.
+    Open {
+        /// Requests a second over all connections.
+        per_second: f64,
+        /// Random gaps (a Poisson process) instead of even ones.
+        poisson: bool,
+    },
 }
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Stop {
+pub enum Stop {
+    /// So long after the warm-up.
     After(Duration),
+    /// After so many requests.
     Requests(u64),
 }
 
