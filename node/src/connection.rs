@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
-use larder_protocol::{Decoded, Limits, Outcome, Protocol, Scratch};
+use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::auth::{self, Users};
 use crate::counters::Counters;
 use crate::execute::{Next, execute, forget};
 use crate::output::Output;
@@ -120,8 +122,8 @@ impl Buffers {
 enum Progress {
     /// More bytes must come, at least so many.
     NeedInput(usize),
-    /// Answers are to be written first.
-    OutputFull,
+    /// Answers are to be written, and other connections to be served, first.
+    OthersFirst,
     /// The connection ends when the answers are written.
     Close,
 }
@@ -137,11 +139,15 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
 
 async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
-    let mut swallow = 0;
-    // Found by the first byte.
-    let mut protocol = None;
+    let mut session = Session::new(shared);
+    let idle_timeout = Duration::from_secs(shared.settings.extended.idle_timeout);
     loop {
-        socket.readable().await?;
+        if idle_timeout.is_zero() {
+            socket.readable().await?;
+        } else {
+            let Ok(ready) = tokio::time::timeout(idle_timeout, socket.readable()).await else { return Ok(()) };
+            ready?;
+        }
         let mut buffers = Buffers::take();
         let mut need = 1;
         loop {
@@ -163,14 +169,14 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
             counters.bytes_read.add(read as u64);
             buffers.end += read;
             loop {
-                let progress = work(&mut buffers, &mut protocol, &mut swallow, &limits, shared, counters);
+                let progress = work(&mut buffers, &mut session, &limits, shared, counters);
                 flush(socket, &mut buffers.output, counters).await?;
                 match progress {
                     Progress::NeedInput(bytes) => {
                         need = bytes;
                         break;
                     }
-                    Progress::OutputFull => {
+                    Progress::OthersFirst => {
                         counters.conn_yields.add(1);
                         tokio::task::yield_now().await;
                     }
@@ -190,45 +196,72 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
     }
 }
 
+/// What a connection has said of itself.
+pub(crate) struct Session {
+    /// Found by the first byte unless `-B` told.
+    protocol: Option<Protocol>,
+    /// Bytes of a refused body that are still to come.
+    swallow: usize,
+    authenticated: bool,
+}
+
+impl Session {
+    pub(crate) fn new(shared: &Shared) -> Session {
+        let protocol = match shared.settings.protocol.as_str() {
+            "ascii" => Some(Protocol::Text),
+            "binary" => Some(Protocol::Binary),
+            _ => None,
+        };
+        Session { protocol, swallow: 0, authenticated: shared.users.is_none() }
+    }
+}
+
 /// Carries out the whole commands at the front of the input.
 fn work(
     buffers: &mut Buffers,
-    protocol: &mut Option<Protocol>,
-    swallow: &mut usize,
+    session: &mut Session,
     limits: &Limits,
     shared: &Shared,
     counters: &Counters,
 ) -> Progress {
     let now = shared.clock.now();
     let mut scratch = Scratch::new();
-    loop {
-        let skipped = (*swallow).min(buffers.end - buffers.start);
-        *swallow -= skipped;
+    for _ in 0..shared.settings.requests_per_turn {
+        let skipped = session.swallow.min(buffers.end - buffers.start);
+        session.swallow -= skipped;
         buffers.start += skipped;
         if buffers.start == buffers.end {
             return Progress::NeedInput(1);
         }
         if buffers.output.len() >= OUTPUT_HIGH_WATER {
-            return Progress::OutputFull;
+            return Progress::OthersFirst;
         }
         let input = &buffers.input[buffers.start..buffers.end];
-        let protocol = *protocol.get_or_insert_with(|| Protocol::of_first_byte(input[0]));
+        let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[0]));
+        let unknown_limits = Limits { item_size_max: auth::REQUEST_MAX };
+        let limits = if session.authenticated { limits } else { &unknown_limits };
         match protocol.decode(input, limits, &mut scratch) {
             Decoded::Request { request, consumed } => {
-                let next = execute(&request, shared, counters, now, &mut buffers.output);
+                let next = match &shared.users {
+                    Some(users) if !session.authenticated => {
+                        session.authenticated = authenticate(&request, users, &mut buffers.output);
+                        Next::Continue
+                    }
+                    _ => execute(&request, shared, counters, now, &mut buffers.output),
+                };
                 buffers.start += consumed;
                 if next == Next::Close {
                     return Progress::Close;
                 }
             }
             Decoded::Incomplete { need } => return Progress::NeedInput(need),
-            Decoded::Error { error, reply, consumed, swallow: body, outdated, close } => {
-                if let Some(key) = outdated {
+            Decoded::Error { error, reply, consumed, swallow, outdated, close } => {
+                if let (Some(key), true) = (outdated, session.authenticated) {
                     forget(key, &shared.store, counters, now);
                 }
                 reply.outcome(&Outcome::Error(error), &mut buffers.output.bytes);
                 buffers.start += consumed;
-                *swallow = body;
+                session.swallow = swallow;
                 if close {
                     return Progress::Close;
                 }
@@ -236,6 +269,35 @@ fn work(
             Decoded::Close => return Progress::Close,
         }
     }
+    Progress::OthersFirst
+}
+
+/// Serves nothing but authentication; tells whether it succeeded.
+fn authenticate(request: &Request<'_>, users: &Users, output: &mut Output) -> bool {
+    let (accepted, outcome) = match &request.command {
+        Command::Store(set) if matches!(request.reply, Reply::Text(_)) => match users.accept_text(set.value) {
+            true => (true, Outcome::Stored { cas: 0, value_len: 0 }),
+            false => (false, Outcome::Error(Error::AUTHENTICATION_FAILED)),
+        },
+        Command::Sasl(Sasl::ListMechanisms) => (false, Outcome::Line("PLAIN")),
+        Command::Sasl(Sasl::Auth { mechanism: b"PLAIN", data }) if users.accept_plain(data) => {
+            (true, Outcome::Line("Authenticated"))
+        }
+        Command::Sasl(_) => (false, Outcome::Error(Error::AUTHENTICATION_FAILED)),
+        Command::Version if matches!(request.reply, Reply::Binary(_)) => (false, Outcome::Version(crate::VERSION)),
+        _ => (false, Outcome::Error(Error::UNAUTHENTICATED)),
+    };
+    request.reply.outcome(&outcome, &mut output.bytes);
+    accepted
+}
+
+/// Carries out the commands of a datagram.
+pub(crate) fn work_on_datagram(payload: &[u8], shared: &Shared, counters: &Counters, output: &mut Output) {
+    let mut buffers = Buffers { input: payload.to_vec(), start: 0, end: payload.len(), output: std::mem::take(output) };
+    let limits = Limits { item_size_max: shared.store.item_size_max() };
+    // What is cut off is lost, as everything is in a datagram.
+    work(&mut buffers, &mut Session::new(shared), &limits, shared, counters);
+    *output = buffers.output;
 }
 
 async fn flush(socket: &Socket, output: &mut Output, counters: &Counters) -> io::Result<()> {

@@ -46,6 +46,9 @@ pub(crate) fn execute(
         Command::Touch { key, exptime } => touch(key, *exptime, store, counters, now),
         Command::Debug { key } => return debug(key, reply, store, now, output),
         Command::Noop => Outcome::Noop,
+        Command::FlushAll { .. } if shared.settings.no_flush_all => {
+            Outcome::Error(Error::Client("flush_all not allowed"))
+        }
         Command::FlushAll { at } => {
             counters.cmd_flush.add(1);
             let at = at.filter(|at| at.0 > 0).map(|at| expiry(at, now)).and_then(|expiry| expiry.time());
@@ -69,6 +72,18 @@ pub(crate) fn execute(
             store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024));
             Outcome::Ok
         }
+        Command::Admin(Admin::Words { name: b"shutdown", .. }) if !shared.settings.shutdown => {
+            Outcome::Line("ERROR: shutdown not enabled")
+        }
+        Command::Admin(Admin::Words { name: b"shutdown", arguments: b"" | b"graceful" }) => {
+            shared.shutdown.notify_one();
+            return Next::Close;
+        }
+        Command::Admin(Admin::Words { name: b"shutdown", .. }) => {
+            Outcome::Error(Error::Client("invalid shutdown mode"))
+        }
+        // The knobs of an engine with slabs and crawlers turn freely.
+        Command::Admin(Admin::Words { name: b"lru_crawler", arguments: b"enable" | b"disable" }) => Outcome::Ok,
         Command::Admin(Admin::Words { .. }) | Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
     };
     reply.outcome(&outcome, &mut output.bytes);

@@ -3,17 +3,22 @@
 //! A request has one way through: socket, `listener`, `connection` (buffers), protocol decode, `execute`, [`store`],
 //! protocol encode, one write. [`Server`] puts them together; the `larder-node` binary is a command line around it.
 
+mod auth;
 mod clock;
 mod connection;
 mod counters;
+mod daemon;
 mod execute;
 mod listener;
+mod options;
 mod output;
 mod server;
 mod settings;
 mod statistics;
 pub mod store;
+mod udp;
 
+pub use options::ExtendedOptions;
 pub use server::Server;
 pub use settings::{Settings, Verbosity};
 
@@ -46,18 +51,22 @@ pub fn run(settings: Settings) -> std::process::ExitCode {
 fn serve_until_signalled(settings: Settings) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
+    daemon::prepare(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let server = Server::start(settings)?;
+        let server = Server::start(settings.clone())?;
+        daemon::settle(&settings)?;
         announce_ports(server.addresses())?;
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        let why = tokio::select! {
+            _ = terminate.recv() => "SIGTERM came",
+            _ = interrupt.recv() => "SIGINT came",
+            () = server.shutdown_requested() => "a client asked for it",
         };
-        tracing::info!("stopping on {name}");
+        tracing::info!("stopping: {why}");
         server.stop();
+        daemon::clean_up(&settings);
         Ok(())
     })
 }

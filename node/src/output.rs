@@ -46,6 +46,19 @@ impl Output {
         self.sent += sent;
     }
 
+    /// All of it in one piece.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len());
+        let mut from = 0;
+        for (at, value) in &self.values {
+            all.extend_from_slice(&self.bytes[from..*at]);
+            all.extend_from_slice(value);
+            from = *at;
+        }
+        all.extend_from_slice(&self.bytes[from..]);
+        all
+    }
+
     /// Whether all of it lies in one slice.
     pub(crate) fn unsent(&self) -> Option<&[u8]> {
         self.values.is_empty().then(|| &self.bytes[self.sent..])

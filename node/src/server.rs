@@ -8,22 +8,29 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::auth::Users;
 use crate::clock::Clock;
 use crate::connection::{Socket, serve};
 use crate::counters::Counters;
 use crate::listener::{Connections, listen_tcp, listen_unix};
 use crate::settings::Settings;
 use crate::store::{Config, Store};
+use crate::udp;
 
 /// What all connections share.
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     pub(crate) workers: Vec<Arc<Counters>>,
     pub(crate) connections: Connections,
+    /// Who may use the node; everybody where there is none.
+    pub(crate) users: Option<Users>,
+    /// A client asked for the end of the process.
+    pub(crate) shutdown: Notify,
     pub(crate) stop: watch::Receiver<bool>,
     verbosity: AtomicU32,
 }
@@ -50,7 +57,9 @@ enum Accepted {
 /// use larder_node::{Server, Settings};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let server = Server::start(Settings { port: 0, ..Settings::default() })?;
+/// let mut settings = Settings::default();
+/// settings.port = 0;
+/// let server = Server::start(settings)?;
 /// println!("listening on {}", server.addresses()[0]);
 /// server.stop();
 /// # Ok(())
@@ -58,6 +67,7 @@ enum Accepted {
 /// ```
 #[derive(Debug)]
 pub struct Server {
+    shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -70,15 +80,34 @@ impl Server {
         let mut unix = None;
         match &settings.socket {
             Some(path) => {
-                unix = Some(listen_unix(path).map_err(|error| in_words("unix socket", path.display(), error))?)
+                unix = Some(
+                    listen_unix(path, settings.socket_mode)
+                        .map_err(|error| in_words("unix socket", path.display(), error))?,
+                )
             }
             None => {
                 for address in settings.tcp_addresses() {
-                    tcp.extend(listen_tcp(&address).map_err(|error| in_words("TCP", &address, error))?);
+                    tcp.extend(
+                        listen_tcp(&address, settings.backlog).map_err(|error| in_words("TCP", &address, error))?,
+                    );
                 }
             }
         }
         let addresses = tcp.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let users = match (&settings.auth_file, settings.sasl) {
+            (Some(path), _) => Some(Users::read(path)?),
+            (None, true) => {
+                let path = std::env::var_os("MEMCACHED_SASL_PWDB").ok_or_else(|| {
+                    io::Error::other("-S needs MEMCACHED_SASL_PWDB to name a file of user:password lines")
+                })?;
+                Some(Users::read(path.as_ref())?)
+            }
+            (None, false) => None,
+        };
+        let mut udp = udp::bind(&settings, users.is_some(), &addresses)?;
+        if !settings.ignored().is_empty() {
+            tracing::info!("accepted, and without meaning for this engine: {}", settings.ignored().join(" "));
+        }
         let (stop, stopping) = watch::channel(false);
         let clock = Clock::start();
         let shared = Arc::new(Shared {
@@ -92,6 +121,8 @@ impl Server {
             settings,
             clock,
             connections: Connections::default(),
+            users,
+            shutdown: Notify::new(),
             stop: stopping,
         });
         let mut queues = Vec::new();
@@ -100,18 +131,28 @@ impl Server {
             let (queue, accepted) = mpsc::unbounded_channel();
             queues.push(queue);
             let (shared, counters) = (shared.clone(), counters.clone());
-            threads.push(spawn(format!("worker-{number}"), move || work(shared, counters, accepted))?);
+            // Datagrams have no connection to spread: the first worker serves them.
+            let udp = if number == 0 { std::mem::take(&mut udp) } else { Vec::new() };
+            threads.push(spawn(format!("worker-{number}"), move || work(shared, counters, accepted, udp))?);
         }
-        threads.push(spawn("acceptor".to_owned(), move || accept(shared, tcp, unix, queues))?);
+        threads.push(spawn("acceptor".to_owned(), {
+            let shared = shared.clone();
+            move || accept(shared, tcp, unix, queues)
+        })?);
         for address in &addresses {
             tracing::info!(%address, "listening");
         }
-        Ok(Server { addresses, stop, threads })
+        Ok(Server { shared, addresses, stop, threads })
     }
 
     /// The TCP addresses it listens on, with the ports that were free.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Comes to an end when a client sends `shutdown` (only served with -A).
+    pub(crate) async fn shutdown_requested(&self) {
+        self.shared.shutdown.notified().await;
     }
 
     /// Stops: no new connections, every command that was read is answered, then the threads end.
@@ -139,8 +180,16 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// A worker: serves the connections it is handed, on one thread, until the server stops.
-fn work(shared: Arc<Shared>, counters: Arc<Counters>, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
+fn work(
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    udp: Vec<std::net::UdpSocket>,
+) {
     runtime().block_on(async move {
+        for socket in udp {
+            tokio::spawn(udp::serve(socket, shared.clone(), counters.clone()));
+        }
         let mut stop = shared.stop.clone();
         loop {
             let socket = tokio::select! {
@@ -206,6 +255,14 @@ fn accept(
         loop {
             tokio::select! {
                 Some(socket) = sockets.recv() => {
+                    // With no_maxconns_fast the newcomer waits, and those behind it in the kernel's queue.
+                    while shared.settings.extended.connections_wait
+                        && shared.connections.statistics().current >= shared.settings.max_connections.into()
+                        && !*shared.stop.borrow()
+                    {
+                        shared.connections.count_pause();
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
                     if shared.connections.try_open(shared.settings.max_connections) {
                         // A worker ends only when the server does.
                         let _ = queues[turn % queues.len()].send(socket);

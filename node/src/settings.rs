@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
+use crate::options::{self, ExtendedOptions};
+
 /// How much is logged.
 pub type Verbosity = u8;
 
@@ -45,14 +47,79 @@ pub struct Settings {
     /// Log more; twice logs every connection
     #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
     pub verbosity: Verbosity,
+    /// Access to the unix socket, in octal
+    #[arg(short = 'a', long = "unix-mask", default_value = "700", value_parser = parse_octal, value_name = "MASK")]
+    pub socket_mode: u32,
+    /// Serve the shutdown command
+    #[arg(short = 'A', long = "enable-shutdown")]
+    pub shutdown: bool,
+    /// Refuse the flush_all command
+    #[arg(short = 'F', long = "disable-flush-all")]
+    pub no_flush_all: bool,
+    /// Refuse commands that list keys
+    #[arg(short = 'X', long = "disable-dumping")]
+    pub no_dumping: bool,
+    /// Refuse the watch command
+    #[arg(short = 'W', long = "disable-watch")]
+    pub no_watch: bool,
+    /// Requests of one connection served before the others get their turn
+    #[arg(short = 'R', long = "max-reqs-per-event", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub requests_per_turn: u32,
+    /// Connections that may wait to be accepted
+    #[arg(short = 'b', long = "listen-backlog", default_value_t = 1024, value_parser = clap::value_parser!(i32).range(1..), value_name = "COUNT")]
+    pub backlog: i32,
+    /// Protocol to speak: ascii, binary, or auto to tell by the first byte
+    #[arg(short = 'B', long, default_value = "auto", value_parser = ["auto", "ascii", "binary"], hide_possible_values = true)]
+    pub protocol: String,
+    /// Ask for a user and a password, in text as a first set command; the file has user:password lines
+    #[arg(short = 'Y', long = "auth-file", value_name = "FILE", env = "LARDER_AUTH_FILE", conflicts_with = "sasl")]
+    pub auth_file: Option<PathBuf>,
+    /// Ask for SASL PLAIN authentication in the binary protocol; the file of user:password lines is named by
+    /// MEMCACHED_SASL_PWDB
+    #[arg(short = 'S', long = "enable-sasl")]
+    pub sasl: bool,
+    /// Run in the background
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+    /// Write the process id to a file
+    #[arg(short = 'P', long = "pidfile", value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// User to become when started as root
+    #[arg(short = 'u', long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Allow core dumps
+    #[arg(short = 'r', long = "enable-coredumps")]
+    pub core_dumps: bool,
+    /// Lock all memory
+    #[arg(short = 'k', long = "lock-memory")]
+    pub lock_memory: bool,
+    /// Extended options with commas: idle_timeout=SECONDS, no_maxconns_fast; memcached's others are accepted
+    #[arg(short = 'o', long = "extended", default_value = "", value_parser = options::parse, value_name = "OPTIONS", hide_default_value = true)]
+    pub extended: ExtendedOptions,
+    /// Accepted for memcached's sake: this engine has no slabs
+    #[arg(short = 'f', long = "slab-growth-factor", hide = true)]
+    slab_growth_factor: Option<f64>,
+    #[arg(short = 'n', long = "slab-min-size", hide = true)]
+    slab_min_size: Option<u32>,
+    #[arg(short = 'L', long = "enable-largepages", hide = true)]
+    large_pages: bool,
+    #[arg(short = 'C', long = "disable-cas", hide = true)]
+    no_cas: bool,
+    #[arg(short = 'M', long = "disable-evictions", hide = true)]
+    no_evictions: bool,
+    #[arg(short = 'D', hide = true)]
+    prefix_delimiter: Option<char>,
     /// Print the version
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
-    #[doc(hidden)]
-    pub version: Option<bool>,
+    version: Option<bool>,
 }
 
 fn default_threads() -> u16 {
     std::thread::available_parallelism().map_or(4, |count| count.get().min(256) as u16)
+}
+
+fn parse_octal(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777).ok_or("a mask is octal, like 770".to_owned())
 }
 
 fn parse_item_size(text: &str) -> Result<usize, String> {
@@ -79,6 +146,20 @@ impl Settings {
     /// The memory limit in bytes.
     pub fn memory_limit(&self) -> usize {
         self.memory_mebibytes as usize * 1024 * 1024
+    }
+
+    /// The flags that were given and mean nothing to this engine, for one line of log.
+    pub(crate) fn ignored(&self) -> Vec<String> {
+        let given = [
+            ("-f", self.slab_growth_factor.is_some()),
+            ("-n", self.slab_min_size.is_some()),
+            ("-L", self.large_pages),
+            ("-C", self.no_cas),
+            ("-M", self.no_evictions),
+            ("-D", self.prefix_delimiter.is_some()),
+        ];
+        let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
+        flags.chain(self.extended.ignored.iter().map(|option| format!("-o {option}"))).collect()
     }
 
     /// The addresses to listen on over TCP, as `host:port`.

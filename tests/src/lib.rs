@@ -176,6 +176,14 @@ impl Connection {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Reads a line with its end; empty where the server closed.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        // A reset is a close too.
+        let _ = self.0.read_line(&mut line);
+        line
+    }
+
     /// Reads until the server closes.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
