@@ -254,6 +254,13 @@ fn work(
                     return Progress::Close;
                 }
             }
+            Decoded::Part { request, consumed, repeat } => {
+                execute(&request, shared, counters, now, &mut buffers.output);
+                // The command's name goes before the keys that are left.
+                let front = buffers.start;
+                buffers.start += consumed - repeat;
+                buffers.input.copy_within(front..front + repeat, buffers.start);
+            }
             Decoded::Incomplete { need } => return Progress::NeedInput(need),
             Decoded::Error { error, reply, consumed, swallow, outdated, close } => {
                 if let (Some(key), true) = (outdated, session.authenticated) {

@@ -281,6 +281,8 @@ pub struct TextReply {
     pub noreply: bool,
     /// `VALUE` lines carry the CAS unique (`gets`, `gats`).
     pub with_cas: bool,
+    /// More of the same line follows: no `END` yet.
+    pub unfinished: bool,
 }
 
 /// How a meta command is answered: its flags are given back in the order sent.

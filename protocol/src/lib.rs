@@ -64,9 +64,9 @@ impl Limits {
 /// A command line without an end is refused beyond this many bytes, unless it lists keys to read.
 pub const LINE_MAX: usize = 2048;
 
-/// A line that lists keys to read is refused beyond this many bytes (some 4,000 keys of the longest kind; memcached
-/// has no limit, but a connection's memory must have one).
-pub const RETRIEVAL_LINE_MAX: usize = 1024 * 1024;
+/// A line that lists keys to read is carried out in parts ([`Decoded::Part`]) once it is longer than this many bytes, so
+/// that such lines have no limit, and a connection's memory has one.
+pub const RETRIEVAL_PART: usize = 16 * 1024;
 
 /// A response's value, and a binary request's body, are at most so many bytes (memcached's largest `-I`). What
 /// announces more is malformed.
@@ -103,6 +103,18 @@ pub enum Decoded<'a> {
         request: Request<'a>,
         /// Bytes it took.
         consumed: usize,
+    },
+    /// The beginning of a very long line of keys to read, whose end has not come yet.
+    ///
+    /// Carry out the request; then drop `consumed` bytes, but put the first `repeat` bytes of the input (the command's name)
+    /// before the rest. `consumed` is never less than `repeat`, so there is room for that in place.
+    Part {
+        /// A retrieval of the whole keys so far. Its [`Reply::end_of_get`] writes nothing.
+        request: Request<'a>,
+        /// Bytes it took.
+        consumed: usize,
+        /// Bytes of the command's name, with what belongs to it.
+        repeat: usize,
     },
     /// Something that is no request.
     Error {

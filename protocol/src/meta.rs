@@ -429,11 +429,12 @@ impl Line<'_> {
             self.out.push(b' ');
             push_number(self.out, len);
         }
+        // `me` knows the flag in the first place only.
+        self.switch(b'b', binary);
         if !reply.flags.is_empty() {
             self.out.push(b' ');
             self.out.extend_from_slice(reply.flags);
         }
-        self.switch(b'b', binary);
     }
 
     /// Writes a letter unless it is there already; whether it did.

@@ -1,6 +1,6 @@
 //! What a command came to, and how each protocol writes it.
 
-use crate::{Error, MetaCommand, MetaReply, Reply, push_number};
+use crate::{Error, MetaCommand, MetaReply, Reply, TextReply, push_number};
 
 /// An item that was found, without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Reply<'_> {
     /// Appends what closes a read command.
     #[inline]
     pub fn end_of_get(&self, out: &mut Vec<u8>) {
-        if let Reply::Text(_) = self {
+        if let Reply::Text(TextReply { unfinished: false, .. }) = self {
             out.extend_from_slice(b"END\r\n");
         }
     }

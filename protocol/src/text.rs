@@ -5,7 +5,7 @@ use memchr::memchr;
 use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64};
 use crate::{
     Admin, Arithmetic, BODY_MAX, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX,
-    Limits, RETRIEVAL_LINE_MAX, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
+    Limits, RETRIEVAL_PART, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
 };
 
 /// Longest value that a line can announce.
@@ -54,18 +54,44 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
     }
 }
 
-/// There is no line end yet: wait for it, or give up.
+/// There is no line end yet: wait for it, give up, or carry out the keys that are there.
 #[cold]
 fn unfinished_line(input: &[u8]) -> Decoded<'_> {
-    if input.len() > LINE_MAX {
-        let blanks = input.iter().position(|&b| b != b' ').unwrap_or(input.len());
-        let retrieval =
-            [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|name| input[blanks..].starts_with(name));
-        if !retrieval || blanks > 100 || input.len() > RETRIEVAL_LINE_MAX {
-            return Decoded::Close;
-        }
+    if input.len() <= LINE_MAX {
+        return Decoded::Incomplete { need: 1 };
     }
-    Decoded::Incomplete { need: 1 }
+    let Some((name, touches)) = [(&b"get "[..], false), (b"gets ", false), (b"gat ", true), (b"gats ", true)]
+        .into_iter()
+        .find(|(name, _)| input.starts_with(name))
+    else {
+        return Decoded::Close;
+    };
+    if input.len() <= RETRIEVAL_PART {
+        return Decoded::Incomplete { need: 1 };
+    }
+    // The last word may go on. If it is longer than a key, there is no end to wait for.
+    let Some(line_len) = input[name.len()..].iter().rposition(|&b| b == b' ') else { return Decoded::Close };
+    let consumed = name.len() + line_len;
+    let line = &input[name.len()..consumed];
+    if input.len() - consumed > KEY_MAX_LEN + 2 {
+        return Decoded::Close;
+    }
+    let mut repeat = name.len() - 1;
+    if touches {
+        let mut keys = line;
+        next_word(&mut keys);
+        repeat = consumed - keys.len();
+    }
+    match get(line, consumed, name.ends_with(b"s "), touches) {
+        Decoded::Request { mut request, consumed } => {
+            if let Reply::Text(reply) = &mut request.reply {
+                reply.unfinished = true;
+            }
+            Decoded::Part { request, consumed, repeat }
+        }
+        // After an answer the rest of the line would be taken for commands.
+        _ => Decoded::Close,
+    }
 }
 
 #[cold]
@@ -109,13 +135,13 @@ fn noreply(line: &[u8]) -> TextReply {
         line = rest;
     }
     let noreply = line.strip_suffix(b"noreply").is_some_and(|before| before.last().is_none_or(|&b| b == b' '));
-    TextReply { noreply, with_cas: false }
+    TextReply { noreply, ..TextReply::default() }
 }
 
 /// `get`, `gets`, `gat`, `gats`: `[exptime] key…`.
 #[inline]
 fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> Decoded<'_> {
-    let reply = TextReply { noreply: false, with_cas };
+    let reply = TextReply { with_cas, ..TextReply::default() };
     let mut touch = None;
     let exptime = if with_exptime { next_word(&mut rest) } else { None };
     let line = rest;

@@ -75,7 +75,8 @@ impl Reassembly {
 
     /// Takes a datagram. The whole reply, once every part is there.
     ///
-    /// A datagram of another request, one that came before, or one that does not fit the others is passed over.
+    /// A datagram of another request, one that came before or comes after the end, or one that does not fit the others is
+    /// passed over.
     pub fn push(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let (frame, payload) = decode(datagram)?;
         let (sequence, total) = (usize::from(frame.sequence), usize::from(frame.total));
@@ -86,7 +87,7 @@ impl Reassembly {
             self.parts = vec![None; total];
             self.missing = total;
         }
-        if self.parts.len() != total || self.parts[sequence].is_some() {
+        if self.missing == 0 || self.parts.len() != total || self.parts[sequence].is_some() {
             return None;
         }
         self.parts[sequence] = Some(payload.to_vec());
@@ -131,6 +132,7 @@ mod tests {
                 prop_assert_eq!(reassembly.push(datagram), None);
             }
             prop_assert_eq!(reassembly.push(last), Some(reply));
+            prop_assert_eq!(reassembly.push(last), None);
         }
     }
 }

@@ -27,6 +27,7 @@ fn exchange(mut input: &[u8]) -> String {
                 let rest = &input[consumed..];
                 input = &rest[swallow.min(rest.len())..];
             }
+            Decoded::Part { .. } => panic!("no line here is long enough"),
             Decoded::Close => {
                 out.extend_from_slice(b"[close]");
                 break;
@@ -236,9 +237,59 @@ fn every_split_of_the_input_gives_the_same_requests() {
                     out += std::str::from_utf8(&answer).unwrap();
                     position += consumed + swallow;
                 }
-                Decoded::Close => panic!("nothing here closes"),
+                Decoded::Close | Decoded::Part { .. } => panic!("nothing here closes or is long"),
             }
         }
         assert_eq!(out, whole, "split at {split}");
+    }
+}
+
+/// Feeds a line in pieces as a connection would, and returns the keys that were read and whether the line's end was.
+fn keys_read(line: &str, piece: usize) -> (Vec<String>, bool) {
+    let (mut buffer, mut keys) = (Vec::new(), Vec::new());
+    for bytes in line.as_bytes().chunks(piece) {
+        buffer.extend_from_slice(bytes);
+        loop {
+            assert!(buffer.len() <= RETRIEVAL_PART + piece);
+            let mut scratch = Scratch::default();
+            let (request, consumed, repeat) = match decode_text(&buffer, &mut scratch) {
+                Decoded::Incomplete { .. } => break,
+                Decoded::Part { request, consumed, repeat } => (request, consumed, repeat),
+                Decoded::Request { request, consumed } => (request, consumed, 0),
+                other => panic!("{other:?}"),
+            };
+            let Command::Get(get) = &request.command else { panic!("{request:?}") };
+            assert_eq!(get.touch.is_some(), line.starts_with("gat"));
+            keys.extend(get.keys.iter().map(|key| String::from_utf8(key.to_vec()).unwrap()));
+            let mut end = Vec::new();
+            request.reply.end_of_get(&mut end);
+            if !end.is_empty() {
+                assert_eq!(consumed, buffer.len());
+                return (keys, true);
+            }
+            let start = consumed - repeat;
+            buffer.copy_within(..repeat, start);
+            buffer.drain(..start);
+        }
+    }
+    (keys, false)
+}
+
+#[test]
+fn a_line_may_list_any_number_of_keys_and_never_fills_the_buffer() {
+    let keys: Vec<String> = (0..20_000).map(|i| format!("key-{i}")).collect();
+    for name in ["get", "gets", "gat 100", "gats  100 "] {
+        for piece in [1000, 4099, 30_000] {
+            let read = keys_read(&format!("{name} {}\r\n", keys.join(" ")), piece);
+            assert_eq!(read, (keys.clone(), true), "{name} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
+fn a_long_line_without_keys_is_not_waited_for() {
+    for line in ["get ".to_owned() + &"k".repeat(20_000), "get ".to_owned() + &" ".repeat(20_000), "mg k ".repeat(5000)]
+    {
+        assert_eq!(decode_text(line.as_bytes(), &mut Scratch::default()), Decoded::Close);
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Each table is one connection's life. In an expected answer `<cas>` stands for any number.
 
-use larder_tests::Server;
+use std::time::Instant;
+
+use larder_tests::{PATIENCE, Server};
 
 /// One table: what is sent, what comes back.
 type Exchanges = &'static [(&'static str, &'static str)];
@@ -259,7 +261,14 @@ fn statistics_count_what_was_asked() {
     let node = Server::node(&["-m", "32"]);
     let mut connection = node.connect();
     connection.exchange(b"set a 0 0 1\r\nx\r\nget a b\r\ndelete c\r\nincr d 1\r\ntouch a 5\r\n");
-    let statistics = connection.exchange(b"stats\r\n");
+    // The connection that found the node ready may still be ending.
+    let deadline = Instant::now() + PATIENCE;
+    let statistics = loop {
+        let statistics = connection.exchange(b"stats\r\n");
+        if statistics.contains("STAT curr_connections 1\r\n") || Instant::now() > deadline {
+            break statistics;
+        }
+    };
     let expected = [
         ("cmd_get", "2"),
         ("get_hits", "1"),
