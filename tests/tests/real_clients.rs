@@ -1,0 +1,92 @@
+//! Client libraries that people use, over three nodes. They are installed under `target/`; where that cannot be done the
+//! tests say that they were skipped.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use larder_tests::Server;
+
+/// The Python of an environment that has the client libraries.
+fn python() -> Option<&'static PathBuf> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PYTHON.get_or_init(install).as_ref()
+}
+
+fn install() -> Option<PathBuf> {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python-clients");
+    let python = folder.join("bin/python");
+    let succeeds = |command: &mut Command| command.stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    let usable =
+        || succeeds(Command::new(&python).args(["-c", "import pymemcache, pylibmc, bmemcached"]).stderr(Stdio::null()));
+    if usable() {
+        return Some(python);
+    }
+    let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&folder))
+        && succeeds(
+            Command::new("timeout")
+                .arg("120")
+                .arg(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", "-r"])
+                .arg(format!("{here}/requirements.txt")),
+        );
+    (made && usable()).then_some(python)
+}
+
+fn check(library: &str) {
+    let Some(python) = python() else {
+        eprintln!("SKIPPED: {library} could not be installed with python3 -m venv and pip");
+        return;
+    };
+    let nodes = [Server::node(&[]), Server::node(&[]), Server::node(&[])];
+    let output = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/check.py"))
+        .arg(library)
+        .args(nodes.iter().map(Server::address))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{library}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn pymemcache_works() {
+    check("pymemcache");
+}
+
+#[test]
+fn pylibmc_works_in_text_with_ketama() {
+    check("pylibmc");
+}
+
+#[test]
+fn pylibmc_works_in_binary_with_ketama() {
+    check("pylibmc-binary");
+}
+
+#[test]
+fn python_binary_memcached_works() {
+    check("python-binary-memcached");
+}
+
+#[test]
+fn memccapable_finds_nothing_that_it_does_not_find_in_memcached() {
+    let node = Server::node(&[]);
+    // Fails on memcached 1.6.45 just so: `delete` takes a second word now.
+    let known = ["ascii delete", "ascii delete noreply"];
+    for protocol in ["-a", "-b"] {
+        let port = node.port().to_string();
+        let Ok(output) =
+            Command::new("memccapable").args(["-h", "127.0.0.1", "-p", &port, protocol, "-t", "10"]).output()
+        else {
+            eprintln!("SKIPPED: memccapable is not installed (apt-get install libmemcached-tools)");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("pass"), "{text}");
+        for failed in text.lines().filter(|line| line.contains("[FAIL]")) {
+            let name = failed.split("  ").next().unwrap_or(failed);
+            assert!(known.contains(&name), "{failed}");
+        }
+    }
+}
