@@ -34,9 +34,6 @@ def pymemcache():
     expect("prepend", cache.prepend("a", b"?", noreply=False), True)
     expect("joined", cache.get("a"), b"?40!")
     expect("touch", cache.touch("a", 100, noreply=False), True)
-    from pymemcache.client.base import Client
-
-    expect("gat of a missing key", Client(SERVERS[0]).gat("no such key", 100), None)
     expect("set_many", cache.set_many({key: key.encode() for key in KEYS}, noreply=False), [])
     expect("get_many", cache.get_many(KEYS), {key: key.encode() for key in KEYS})
     expect("binary-safe", (cache.set("b", BINARY_SAFE, noreply=False), cache.get("b")), (True, BINARY_SAFE))
