@@ -151,15 +151,15 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
     let packet = Packet { header: &header, extras: &body[..extras_len], key: &body[extras_len..prefix_len] };
     let value_len = body_len - prefix_len;
     // A wrong packet is told from its front; its value need not be waited for.
-    if let Err(refusal) = packet.command(value_len, b"") {
-        return match refusal {
-            Error::UnknownCommand => {
-                let (consumed, swallow) = (HEADER_LEN + prefix_len, value_len);
-                Decoded::Error { error: refusal, reply, consumed, swallow, outdated: None, close: false }
-            }
-            error => hang_up(error),
-        };
-    }
+    let value = body.get(prefix_len..body_len);
+    let command = match packet.command(value_len, value.unwrap_or(b"")) {
+        Ok(command) => command,
+        Err(Error::UnknownCommand) => {
+            let (error, consumed, swallow) = (Error::UnknownCommand, HEADER_LEN + prefix_len, value_len);
+            return Decoded::Error { error, reply, consumed, swallow, outdated: None, close: false };
+        }
+        Err(error) => return hang_up(error),
+    };
     if let Some((flags, overwrites)) = packet.stores()
         && limits.too_large(key_len, flags, value_len)
     {
@@ -172,13 +172,10 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
             close: false,
         };
     }
-    if body.len() < body_len {
+    if value.is_none() {
         return Decoded::Incomplete { need: body_len - body.len() };
     }
-    match packet.command(value_len, &body[prefix_len..body_len]) {
-        Ok(command) => Decoded::Request { request: Request { command, reply }, consumed: HEADER_LEN + body_len },
-        Err(error) => hang_up(error),
-    }
+    Decoded::Request { request: Request { command, reply }, consumed: HEADER_LEN + body_len }
 }
 
 /// A request without its value.

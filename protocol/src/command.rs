@@ -130,11 +130,7 @@ impl<'a> Iterator for KeysIter<'a> {
         if let Some(key) = self.one.take() {
             return Some(key);
         }
-        let start = self.line.iter().position(|&b| b != b' ')?;
-        let rest = &self.line[start..];
-        let len = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-        self.line = &rest[len..];
-        Some(&rest[..len])
+        crate::text::next_key(&mut self.line)
     }
 }
 
@@ -303,8 +299,25 @@ pub struct MetaReply<'a> {
 impl<'a> MetaReply<'a> {
     /// The flag words, each a letter and its token.
     #[inline]
-    pub fn words(&self) -> KeysIter<'a> {
-        Keys::Line(self.flags).iter()
+    pub fn words(&self) -> Words<'a> {
+        Words(self.flags)
+    }
+}
+
+/// The words of a line: what stands between runs of blanks. For short ones; [`KeysIter`] is faster over keys.
+#[derive(Debug, Clone)]
+pub struct Words<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let start = self.0.iter().position(|&b| b != b' ')?;
+        let rest = &self.0[start..];
+        let len = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
+        self.0 = &rest[len..];
+        Some(&rest[..len])
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::text::{
-    Body, DecodedResponse, body, next_word, refuse, response_line, response_value, unfinished_response, value_len,
+    Body, DecodedResponse, body, next_key, next_word, refuse, response_line, response_value, unfinished_response,
+    value_len,
 };
 use crate::{
-    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, KeysIter, Limits,
-    MetaCommand, MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, base64, push_number,
+    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, Limits, MetaCommand,
+    MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, Words, base64, push_number,
 };
 
 /// Most words of a command line, command and key included.
@@ -165,7 +166,7 @@ fn done<'a>(command: Command<'a>, reply: Reply<'a>, consumed: usize) -> Decoded<
 #[inline]
 pub(crate) fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
-    let Some(key) = next_word(&mut rest) else {
+    let Some(key) = next_key(&mut rest) else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
@@ -198,7 +199,7 @@ pub(crate) fn set<'a>(
     scratch: &'a mut Scratch,
 ) -> Decoded<'a> {
     let mut rest = line;
-    let (Some(key), Some(len)) = (next_word(&mut rest), next_word(&mut rest)) else {
+    let (Some(key), Some(len)) = (next_key(&mut rest), next_word(&mut rest)) else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let Some(len) = value_len(len) else {
@@ -259,7 +260,7 @@ pub(crate) fn set<'a>(
 /// `md key flag…`
 pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
-    let Some(key) = next_word(&mut rest) else {
+    let Some(key) = next_key(&mut rest) else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
@@ -283,7 +284,7 @@ pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scrat
 /// `ma key flag…`
 pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
-    let Some(key) = next_word(&mut rest) else {
+    let Some(key) = next_key(&mut rest) else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
@@ -522,8 +523,8 @@ pub struct ResponseFlags<'a>(&'a [u8]);
 impl<'a> ResponseFlags<'a> {
     /// The flags in the order sent, each a letter and its token.
     #[inline]
-    pub fn words(&self) -> KeysIter<'a> {
-        Keys::Line(self.0).iter()
+    pub fn words(&self) -> Words<'a> {
+        Words(self.0)
     }
 
     /// The token of flag `letter`; `None` where the flag was not sent.

@@ -1,11 +1,11 @@
 //! Text lines, protocol.txt: the classic commands. Lines that begin with a meta command go to [`crate::meta`].
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64};
 use crate::{
     Admin, Arithmetic, BODY_MAX, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX,
-    Limits, RETRIEVAL_PART, Reply, Request, Scratch, Store, StoreMode, TextReply, meta, push_number,
+    Limits, RETRIEVAL_PART, Reply, Request, Scratch, Store, StoreMode, TextReply, Words, meta, push_number,
 };
 
 /// Longest value that a line can announce.
@@ -21,15 +21,21 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
     if consumed < 4 {
         return refuse(Error::BAD_FORMAT, consumed);
     }
+    // The commonest first, without a search for the name's end.
+    match line {
+        [b'g', b'e', b't', b' ', rest @ ..] => return get(rest, consumed, false, false),
+        [b'm', b'g', b' ', rest @ ..] => return meta::get(rest, consumed, scratch),
+        [b's', b'e', b't', b' ', rest @ ..] => return store(rest, input, consumed, limits, StoreMode::Set, false),
+        [b'm', b's', b' ', rest @ ..] => return meta::set(rest, input, consumed, limits, scratch),
+        _ => {}
+    }
     let (name, rest) = match memchr(b' ', line) {
         Some(space) => (&line[..space], &line[space + 1..]),
         None => (line, &b""[..]),
     };
     match name {
-        b"get" => get(rest, consumed, false, false),
-        b"mg" => meta::get(rest, consumed, scratch),
-        b"set" => store(rest, input, consumed, limits, StoreMode::Set, false),
-        b"ms" => meta::set(rest, input, consumed, limits, scratch),
+        // Those above, without a word behind them.
+        b"get" | b"mg" | b"set" | b"ms" => refuse(Error::BAD_FORMAT, consumed),
         b"gets" => get(rest, consumed, true, false),
         b"md" => meta::delete(rest, consumed, scratch),
         b"ma" => meta::arithmetic(rest, consumed, scratch),
@@ -113,9 +119,18 @@ fn done<'a>(command: Command<'a>, reply: TextReply, consumed: usize) -> Decoded<
 /// Takes the next word off a line. Words are parted by runs of blanks.
 #[inline]
 pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let mut words = Words(line);
+    let word = words.next();
+    *line = words.0;
+    word
+}
+
+/// Like [`next_word`], faster where the word is a key.
+#[inline]
+pub(crate) fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
     let start = line.iter().position(|&b| b != b' ')?;
     let rest = &line[start..];
-    let len = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
+    let len = memchr(b' ', rest).unwrap_or(rest.len());
     *line = &rest[len..];
     Some(&rest[..len])
 }
@@ -144,14 +159,7 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
     let reply = TextReply { with_cas, ..TextReply::default() };
     let mut touch = None;
     let exptime = if with_exptime { next_word(&mut rest) } else { None };
-    let line = rest;
-    // One pass: count the keys and check their lengths.
-    let (mut count, mut too_long) = (0, false);
-    while let Some(key) = next_key(&mut rest) {
-        count += 1;
-        too_long |= key.len() > KEY_MAX_LEN;
-    }
-    if count == 0 {
+    if rest.iter().all(|&b| b == b' ') {
         return refuse(Error::BAD_FORMAT, consumed);
     }
     if let Some(word) = exptime {
@@ -160,10 +168,10 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
             None => return refuse(Error::INVALID_EXPTIME, consumed),
         }
     }
-    if too_long {
+    if !are_keys(rest) {
         return refuse(Error::BAD_FORMAT, consumed);
     }
-    let keys = if count == 1 && !line.contains(&b' ') { Keys::One(line) } else { Keys::Line(line) };
+    let keys = if memchr(b' ', rest).is_none() { Keys::One(rest) } else { Keys::Line(rest) };
     let command = Command::Get(Get {
         keys,
         touch,
@@ -177,14 +185,16 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
     done(command, reply, consumed)
 }
 
-/// Like [`next_word`], for lines of many and longer words.
+/// Whether every word is at most as long as a key: there is no stretch without a blank that is longer. Looks at few bytes.
 #[inline]
-fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let start = line.iter().position(|&b| b != b' ')?;
-    let rest = &line[start..];
-    let len = memchr(b' ', rest).unwrap_or(rest.len());
-    *line = &rest[len..];
-    Some(&rest[..len])
+fn are_keys(mut line: &[u8]) -> bool {
+    while line.len() > KEY_MAX_LEN {
+        match memrchr(b' ', &line[..KEY_MAX_LEN + 1]) {
+            Some(blank) => line = &line[blank + 1..],
+            None => return false,
+        }
+    }
+    true
 }
 
 /// `set`, `add`, `replace`, `append`, `prepend`, `cas`: `key flags exptime length [cas] [noreply]` and the value.
@@ -199,7 +209,7 @@ fn store<'a>(
 ) -> Decoded<'a> {
     let mut rest = line;
     let (Some(key), Some(flags), Some(exptime), Some(len)) =
-        (next_word(&mut rest), next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))
+        (next_key(&mut rest), next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))
     else {
         return refuse(Error::BAD_FORMAT, consumed);
     };
