@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Put load on memcache servers and report rates and latencies
     Load(Box<larder_bench::load::LoadArgs>),
+    /// Compare reports of `load`: ratios with their spread
+    Compare(larder_bench::compare::CompareArgs),
     /// Run this node and another server by turns under the same loads, and compare what they spend
     Versus(larder_bench::versus::VersusArgs),
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Load(args) => larder_bench::load::run(&args),
+        Command::Compare(args) => larder_bench::compare::run(&args),
         Command::Versus(args) => larder_bench::versus::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),

@@ -148,7 +148,7 @@ impl Worker {
         self.fail_pending(progress, index, now);
     }
 
-    fn fail_pending(&mut self, progress: &mut Progress, index: usize, now: u64) {
+    pub(super) fn fail_pending(&mut self, progress: &mut Progress, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         connection.out.clear();
         connection.written = 0;

@@ -1,12 +1,14 @@
 //! The command line of `larder-bench load`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
+use super::find_max::Search;
 use super::plan::{Plan, Schedule, Stop};
 use super::transport::Address;
 use super::verify::Verifier;
@@ -23,6 +25,8 @@ Examples:
   larder-bench load --servers cache1,cache2,cache3 --rate 50000 --preset etc --populate --duration 1m
       an open loop: 50,000 requests a second are due whatever the servers do, and latency counts from when a request
       was due, so that a stall shows in full
+  larder-bench load --find-max --p99 1ms --duration 3s --populate
+      the highest rate at which 99 % of the requests are answered within a millisecond
   larder-bench load --servers 127.0.0.1 --pipeline 16 --threads 2 --json run.json --p99 1ms
       for CI: exit status 1 where p99 is above one millisecond")]
 pub struct LoadArgs {
@@ -53,6 +57,9 @@ pub struct LoadArgs {
     /// Random gaps between the requests of an open loop (a Poisson process) instead of even ones
     #[arg(long, requires = "rate")]
     pub poisson: bool,
+    /// Search the highest rate at which --p99 holds, in steps of --duration; --rate is the first to try
+    #[arg(long, requires = "p99", conflicts_with = "requests")]
+    pub find_max: bool,
     /// How long to measure: 10s, 500ms, 2m
     #[arg(short, long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub duration: Duration,
@@ -92,6 +99,12 @@ pub struct LoadArgs {
     /// Write the report with its histograms to a file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Neither progress nor anything else but the report
+    #[arg(long, help_heading = "Output")]
+    pub no_progress: bool,
 }
 
 /// A command line of `load` alone.
@@ -141,13 +154,19 @@ impl LoadArgs {
         self.populate || self.verify
     }
 
+    pub(super) fn search(&self) -> Option<Search> {
+        let p99 = self.p99.filter(|_| self.find_max)?.as_secs_f64() * 1e6;
+        let (warmup, stop) = (self.warmup, self.stop());
+        Some(Search { first_rate: self.rate.unwrap_or(1000.0), p99, poisson: self.poisson, warmup, stop })
+    }
+
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mut workload = self.workload.resolve()?;
         ensure!(self.connections > 0, "--connections: at least one is needed");
         ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate: must be above 0");
         if self.quiet {
             ensure!(self.protocol != Protocol::Text, "--quiet: text has no quiet reads; use --protocol meta or binary");
-            ensure!(self.rate.is_none(), "--quiet: an open loop sends single requests");
+            ensure!(self.rate.is_none() && !self.find_max, "--quiet: an open loop sends single requests");
             ensure!(!self.verify, "--quiet: answers that are held back cannot be verified");
             ensure!(!workload.fill, "--quiet: misses that are held back cannot be filled");
         }
@@ -179,6 +198,8 @@ impl LoadArgs {
             filler: Filler::new(workload.value_size.largest()),
             verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)),
             workload,
+            interrupted: Arc::default(),
+            shows_progress: !self.no_progress,
         })
     }
 

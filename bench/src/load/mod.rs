@@ -3,7 +3,9 @@
 mod answers;
 mod args;
 mod connection;
+mod find_max;
 mod plan;
+mod progress;
 mod requests;
 mod tally;
 mod transport;
@@ -11,13 +13,14 @@ mod verify;
 mod wire;
 mod worker;
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -27,11 +30,12 @@ pub use transport::Address;
 pub use verify::Verdict;
 pub use wire::Protocol;
 
-use crate::report::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
+use crate::report::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures, write};
 use crate::workload::Operation;
 pub use plan::{Schedule, Stop};
 
 use plan::{Phase, Plan};
+use progress::Progress;
 use tally::{Interval, Tallies, Tally};
 use worker::Worker;
 
@@ -43,8 +47,10 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let report = measure(args)?;
     print!("{}", report.to_text());
     if let Some(path) = &args.json {
-        let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        serde_json::to_writer_pretty(std::io::BufWriter::new(file), &report)?;
+        write(path, &serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report.to_html())?;
     }
     let fine = report.thresholds.iter().all(|threshold| threshold.holds)
         && !report.verdict.as_ref().is_some_and(Verdict::is_bad);
@@ -54,10 +60,14 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
 /// Does what `args` ask for and returns the figures.
 pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
     let session = Session::open(args)?;
+    session.end_on_interrupt()?;
     if args.populates() {
         session.populate()?;
     }
-    let mut report = session.run(args.warmup, args.stop(), args.schedule())?;
+    let mut report = match args.search() {
+        Some(search) => find_max::run(&session, &search)?,
+        None => session.run(args.warmup, args.stop(), args.schedule())?,
+    };
     report.thresholds = args.thresholds(&report);
     Ok(report)
 }
@@ -75,6 +85,19 @@ impl Session {
         Ok(Session { crew: Crew::gather(plan.clone())?, plan })
     }
 
+    /// Lets ctrl-C end the running load early, with a report of what there is; a second one ends the program.
+    pub fn end_on_interrupt(&self) -> anyhow::Result<()> {
+        use signal_hook::{consts::SIGINT, flag};
+        flag::register_conditional_shutdown(SIGINT, 130, self.plan.interrupted.clone())?;
+        flag::register(SIGINT, self.plan.interrupted.clone())?;
+        Ok(())
+    }
+
+    /// Whether ctrl-C was pressed.
+    pub fn is_interrupted(&self) -> bool {
+        self.plan.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Sets every key once.
     pub fn populate(&self) -> anyhow::Result<()> {
         let keys = Stop::Requests(self.plan.workload.keys.count);
@@ -85,18 +108,29 @@ impl Session {
     pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let phase = Phase::new(warmup, stop, schedule, false);
-        let mut outcome = Outcome::new(self.plan.servers.len());
+        let mut outcome = Outcome::new(self.plan.servers.len(), phase.interval);
         let cpu = client_cpu();
         let begin = Instant::now();
-        self.crew.run(phase, |interval| outcome.take(interval))?;
+        let length = match stop {
+            Stop::After(duration) => Some(duration),
+            Stop::Requests(_) => None,
+        };
+        let progress = Progress::new(length, self.plan.shows_progress);
+        self.crew.run(phase, |interval| {
+            outcome.take(interval);
+            if let Some(point) = outcome.recent() {
+                progress.show(&point);
+            }
+        })?;
+        drop(progress);
         let elapsed = begin.elapsed().saturating_sub(warmup + LEAD);
         let client_cpu_seconds = client_cpu() - cpu;
         // In an open loop the schedule says how long the run was; answers that came late do not stretch it.
         let seconds = match stop {
-            Stop::After(duration) if !worker::is_interrupted() => duration.as_secs_f64(),
+            Stop::After(duration) if !self.is_interrupted() => duration.as_secs_f64(),
             _ => elapsed.as_secs_f64(),
         };
-        let mut report = outcome.report(&self.plan, seconds, phase.interval);
+        let mut report = outcome.report(&self.plan, seconds);
         report.started = started;
         report.client_cpu_seconds = client_cpu_seconds;
         report.rate_asked = match schedule {
@@ -129,8 +163,9 @@ type Order = (Phase, Sender<Interval>);
 
 /// The worker threads, with their connections open.
 struct Crew {
-    workers: Vec<(Sender<Order>, JoinHandle<anyhow::Result<()>>)>,
-    done: Receiver<usize>,
+    workers: Vec<Sender<Order>>,
+    /// A word from each worker when its connections are open, and after each phase.
+    done: Receiver<anyhow::Result<()>>,
 }
 
 impl Crew {
@@ -140,74 +175,94 @@ impl Crew {
         for index in 0..plan.threads {
             let (orders, inbox) = mpsc::channel::<Order>();
             let (plan, tell_done) = (plan.clone(), tell_done.clone());
-            let thread = std::thread::Builder::new().name(format!("load-{index}")).spawn(move || {
-                let made = Worker::new(plan, index);
-                // The main thread may have given up on another worker's fault.
-                let _ = tell_done.send(index);
-                let mut worker = made?;
-                for (phase, reports) in inbox {
-                    worker.run(phase, reports)?;
-                    let _ = tell_done.send(index);
+            // The main thread may have given up on another worker's fault: then nobody listens.
+            std::thread::Builder::new().name(format!("load-{index}")).spawn(move || {
+                match Worker::new(plan, index) {
+                    Ok(mut worker) => {
+                        let _ = tell_done.send(Ok(()));
+                        for (phase, reports) in inbox {
+                            let _ = tell_done.send(worker.run(phase, reports));
+                        }
+                    }
+                    Err(error) => {
+                        let _ = tell_done.send(Err(error));
+                    }
                 }
-                Ok(())
             })?;
-            workers.push((orders, thread));
+            workers.push(orders);
         }
-        let mut crew = Crew { workers, done };
-        for _ in 0..plan.threads {
-            crew.done.recv().context("a worker ended")?;
-        }
-        if crew.workers.iter().any(|(_, thread)| thread.is_finished()) {
-            crew.fail()?;
-        }
+        let crew = Crew { workers, done };
+        crew.wait()?;
         Ok(crew)
     }
 
-    /// Tells why a worker ended.
-    fn fail(&mut self) -> anyhow::Result<()> {
-        for (orders, thread) in std::mem::take(&mut self.workers) {
-            drop(orders);
-            thread.join().map_err(|_| anyhow!("a worker panicked"))??;
-        }
-        Err(anyhow!("a worker ended"))
+    /// Waits for a word from every worker.
+    fn wait(&self) -> anyhow::Result<()> {
+        self.workers.iter().try_for_each(|_| self.done.recv().context("a worker thread panicked")?)
     }
 
     /// Runs a phase on all workers and hands what they report to `each`.
-    fn run(&self, phase: Phase, mut each: impl FnMut(Interval)) -> anyhow::Result<()> {
+    fn run(&self, phase: Phase, each: impl FnMut(Interval)) -> anyhow::Result<()> {
         let (reports, inbox) = mpsc::channel();
-        for (orders, _) in &self.workers {
-            orders.send((phase, reports.clone())).context("a worker ended early")?;
+        for orders in &self.workers {
+            orders.send((phase, reports.clone())).context("a worker thread panicked")?;
         }
         drop(reports);
-        inbox.iter().for_each(&mut each);
-        Ok(())
+        inbox.iter().for_each(each);
+        self.wait()
     }
 }
 
 /// The sum of what workers report.
 struct Outcome {
     total: Tallies,
-    /// Reads and everything else of each interval.
-    series: Vec<(Tally, Tally)>,
+    interval: Duration,
+    /// Intervals that all workers are through with.
+    points: Vec<Point>,
+    /// Reads and everything else of the intervals after those.
+    open: VecDeque<(Tally, Tally)>,
 }
 
+/// A worker may be so many intervals behind another; what comes later yet counts in the total alone.
+const OPEN_INTERVALS: usize = 8;
+
 impl Outcome {
-    fn new(servers: usize) -> Outcome {
-        Outcome { total: Tallies::new(servers), series: Vec::new() }
+    fn new(servers: usize, interval: Duration) -> Outcome {
+        Outcome { total: Tallies::new(servers), interval, points: Vec::new(), open: VecDeque::new() }
     }
 
     fn take(&mut self, interval: Interval) {
-        while self.series.len() <= interval.index {
-            self.series.push((Tally::new(), Tally::new()));
+        self.total.add(&interval.tallies);
+        let Some(mut place) = interval.index.checked_sub(self.points.len()) else { return };
+        while place >= self.open.len() {
+            self.open.push_back((Tally::new(), Tally::new()));
+            if self.open.len() > OPEN_INTERVALS {
+                self.close_first(f64::INFINITY);
+                place -= 1;
+            }
         }
-        let (reads, others) = &mut self.series[interval.index];
+        let (reads, others) = &mut self.open[place];
         for (_, operation, tally) in interval.tallies.iter() {
             if operation == Operation::Get { &mut *reads } else { &mut *others }.add(tally);
         }
-        self.total.add(&interval.tallies);
     }
 
-    fn report(&self, plan: &Plan, seconds: f64, interval: Duration) -> Report {
+    /// The interval before the newest, which most workers are through with.
+    fn recent(&self) -> Option<Point> {
+        let place = self.open.len().checked_sub(2)?;
+        Some(self.point(self.points.len() + place, &self.open[place], f64::INFINITY))
+    }
+
+    fn close_first(&mut self, seconds: f64) {
+        if let Some(tallies) = self.open.pop_front() {
+            self.points.push(self.point(self.points.len(), &tallies, seconds));
+        }
+    }
+
+    fn report(mut self, plan: &Plan, seconds: f64) -> Report {
+        while !self.open.is_empty() {
+            self.close_first(seconds);
+        }
         let figures = |tally: &Tally| Figures {
             requests: tally.requests,
             keys: tally.keys,
@@ -239,32 +294,31 @@ impl Outcome {
                     figures: figures(&self.total.sum(|server, _| server == index)),
                 })
                 .collect(),
-            series: self.points(seconds, interval),
+            series: self.points,
             verdict: None,
             thresholds: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
-    fn points(&self, seconds: f64, interval: Duration) -> Vec<Point> {
-        let step = interval.as_secs_f64();
-        let points = self.series.iter().enumerate().map(|(index, (reads, others))| {
-            let mut all = reads.clone();
-            all.add(others);
-            let quantile = |quantile| all.latency.value_at_quantile(quantile) as f64 / 1e3;
-            let looked_up = reads.hits + reads.misses;
-            let from = index as f64 * step;
-            let length = if seconds > from { (seconds - from).min(step) } else { step };
-            Point {
-                at: from + length,
-                per_second: all.requests as f64 / length,
-                hit_ratio: (looked_up > 0).then(|| reads.hits as f64 / looked_up as f64),
-                errors: all.errors,
-                p50: quantile(0.5),
-                p99: quantile(0.99),
-                p999: quantile(0.999),
-                max: all.latency.max() as f64 / 1e3,
-            }
-        });
-        points.collect()
+    /// Interval `index` of a run of `seconds`, whose last interval may be shorter than the others.
+    fn point(&self, index: usize, (reads, others): &(Tally, Tally), seconds: f64) -> Point {
+        let mut all = reads.clone();
+        all.add(others);
+        let quantile = |quantile| all.latency.value_at_quantile(quantile) as f64 / 1e3;
+        let looked_up = reads.hits + reads.misses;
+        let step = self.interval.as_secs_f64();
+        let from = index as f64 * step;
+        let length = if seconds > from { (seconds - from).min(step) } else { step };
+        Point {
+            at: from + length,
+            per_second: all.requests as f64 / length,
+            hit_ratio: (looked_up > 0).then(|| reads.hits as f64 / looked_up as f64),
+            errors: all.errors,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            max: all.latency.max() as f64 / 1e3,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the workers of a run share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use larder_client::Ring;
@@ -32,6 +33,10 @@ pub(crate) struct Plan {
     pub(crate) workload: Workload,
     pub(crate) filler: Filler,
     pub(crate) verifier: Option<Verifier>,
+    /// Set by ctrl-C: no new requests, and the report of what there is.
+    pub(crate) interrupted: Arc<AtomicBool>,
+    /// Whether progress is shown.
+    pub(crate) shows_progress: bool,
 }
 
 /// When requests are due.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -20,9 +20,6 @@ use super::tally::{Interval, Tallies};
 use super::transport::Transport;
 use super::wire::Encoder;
 use crate::workload::{KeyDistribution, KeySampler, mix};
-
-/// Set by ctrl-C: no new requests, and the report of what there is.
-pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes read at a time.
 const READ_BUFFER: usize = 128 * 1024;
@@ -66,6 +63,8 @@ pub(super) struct Progress {
     /// Nanoseconds between requests in an open loop.
     gap: f64,
     sent: u64,
+    /// When the last request went out, in nanoseconds since the start.
+    last_sent: u64,
     pub(super) servers: usize,
     pub(super) tallies: Tallies,
     pub(super) interval: usize,
@@ -158,18 +157,18 @@ impl Worker {
                 next_check = now + tick.min(timeout / 4).max(1_000_000);
                 self.expire(&mut progress, now);
                 progress.report(now);
-                if INTERRUPTED.load(Ordering::Relaxed) {
+                if self.plan.interrupted.load(Ordering::Relaxed) {
                     progress.end = progress.end.min(now);
                 }
             }
             let sending_over = progress.sending_is_over(now);
             let idle = self.outstanding.iter().all(|&count| count == 0);
-            if sending_over && (idle || now > progress.end.saturating_add(timeout)) {
+            if sending_over && (idle || now > progress.last_sent.saturating_add(timeout)) {
                 break;
             }
             let mut wake = next_check;
             if !sending_over {
-                wake = wake.min(progress.end);
+                wake = wake.min(progress.end.max(now + 1_000_000));
                 if !closed && !progress.free.is_empty() {
                     wake = wake.min(progress.next_due);
                 }
@@ -233,6 +232,7 @@ impl Worker {
             free: slots.collect(),
             gap,
             sent: 0,
+            last_sent: 0,
             servers: plan.servers.len(),
             tallies: Tallies::new(plan.servers.len()),
             interval: 0,
@@ -249,6 +249,7 @@ impl Worker {
         while left > 0 && !progress.sending_is_over(now) {
             let requests = if self.plan.quiet && !progress.phase.populate { left } else { 1 };
             self.send(progress, group, now, now, requests);
+            progress.last_sent = now;
             progress.quota -= u64::from(requests);
             left -= requests;
         }
@@ -260,6 +261,13 @@ impl Worker {
         while progress.next_due <= now && progress.next_due < progress.end && progress.quota > 0 {
             let Some(group) = progress.free.pop_front() else { break };
             self.send(progress, group, progress.next_due, now, 1);
+            progress.last_sent = now;
+            // What is due on a lost connection fails at once: a slot is for servers that answer.
+            for index in group * self.plan.servers.len()..(group + 1) * self.plan.servers.len() {
+                if self.connections[index].retry_at.is_some() {
+                    self.fail_pending(progress, index, now);
+                }
+            }
             progress.quota -= 1;
             progress.sent += 1;
             if poisson {
@@ -271,9 +279,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether ctrl-C cut the run short.
-pub(super) fn is_interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
 }

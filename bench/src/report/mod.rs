@@ -1,7 +1,9 @@
 //! What a run of load comes to: the figures as they stand in JSON files, tables and pages.
 
+mod chart;
 mod histogram;
 mod machine;
+mod page;
 mod table;
 
 use std::path::Path;
@@ -9,6 +11,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+pub use chart::*;
 pub use histogram::*;
 pub use machine::*;
 pub use table::*;
@@ -45,6 +48,20 @@ pub struct Report {
     pub verdict: Option<Verdict>,
     /// Thresholds that were set, and whether they hold.
     pub thresholds: Vec<Threshold>,
+    /// Steps of `--find-max`, in their order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// A step of the search for the highest rate.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Step {
+    /// Requests a second.
+    pub rate: f64,
+    /// 99th percentile in microseconds.
+    pub p99: f64,
+    /// Whether it kept the bound, without errors.
+    pub holds: bool,
 }
 
 /// Figures of one kind of request.
@@ -148,4 +165,9 @@ impl Report {
         serde_json::from_slice(&text)
             .with_context(|| format!("{} is not a report of larder-bench (load --json FILE)", path.display()))
     }
+}
+
+/// Writes a file, and says which where it cannot.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

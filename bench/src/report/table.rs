@@ -51,7 +51,7 @@ pub fn count(number: u64) -> String {
     out
 }
 
-fn row(name: &str, figures: &Figures) -> Vec<String> {
+pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
     let latency = &figures.latency;
     let mut cells = vec![
         name.to_owned(),
@@ -87,6 +87,10 @@ impl Report {
         if let Some(asked) = self.rate_asked {
             let kept = self.total.requests as f64 / (asked * self.seconds);
             let _ = writeln!(out, "Rate asked: {}/s; kept to {:.2} %.", count(asked.round() as u64), kept * 100.0);
+        }
+        if !self.steps.is_empty() {
+            let best = self.steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
+            let _ = writeln!(out, "Highest rate that keeps the bound: {}/s.", count(best as u64));
         }
         if let Some(verdict) = &self.verdict {
             let (wrong, stale, lost) = (verdict.wrong, verdict.stale, verdict.lost);

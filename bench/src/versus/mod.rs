@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use loads::*;
 pub use server::*;
 
 use crate::load::{LoadArgs, Session, Stop, parse_duration};
-use crate::report::{Machine, count, duration, table};
+use crate::report::{Machine, count, duration, table, write};
 
 /// Options of `larder-bench versus`.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,6 +64,9 @@ pub struct VersusArgs {
     /// Write the figures to a file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// What a comparison came to.
@@ -203,8 +206,10 @@ pub fn run(args: &VersusArgs) -> anyhow::Result<ExitCode> {
     let comparison = compare(args)?;
     print!("{}", comparison.to_text());
     if let Some(path) = &args.json {
-        let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        serde_json::to_writer_pretty(std::io::BufWriter::new(file), &comparison)?;
+        write(path, &serde_json::to_string_pretty(&comparison)?)?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &comparison.to_html())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -276,7 +281,7 @@ fn measure(program: &Program, load: &Load, args: &VersusArgs, load_cpus: &[usize
     let server = program.start()?;
     let address = format!("127.0.0.1:{}", server.port);
     let threads = args.load_threads.to_string();
-    let words = ["--servers", &address, "--threads", &threads];
+    let words = ["--no-progress", "--servers", &address, "--threads", &threads];
     let mut options = LoadArgs::from_words(words.into_iter().chain(load.options.split(' ')))?;
     options.cpus = load_cpus.to_vec();
     let session = Session::open(&options)?;

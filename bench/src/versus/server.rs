@@ -42,7 +42,7 @@ impl Program {
         command.args(&self.words);
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-c", "16384"]);
         command.args(["-m", &self.memory_mebibytes.to_string(), "-t", &self.threads.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut server = Server { child: self.spawn(command)?, port };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -57,14 +57,13 @@ impl Program {
         Ok(server)
     }
 
-    /// A child inherits the CPUs of the thread that starts it: one is made for that.
+    /// Starts it on its CPUs: a child inherits those of the thread that starts it.
     fn spawn(&self, mut command: Command) -> anyhow::Result<Child> {
+        let before = rustix::thread::sched_getaffinity(None)?;
         let cpus = cpu_set(&self.cpus);
-        let pinned = move || -> anyhow::Result<Child> {
-            rustix::thread::sched_setaffinity(None, &cpus).context("--server-cpus: there is no such CPU")?;
-            Ok(command.spawn()?)
-        };
-        let child = std::thread::spawn(pinned).join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))?;
+        rustix::thread::sched_setaffinity(None, &cpus).context("--server-cpus: there is no such CPU")?;
+        let child = command.spawn();
+        rustix::thread::sched_setaffinity(None, &before)?;
         child.with_context(|| format!("cannot start {}", self.path.display()))
     }
 
@@ -104,6 +103,11 @@ impl Server {
         let ticks = |index: usize| fields.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok((ticks(11) + ticks(12)) / per_second)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in bytes.

@@ -1,0 +1,89 @@
+//! `--find-max`: the highest rate at which latency still keeps a bound.
+
+use std::time::Duration;
+
+use super::{Schedule, Session, Stop};
+use crate::report::{Report, Step};
+
+/// The search ends when the highest rate that holds and the lowest that fails are this close.
+const PRECISION: f64 = 1.05;
+/// It ends in any case after so many steps.
+const STEPS_MAX: usize = 24;
+
+/// What is searched.
+pub(super) struct Search {
+    /// Requests a second to begin with.
+    pub(super) first_rate: f64,
+    /// Bound of the 99th percentile, in microseconds.
+    pub(super) p99: f64,
+    pub(super) poisson: bool,
+    pub(super) warmup: Duration,
+    /// Length of a step.
+    pub(super) stop: Stop,
+}
+
+/// The next rate to try: twice the best so far while nothing has failed, then halfway to the lowest that failed.
+fn next_rate(steps: &[Step], first: f64) -> Option<f64> {
+    let best = steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
+    let worst = steps.iter().filter(|step| !step.holds).map(|step| step.rate).fold(f64::INFINITY, f64::min);
+    if steps.len() >= STEPS_MAX || worst < 2.0 {
+        return None;
+    }
+    match (best, worst) {
+        (0.0, worst) if worst.is_finite() => Some(worst / 2.0),
+        (0.0, _) => Some(first),
+        (best, worst) if worst.is_infinite() => Some(best * 2.0),
+        (best, worst) if worst / best > PRECISION => Some((best * worst).sqrt()),
+        _ => None,
+    }
+}
+
+/// Runs steps until the rate is known; the report is that of the best one (or the last, where none held).
+pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut best: Option<Report> = None;
+    while let Some(rate) = next_rate(&steps, search.first_rate) {
+        let schedule = Schedule::Open { per_second: rate, poisson: search.poisson };
+        let report = session.run(search.warmup, search.stop, schedule)?;
+        let p99 = report.total.latency.p99;
+        let holds = p99 <= search.p99 && report.total.errors == 0 && report.total.requests > 0;
+        eprintln!("{rate:>12.0}/s  p99 {p99:>10.1} us  {}", if holds { "holds" } else { "fails" });
+        steps.push(Step { rate, p99, holds });
+        if holds || best.is_none() {
+            best = Some(report);
+        }
+        if session.is_interrupted() {
+            break;
+        }
+    }
+    let mut report = best.ok_or_else(|| anyhow::anyhow!("--find-max: not one step was run"))?;
+    report.steps = steps;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that keeps the bound up to `limit` requests a second.
+    fn search(limit: f64) -> f64 {
+        let mut steps = Vec::new();
+        while let Some(rate) = next_rate(&steps, 1000.0) {
+            steps.push(Step { rate, p99: 0.0, holds: rate <= limit });
+        }
+        steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn the_search_comes_within_five_percent_from_above_and_below() {
+        for limit in [130.0, 1000.0, 77_777.0, 1_500_000.0] {
+            let found = search(limit);
+            assert!(found <= limit && found * PRECISION >= limit, "{limit}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_search_gives_up_where_nothing_holds() {
+        assert_eq!(search(0.0), 0.0);
+    }
+}

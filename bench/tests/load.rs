@@ -1,0 +1,245 @@
+//! `larder-bench load` against real nodes.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use larder_bench::load::{LoadArgs, Session, measure};
+use larder_bench::report::Report;
+use larder_bench::versus::{Program, Server};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
+
+fn node() -> Server {
+    let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
+    Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() }.start().expect("a node starts")
+}
+
+fn all_cpus() -> Vec<usize> {
+    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
+}
+
+fn args(servers: &[&Server], options: &str) -> LoadArgs {
+    let servers: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    let servers = servers.join(",");
+    let words = ["--no-progress", "--servers", &servers].into_iter().chain(options.split_whitespace());
+    LoadArgs::from_words(words).expect("options are valid")
+}
+
+fn load(servers: &[&Server], options: &str) -> Report {
+    measure(&args(servers, options)).expect("the load runs")
+}
+
+/// Runs a load, stops the server for a second in its middle.
+fn load_with_a_stall(options: &str) -> Report {
+    let server = node();
+    let session = Session::open(&args(&[&server], options)).expect("connects");
+    let pid = Pid::from_raw(server.id() as i32);
+    let staller = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        kill(pid, Signal::SIGSTOP).expect("the node is there");
+        std::thread::sleep(Duration::from_secs(1));
+        kill(pid, Signal::SIGCONT).expect("the node is there");
+    });
+    let args = args(&[&server], options);
+    let report = session.run(Duration::ZERO, args.stop(), args.schedule()).expect("the load runs");
+    staller.join().expect("the staller ends");
+    report
+}
+
+#[test]
+fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
+    // A third of the requests that are due come due in the stall.
+    let open = std::thread::spawn(|| load_with_a_stall("--rate 500 -c 4 --duration 3s"));
+    // One of thousands is on its way when it begins.
+    let closed = std::thread::spawn(|| load_with_a_stall("-c 1 --duration 3s"));
+    let (open, closed) = (open.join().expect("runs"), closed.join().expect("runs"));
+    assert_eq!((open.total.errors, closed.total.errors), (0, 0));
+    assert!(open.total.latency.p999 > 900_000.0, "open loop: p99.9 {} us", open.total.latency.p999);
+    assert!(closed.total.requests > 2000, "too slow for this test: {} requests", closed.total.requests);
+    assert!(closed.total.latency.max > 900_000.0, "closed loop: max {} us", closed.total.latency.max);
+    assert!(closed.total.latency.p999 < 900_000.0, "closed loop: p99.9 {} us", closed.total.latency.p999);
+}
+
+#[test]
+fn a_rate_is_kept_within_one_percent() {
+    let server = node();
+    for options in ["--rate 1500 --duration 1s", "--rate 700 --duration 1s -c 3 -t 3"] {
+        let report = load(&[&server], options);
+        let asked = report.rate_asked.expect("it was asked") * report.seconds;
+        let kept = report.total.requests as f64 / asked;
+        assert!((0.99..=1.01).contains(&kept), "{options}: {} of {asked}", report.total.requests);
+    }
+}
+
+#[test]
+fn every_protocol_finds_what_was_populated_on_several_servers() {
+    let servers = [node(), node(), node()];
+    let servers: Vec<&Server> = servers.iter().collect();
+    for protocol in ["text", "meta", "binary", "meta --quiet", "binary --quiet"] {
+        for shape in ["-P 7", "--multiget 20"] {
+            let options = format!(
+                "--protocol {protocol} {shape} --populate --keys 500 --key-prefix {} -c 5 -n 2000 -t 2",
+                protocol.len()
+            );
+            let report = load(&servers, &options);
+            let hits = report.hit_ratio().expect("there were reads");
+            assert!(hits == 1.0 && report.total.errors == 0, "{options}\n{}", report.to_text());
+            assert!(report.servers.iter().all(|server| server.figures.requests > 0), "{options}: a server had nothing");
+        }
+    }
+}
+
+#[test]
+fn every_operation_is_counted() {
+    let server = node();
+    let report = load(&[&server], "--mix get,set,delete,touch,incr --keys 50 --fill -n 5000 -c 4");
+    assert_eq!(report.operations.len(), 5);
+    assert_eq!(report.total.errors, 0, "{}", report.to_text());
+    // Fills come on top of what was asked for.
+    assert!(report.total.requests > 5000);
+}
+
+#[test]
+fn a_miss_is_filled() {
+    let server = node();
+    let report = load(&[&server], "--mix get --keys 100 --fill -n 3000 -c 4 --key-distribution sequential");
+    let hits = report.hit_ratio().expect("there were reads");
+    assert!(hits > 0.9, "{hits}");
+    assert!(load(&[&server], "--mix get --keys 100 --multiget 10 -n 100").hit_ratio() == Some(1.0));
+}
+
+const VERIFIED: &str = "--verify --keys 100 --value-size 40-400 --mix get:3,set:1,delete:0.1 -c 8 -t 2 -n 20000";
+
+#[test]
+fn verifying_a_right_server_finds_no_fault() {
+    let server = node();
+    for protocol in ["text", "meta", "binary", "text --multiget 7", "meta --multiget 7", "binary --multiget 7"] {
+        let verdict = load(&[&server], &format!("{VERIFIED} --protocol {protocol}")).verdict.expect("it was asked");
+        let faults = (verdict.wrong, verdict.stale, verdict.lost);
+        assert_eq!(faults, (0, 0, 0), "{protocol}: {:?}", verdict.examples);
+        assert!(verdict.checked > 1000, "{protocol}: {}", verdict.checked);
+    }
+}
+
+fn exchange(server: &Server, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("connects");
+    stream.write_all(request).expect("sends");
+    stream.write_all(b"quit\r\n").expect("sends");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("answers");
+    answer
+}
+
+#[test]
+fn verifying_tells_wrong_stale_and_lost_values() {
+    let server = node();
+    let options = "--verify --keys 10 --value-size 40 --mix get -c 2 -n 1000 --key-size 8 --key-prefix k";
+    let args = args(&[&server], options);
+    let session = Session::open(&args).expect("connects");
+    let verdict = || {
+        let report = session.run(Duration::ZERO, args.stop(), args.schedule()).expect("the load runs");
+        report.verdict.expect("it was asked")
+    };
+    session.populate().expect("populates");
+    let before = verdict();
+    assert_eq!((before.wrong, before.stale, before.lost), (0, 0, 0));
+    let old = exchange(&server, b"get k0000003\r\n");
+    let old = &old[b"VALUE k0000003 0 40\r\n".len()..][..40];
+    session.populate().expect("populates");
+    exchange(&server, &[b"set k0000003 0 0 40\r\n", old, b"\r\n"].concat());
+    let stale = verdict();
+    assert!(stale.stale > 0 && stale.wrong == 0 && stale.lost == 0, "{:?}", stale.examples);
+    exchange(&server, b"set k0000003 0 0 3\r\nbad\r\n");
+    assert!(verdict().wrong > 0);
+    assert_eq!(verdict().lost, 0);
+    exchange(&server, b"delete k0000004\r\n");
+    assert!(verdict().lost > 0);
+}
+
+fn program(words: &[&str]) -> Output {
+    Command::new(PROGRAM).args(words).output().expect("the program runs")
+}
+
+#[test]
+fn a_threshold_that_does_not_hold_fails_the_run_and_reports_compare() {
+    let server = node();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (json, html) = (file("a.json"), file("a.html"));
+    let address = format!("127.0.0.1:{}", server.port);
+    let run = |more: &[&str]| {
+        let words = ["load", "-s", &address, "-n", "2000", "-c", "2", "--keys", "100", "--populate"];
+        program(&[&words, more].concat())
+    };
+    let fine = run(&["--max-errors", "0", "--min-hit-ratio", "1", "--json", &json, "--html", &html]);
+    assert!(fine.status.success(), "{}", String::from_utf8_lossy(&fine.stderr));
+    let failed = run(&["--p99", "0.001us"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stdout).contains("FAILS"));
+    let same = program(&["compare", &json, &json, "--max-p99-ratio", "1.01", "--min-rate-ratio", "0.99"]);
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stderr));
+    assert_eq!(program(&["compare", &json, &json, "--max-p99-ratio", "0.5"]).status.code(), Some(1));
+    assert_eq!(program(&["compare", &json, &html]).status.code(), Some(2));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_in_words() {
+    // Nobody listens on port 1.
+    let address = "127.0.0.1:1";
+    let output = program(&["load", "-s", address, "-n", "10"]);
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains(address) && words.contains("is a server running there?"), "{words}");
+}
+
+#[test]
+fn a_server_that_goes_away_costs_errors_and_not_the_run() {
+    let mut servers = vec![node(), node()];
+    let args = args(&[&servers[0], &servers[1]], "-c 4 --duration 1500ms --timeout 500ms --rate 400");
+    let session = Session::open(&args).expect("connects");
+    let leaver = servers.pop().expect("there are two");
+    let goes = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(leaver);
+    });
+    let report = session.run(Duration::ZERO, args.stop(), args.schedule()).expect("the load runs");
+    goes.join().expect("it goes");
+    let [stayed, left] = [&report.servers[0].figures, &report.servers[1].figures];
+    assert_eq!(stayed.errors, 0, "{}", report.to_text());
+    assert!(left.errors > 0);
+    assert_eq!(report.total.requests, 600);
+}
+
+#[test]
+fn a_report_opens_in_a_browser_with_its_plots() {
+    let browser = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
+    let Some(browser) = browser else {
+        eprintln!("skipped: no chromium here to open a report in");
+        return;
+    };
+    let server = node();
+    let report = load(&[&server], "--populate --keys 100 -n 3000 -c 2");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report.html");
+    std::fs::write(&path, report.to_html()).expect("writes");
+    let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", &profile, "--dump-dom"])
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .expect("the browser runs");
+    let (page, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{log}");
+    assert!(!log.contains("CONSOLE"), "the page has errors: {log}");
+    for plot in ["Latency by percentile", "Requests a second", "Hit ratio"] {
+        assert!(page.contains(plot), "no plot `{plot}`");
+    }
+    assert!(page.matches("<polyline points=\"").count() >= 6, "plots are empty");
+}
