@@ -243,3 +243,41 @@ fn a_report_opens_in_a_browser_with_its_plots() {
     }
     assert!(page.matches("<polyline points=\"").count() >= 6, "plots are empty");
 }
+
+/// Debian's memcached on a free port for TCP and UDP, with more flags; `None` where it is not installed.
+fn memcached(more: &[&str]) -> Option<Server> {
+    let path = PathBuf::from("/usr/bin/memcached");
+    if !path.exists() {
+        eprintln!("skipped: no memcached here to speak UDP or TLS with");
+        return None;
+    }
+    let mut words = larder_bench::versus::peer_words();
+    words.extend(more.iter().map(|word| (*word).to_owned()));
+    let program = Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() };
+    Some(program.start().expect("memcached starts"))
+}
+
+#[test]
+fn reads_go_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (key, certificate) = (file("key.pem"), file("certificate.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cache"])
+        .args(["-addext", "subjectAltName=DNS:cache.test", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no openssl here to make a certificate with");
+        return;
+    }
+    let flags = ["-Z", "-o", &format!("ssl_chain_cert={certificate},ssl_key={key}")];
+    let Some(server) = memcached(&flags) else { return };
+    let options =
+        format!("--tls-ca {certificate} --tls-name cache.test --keys 100 --value-size 100 -n 2000 -c 4 -P 4 --verify");
+    let report = load(&[&server], &options);
+    assert_eq!((report.hit_ratio(), report.total.errors), (Some(1.0), 0), "{}", report.to_text());
+    assert!(!report.verdict.expect("it was asked").is_bad());
+    let stranger = Session::open(&args(&[&server], &format!("--tls-ca {certificate} --tls-name other.test -c 1")));
+    assert!(stranger.is_err(), "a certificate of another name is refused");
+}

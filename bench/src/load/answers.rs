@@ -36,9 +36,9 @@ impl Worker {
         let mut aftermath = Aftermath::default();
         let (encoder, plan) = (self.encoder, self.plan.clone());
         let mut lost = None;
-        for _ in 0..READS_IN_A_ROW {
+        for turn in 0.. {
             let connection = &mut self.connections[index];
-            if connection.retry_at.is_some() {
+            if connection.retry_at.is_some() || (turn >= READS_IN_A_ROW && !connection.transport.may_hold_input()) {
                 break;
             }
             let result = connection.read(&mut buffer, |connection, input| {
@@ -107,7 +107,7 @@ impl Worker {
     fn reconnect(&mut self, progress: &mut Progress, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         let address = &self.plan.servers[connection.server];
-        let fresh = Transport::connect(address, self.plan.tls.as_ref(), RETRY_PATIENCE).and_then(|transport| {
+        let fresh = Transport::connect(address, &self.plan.below, RETRY_PATIENCE).and_then(|transport| {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&self.epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
             Ok(transport)

@@ -10,11 +10,11 @@ use larder_client::{Hashing, Ring, Server};
 
 use super::find_max::Search;
 use super::plan::{Plan, Schedule, Stop};
-use super::transport::Address;
+use super::transport::{Address, Below};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::report::{Report, Threshold};
-use crate::workload::{Filler, HEADER_LEN, ValueSize, WorkloadArgs};
+use crate::workload::{Filler, HEADER_LEN, Operation, ValueSize, WorkloadArgs};
 
 /// Options of `larder-bench load`.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +36,15 @@ pub struct LoadArgs {
     /// Protocol
     #[arg(long, value_enum, default_value = "text")]
     pub protocol: Protocol,
+    /// Read over UDP (text, one get on its way a connection; populate over TCP first)
+    #[arg(long)]
+    pub udp: bool,
+    /// Speak TLS, and trust the certificate authorities in this file (PEM)
+    #[arg(long, value_name = "FILE", conflicts_with = "udp")]
+    pub tls_ca: Option<PathBuf>,
+    /// The name that certificates must have, where it is not the host's
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    pub tls_name: Option<String>,
     /// Send batches as quiet requests closed by a no-op (meta and binary)
     #[arg(long)]
     pub quiet: bool,
@@ -177,6 +186,18 @@ impl LoadArgs {
                 _ => bail!("--verify: values need at least {HEADER_LEN} bytes (--value-size 64 or 64-1k)"),
             };
         }
+        if self.udp {
+            let reads = Operation::ALL.iter().all(|&each| each == Operation::Get || !workload.mix.has(each));
+            ensure!(reads && !workload.fill, "--udp: servers take reads alone (--mix get, no --fill)");
+            ensure!(self.protocol == Protocol::Text, "--udp: servers take text alone");
+            ensure!(self.pipeline == 1, "--udp: one request is on its way a connection; use more --connections");
+            ensure!(!self.populates(), "--udp: populate over TCP first: the same command without --udp, with -n 1");
+        }
+        let below = match &self.tls_ca {
+            _ if self.udp => Below::Udp,
+            Some(file) => Below::tls(file, self.tls_name.clone())?,
+            None => Below::Tcp,
+        };
         let spelled = self.servers.iter().map(|address| match address {
             Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1 },
             Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1 },
@@ -187,7 +208,7 @@ impl LoadArgs {
         Ok(Plan {
             ring: Ring::new(&servers, Hashing::KetamaWeighted),
             servers: self.servers.clone(),
-            tls: None,
+            below,
             protocol: self.protocol,
             quiet: self.quiet,
             pipeline: self.pipeline,

@@ -134,7 +134,8 @@ impl Connection {
             let (taken, need) = decode(self, &buffer[..count])?;
             self.input.extend_from_slice(&buffer[taken..count]);
             self.need = need;
-            return Ok(if count == buffer.len() { Input::More } else { Input::Drained });
+            let more = count == buffer.len() || self.transport.may_hold_input();
+            return Ok(if more { Input::More } else { Input::Drained });
         }
         let old = self.input.len();
         self.input.resize(old + self.need.max(buffer.len()), 0);
@@ -158,7 +159,7 @@ impl Connection {
             self.input.drain(..taken);
             self.need = need;
         }
-        Ok(if full { Input::More } else { Input::Drained })
+        Ok(if full || self.transport.may_hold_input() { Input::More } else { Input::Drained })
     }
 }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod args;
 mod connection;
+mod datagrams;
 mod find_max;
 mod plan;
 mod progress;

@@ -5,9 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use larder_client::Ring;
-use rustls::ClientConfig;
 
-use super::transport::Address;
+use super::transport::{Address, Below};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::workload::{Filler, Workload};
@@ -17,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) servers: Vec<Address>,
     /// Which server owns a key.
     pub(crate) ring: Ring,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) below: Below,
     pub(crate) protocol: Protocol,
     /// Requests of a batch are quiet and closed by a no-op.
     pub(crate) quiet: bool,

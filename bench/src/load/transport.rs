@@ -1,16 +1,19 @@
-//! Sockets to a server: TCP, unix, or TLS over TCP.
+//! Sockets to a server: TCP, unix, TLS over TCP, or UDP.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::datagrams::Datagrams;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,20 +61,40 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// What is spoken below the protocol, where an address is not a unix socket's.
+#[derive(Clone)]
+pub(crate) enum Below {
+    Tcp,
+    Udp,
+    /// TLS, and the name that certificates must have; absent, it is the host's.
+    Tls(Arc<ClientConfig>, Option<String>),
+}
+
+impl Below {
+    /// TLS that trusts the authorities in `file`.
+    pub(crate) fn tls(file: &Path, name: Option<String>) -> anyhow::Result<Below> {
+        let cannot = || format!("--tls-ca: cannot read certificates from {}", file.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file).with_context(cannot)? {
+            roots.add(certificate.with_context(cannot)?).with_context(cannot)?;
+        }
+        anyhow::ensure!(!roots.is_empty(), "--tls-ca: {} holds no certificate", file.display());
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(Below::Tls(Arc::new(config), name))
+    }
+}
+
 /// A connected socket that does not block.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Udp(Box<Datagrams>),
 }
 
 impl Transport {
     /// Connects, waiting at most `patience`.
-    pub(crate) fn connect(
-        address: &Address,
-        tls: Option<&Arc<ClientConfig>>,
-        patience: Duration,
-    ) -> anyhow::Result<Transport> {
+    pub(crate) fn connect(address: &Address, below: &Below, patience: Duration) -> anyhow::Result<Transport> {
         let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
         match address {
             Address::Unix(path) => {
@@ -79,12 +102,15 @@ impl Transport {
                 stream.set_nonblocking(true)?;
                 Ok(Transport::Unix(stream))
             }
+            Address::Tcp { host, port } if matches!(below, Below::Udp) => {
+                Ok(Transport::Udp(Box::new(Datagrams::connect(host, *port).with_context(hint)?)))
+            }
             Address::Tcp { host, port } => {
                 let addresses = (host.as_str(), *port).to_socket_addrs().with_context(hint)?;
                 let mut last = io::Error::other("the name has no address");
                 for address in addresses {
                     match TcpStream::connect_timeout(&address, patience) {
-                        Ok(stream) => return Transport::over_tcp(stream, host, tls, patience),
+                        Ok(stream) => return Transport::over_tcp(stream, host, below, patience),
                         Err(error) => last = error,
                     }
                 }
@@ -93,18 +119,14 @@ impl Transport {
         }
     }
 
-    fn over_tcp(
-        mut stream: TcpStream,
-        host: &str,
-        tls: Option<&Arc<ClientConfig>>,
-        patience: Duration,
-    ) -> anyhow::Result<Transport> {
+    fn over_tcp(mut stream: TcpStream, host: &str, below: &Below, patience: Duration) -> anyhow::Result<Transport> {
         stream.set_nodelay(true)?;
-        let Some(config) = tls else {
+        let Below::Tls(config, name) = below else {
             stream.set_nonblocking(true)?;
             return Ok(Transport::Tcp(stream));
         };
-        let name = ServerName::try_from(host.to_owned()).context("not a name that TLS can check")?;
+        let name = name.clone().unwrap_or_else(|| host.to_owned());
+        let name = ServerName::try_from(name).context("not a name that TLS can check (--tls-name)")?;
         let mut session = ClientConnection::new(config.clone(), name)?;
         stream.set_read_timeout(Some(patience))?;
         while session.is_handshaking() {
@@ -113,6 +135,11 @@ impl Transport {
         stream.set_read_timeout(None)?;
         stream.set_nonblocking(true)?;
         Ok(Transport::Tls(Box::new(StreamOwned::new(session, stream))))
+    }
+
+    /// Whether input may wait inside, of which the poll knows nothing: read until there is none.
+    pub(crate) fn may_hold_input(&self) -> bool {
+        matches!(self, Transport::Tls(_) | Transport::Udp(_))
     }
 
     /// Whether bytes wait inside for the socket to take them.
@@ -128,6 +155,7 @@ impl Read for Transport {
             Transport::Tcp(stream) => stream.read(buffer),
             Transport::Unix(stream) => stream.read(buffer),
             Transport::Tls(stream) => stream.read(buffer),
+            Transport::Udp(datagrams) => datagrams.receive(buffer),
         }
     }
 }
@@ -139,6 +167,7 @@ impl Write for Transport {
             Transport::Tcp(stream) => stream.write(buffer),
             Transport::Unix(stream) => stream.write(buffer),
             Transport::Tls(stream) => stream.write(buffer),
+            Transport::Udp(datagrams) => datagrams.send(buffer),
         }
     }
 
@@ -156,6 +185,7 @@ impl AsFd for Transport {
             Transport::Tcp(stream) => stream.as_fd(),
             Transport::Unix(stream) => stream.as_fd(),
             Transport::Tls(stream) => stream.sock.as_fd(),
+            Transport::Udp(datagrams) => datagrams.as_fd(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Worker {
         let mut connections = Vec::with_capacity(share * plan.servers.len());
         for group in 0..share {
             for (server, address) in plan.servers.iter().enumerate() {
-                let transport = Transport::connect(address, plan.tls.as_ref(), plan.timeout)?;
+                let transport = Transport::connect(address, &plan.below, plan.timeout)?;
                 let data = epoll::EventData::new_u64(connections.len() as u64);
                 epoll::add(&epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
                 connections.push(Connection::new(transport, server, group));

@@ -3,6 +3,7 @@
 //! What counts is the server's own CPU time for an operation: on a machine that runs other things too it is steadier
 //! than throughput, and ratios within a pair of neighbouring runs are steadier still.
 
+mod checks;
 mod loads;
 mod server;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use checks::Checks;
 pub use loads::*;
 pub use server::*;
 
@@ -37,6 +39,9 @@ pub struct VersusArgs {
     /// Which loads, by name [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub loads: Vec<String>,
+    /// Check memory of idle connections and fairness between connections too
+    #[arg(long)]
+    pub checks: bool,
     /// Pairs of runs for each load
     #[arg(long, default_value_t = 5, value_name = "COUNT")]
     pub pairs: usize,
@@ -82,6 +87,8 @@ pub struct Comparison {
     pub command: Vec<String>,
     /// By load.
     pub loads: Vec<LoadComparison>,
+    /// The node and the peer in the checks, where they were asked for.
+    pub checks: Option<[Checks; 2]>,
 }
 
 /// Both servers under one load.
@@ -188,7 +195,7 @@ impl Comparison {
         let mut rows = vec![headings.map(str::to_owned).to_vec()];
         rows.extend(self.loads.iter().map(LoadComparison::row));
         let loads = self.loads.iter().map(|load| format!("  {:<7} {}\n", load.name, load.about));
-        format!(
+        let mut out = format!(
             "{}\n{}\n{} against {}; server CPU microseconds an operation, medians of {} pairs.\n{}, {}\n",
             table(&rows),
             loads.collect::<String>(),
@@ -197,7 +204,23 @@ impl Comparison {
             self.loads.first().map_or(0, |load| load.node.len()),
             self.machine.processor,
             self.machine.kernel,
-        )
+        );
+        if let Some([node, peer]) = &self.checks {
+            let row = |name: &str, node: String, peer: String| vec![name.to_owned(), node, peer];
+            let bytes = |checks: &Checks| format!("{:.0} B", checks.bytes_per_idle_connection);
+            let alone = |checks: &Checks| duration(checks.single_p99_alone);
+            let beside = |checks: &Checks| duration(checks.single_p99_beside_pipeline);
+            out.push_str(&format!(
+                "\n{}",
+                table(&[
+                    row("", "node".to_owned(), "peer".to_owned()),
+                    row("resident memory of an idle connection, of 10,000", bytes(node), bytes(peer)),
+                    row("p99 of single gets, 2,000 a second", alone(node), alone(peer)),
+                    row("the same beside a connection with 4,000 gets at a time", beside(node), beside(peer)),
+                ])
+            ));
+        }
+        out
     }
 }
 
@@ -242,7 +265,11 @@ pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
         peer: peer.version(),
         command: std::env::args().collect(),
         loads: Vec::new(),
+        checks: None,
     };
+    if args.checks {
+        comparison.checks = Some([checks::check(&node, &load_cpus)?, checks::check(&peer, &load_cpus)?]);
+    }
     for load in chosen(&args.loads)? {
         let mut result = LoadComparison {
             name: load.name.to_owned(),

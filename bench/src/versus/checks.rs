@@ -1,0 +1,72 @@
+//! What a load alone does not show: memory of idle connections, and fairness between them.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::{Program, Server};
+use crate::load::{LoadArgs, Schedule, Session, Stop};
+
+/// Connections that are opened to see what they cost.
+const IDLE_CONNECTIONS: u64 = 10_000;
+/// How long each side of the fairness check runs.
+const FAIRNESS: Duration = Duration::from_secs(2);
+
+/// What a server came to in the checks.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Checks {
+    /// Resident bytes for each of 10,000 connections that have asked once and wait.
+    pub bytes_per_idle_connection: f64,
+    /// 99th percentile, in microseconds, of single gets alone.
+    pub single_p99_alone: f64,
+    /// The same beside one connection that sends 4,000 gets at a time, all the time.
+    pub single_p99_beside_pipeline: f64,
+}
+
+pub(super) fn check(program: &Program, load_cpus: &[usize]) -> anyhow::Result<Checks> {
+    let bytes_per_idle_connection = idle_memory(&program.start()?)?;
+    let server = program.start()?;
+    let (alone, beside) = fairness(&server, load_cpus)?;
+    Ok(Checks { bytes_per_idle_connection, single_p99_alone: alone, single_p99_beside_pipeline: beside })
+}
+
+fn idle_memory(server: &Server) -> anyhow::Result<f64> {
+    let open = || -> anyhow::Result<TcpStream> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))
+            .context("10,000 connections: raise the limit of open files (ulimit -n 20000)")?;
+        stream.write_all(b"get nothing\r\n")?;
+        stream.read_exact(&mut [0; b"END\r\n".len()])?;
+        Ok(stream)
+    };
+    // What the first connections allocate once is not the price of one more.
+    let _first = (0..100).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
+    let before = server.resident_bytes()?;
+    let _idle = (0..IDLE_CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
+    let after = server.resident_bytes()?;
+    Ok(after.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64)
+}
+
+fn fairness(server: &Server, load_cpus: &[usize]) -> anyhow::Result<(f64, f64)> {
+    let address = format!("127.0.0.1:{}", server.port);
+    let session = |options: &str| -> anyhow::Result<Session> {
+        let words = ["--no-progress", "--servers", &address].into_iter().chain(options.split(' '));
+        let mut args = LoadArgs::from_words(words)?;
+        args.cpus = load_cpus.to_vec();
+        Session::open(&args)
+    };
+    let stop = Stop::After(FAIRNESS);
+    let singles = session("--mix get --value-size 64 --connections 8")?;
+    singles.populate()?;
+    let schedule = Schedule::Open { per_second: 2000.0, poisson: false };
+    let alone = singles.run(Duration::from_millis(200), stop, schedule)?;
+    let pipeline = session("--mix get --value-size 64 --connections 1 --pipeline 4000")?;
+    let greedy = std::thread::spawn(move || {
+        pipeline.run(Duration::ZERO, Stop::After(FAIRNESS + Duration::from_millis(300)), Schedule::Closed)
+    });
+    let beside = singles.run(Duration::from_millis(200), stop, schedule)?;
+    greedy.join().map_err(|_| anyhow::anyhow!("the pipeline panicked"))??;
+    Ok((alone.total.latency.p99, beside.total.latency.p99))
+}
