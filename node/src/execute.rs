@@ -69,7 +69,7 @@ pub(crate) fn execute(
             return Next::Close;
         }
         Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
-            store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024));
+            store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024), now);
             Outcome::Ok
         }
         Command::Admin(Admin::Words { name: b"shutdown", .. }) if !shared.settings.shutdown => {
@@ -203,7 +203,7 @@ fn stored(result: Result<u64, InsertError>, entry: &Entry<'_, '_>, counters: &Co
 
 fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
     counters.cmd_set.add(1);
-    let mut entry = store.entry(command.key, store.hash(command.key), now);
+    let mut entry = store.entry_for_write(command.key, store.hash(command.key), now, command.value);
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: store.item_size_max() };

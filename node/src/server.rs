@@ -114,8 +114,10 @@ impl Server {
             store: Store::new(&Config {
                 memory_limit: settings.memory_limit(),
                 item_size_max: settings.item_size_max,
+                eviction: settings.eviction,
                 now: clock.now(),
-            }),
+            })
+            .map_err(io::Error::other)?,
             workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
             verbosity: AtomicU32::new(settings.verbosity.into()),
             settings,

@@ -41,6 +41,9 @@ pub struct Settings {
     /// Connections at a time; more are refused
     #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
     pub max_connections: u32,
+    /// What leaves first when memory is full: lru, s3fifo or sieve
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    pub eviction: crate::store::Eviction,
     /// Largest item, in bytes or with a unit: 1k to 128m
     #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE")]
     pub item_size_max: usize,

@@ -113,5 +113,5 @@ fn items(shared: &Shared, out: &mut Answer<'_>) {
 fn slabs(shared: &Shared, out: &mut Answer<'_>) {
     let store = shared.store.statistics();
     stat(out, "active_slabs", u8::from(store.items > 0));
-    stat(out, "total_malloced", store.bytes);
+    stat(out, "total_malloced", store.memory_used);
 }

@@ -3,16 +3,30 @@
 //! It knows bytes, flags, time and CAS numbers, and no protocol. A command's meaning is written over an [`Entry`]: one
 //! key's item with its shard locked. Time is a value, so that tests move it.
 
+mod eviction;
+mod index;
+mod item;
+mod large;
+mod memory;
+mod reclaim;
+mod segment;
 mod shard;
+mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use rapidhash::v3::RapidSecrets;
 
-use shard::Shard;
-pub use shard::Statistics;
+pub use eviction::Eviction;
+use index::Slot;
+use item::bit;
+use shard::{Layout, Shard};
+pub use statistics::Statistics;
 
 /// Unix time in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +69,8 @@ pub struct Config {
     pub memory_limit: usize,
     /// Largest item in bytes, key and value together.
     pub item_size_max: usize,
+    /// What leaves first when memory is full.
+    pub eviction: Eviction,
     /// The present, from which CAS numbers start: they stay unique across restarts.
     pub now: Time,
 }
@@ -119,18 +135,16 @@ pub struct Item<'a> {
     pub won: bool,
     /// Bytes it takes in all.
     pub size: usize,
-    owner: &'a Bytes,
+    owner: Option<&'a Bytes>,
 }
 
 impl Item<'_> {
     /// For large values a handle that keeps the value alive without the lock; `None` means: small, copy it now.
+    #[inline]
     pub fn pin(&self) -> Option<Bytes> {
-        (self.value.len() >= LARGE_VALUE).then(|| self.owner.slice_ref(self.value))
+        self.owner.cloned()
     }
 }
-
-/// Values from this many bytes on are handed out by reference.
-pub const LARGE_VALUE: usize = 16 * 1024;
 
 /// An item's metadata, for dumps.
 #[derive(Debug, Clone, Copy)]
@@ -151,14 +165,45 @@ pub struct ItemInfo<'a> {
     pub size: usize,
 }
 
+/// Where a [scan](Store::scan) goes on. The default is the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    shard: usize,
+    table: usize,
+}
+
+/// Why a store can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The limit leaves no room for the least a store needs.
+    #[error("a memory limit of {limit} bytes is too small: at least {least} are needed")]
+    TooSmall {
+        /// The limit asked for, bytes.
+        limit: usize,
+        /// The least that works, bytes.
+        least: usize,
+    },
+    /// The system gave no address space.
+    #[error("can't reserve {bytes} bytes of address space: {source}")]
+    Reserve {
+        /// Bytes asked for.
+        bytes: usize,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
 /// A concurrent store of items. See the [module](self).
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
-    seed: u64,
-    next_cas: AtomicU64,
+    secrets: RapidSecrets,
     item_size_max: usize,
     memory_limit: AtomicU64,
+    /// The most that the reserved address space allows.
+    most_memory: usize,
     flush: Flush,
+    /// The shard whose turn of background work is next.
+    turn: AtomicUsize,
 }
 
 /// When everything written before is gone: `flush_all` with a delay.
@@ -173,42 +218,111 @@ impl fmt::Debug for Store {
     }
 }
 
-/// Enough shards that two cores rarely meet, few enough that each has a fair share of a small budget.
-const SHARDS: usize = 64;
+/// The least memory a store works with.
+const LEAST_MEMORY: usize = 256 * 1024;
+
+impl Layout {
+    /// Shards of at least 16 MiB, that two cores rarely meet in one; segments so small that a few open ones are little
+    /// of a shard, and so large that the end of one that an item did not fit into is little of it.
+    fn new(config: &Config, secrets: RapidSecrets) -> Layout {
+        let shards = power_of_two_within(config.memory_limit / (4 * config.item_size_max).max(16 << 20)).clamp(1, 64);
+        let shard = config.memory_limit / shards;
+        let segment_bytes = power_of_two_within(shard / 256).clamp(4 << 10, 1 << 20);
+        Layout {
+            segment_bytes,
+            expected_segments: shard / segment_bytes,
+            tables: power_of_two_within(shard / (1 << 20)).clamp(1, 1 << 16),
+            ghosts: if config.eviction.remembers() { shard / 256 } else { 0 },
+            shards,
+            eviction: config.eviction,
+            secrets,
+        }
+    }
+}
+
+fn power_of_two_within(n: usize) -> usize {
+    if n == 0 { 1 } else { 1 << n.ilog2() }
+}
 
 impl Store {
     /// An empty store.
-    pub fn new(config: &Config) -> Self {
-        // A small budget in many shards would leave each no room for one large item.
-        let shards = (config.memory_limit / (2 * config.item_size_max)).clamp(1, SHARDS);
-        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
-        Store {
-            shards: (0..shards).map(|_| Mutex::new(Shard::new(config.memory_limit / shards))).collect(),
-            seed: rand_seed(),
-            next_cas: AtomicU64::new(u64::from(config.now.0) << 24),
-            item_size_max: config.item_size_max,
-            memory_limit: AtomicU64::new(config.memory_limit as u64),
-            flush: Flush::default(),
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let limit = config.memory_limit;
+        if limit < LEAST_MEMORY {
+            return Err(Error::TooSmall { limit, least: LEAST_MEMORY });
         }
+        let secrets = RapidSecrets::seed_cpp(rand_seed());
+        let layout = Layout::new(config, secrets);
+        // Address space for a limit that is raised later, and for large values that leave holes; it costs nothing until it is used.
+        let most_memory = if cfg!(miri) { limit } else { limit.saturating_mul(4).max(2 << 30) };
+        let lengths = (0..layout.shards).flat_map(|_| {
+            [most_memory / layout.shards, index::reservation(layout.tables), most_memory / layout.shards]
+        });
+        let bytes = lengths.clone().sum();
+        let mut parts = memory::reserve(lengths).map_err(|source| Error::Reserve { bytes, source })?.into_iter();
+        // Counting starts from the clock, and the clock outruns any count of writes: a number is not given again after a restart.
+        let count = cas_start(config.now);
+        let shards = (0..layout.shards).map(|number| {
+            let parts = [(); 3].map(|()| parts.next().expect("three parts a shard"));
+            Mutex::new(Shard::new(&layout, number, limit / layout.shards, count, parts))
+        });
+        Ok(Store {
+            shards: shards.collect(),
+            secrets,
+            item_size_max: config.item_size_max,
+            memory_limit: AtomicU64::new(limit as u64),
+            most_memory,
+            flush: Flush::default(),
+            turn: AtomicUsize::new(0),
+        })
     }
 
     /// The hash that [`Store::entry`] takes.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
-        Hash(rapidhash::v3::rapidhash_v3_seeded(key, &rapidhash::v3::RapidSecrets::seed_cpp(self.seed)))
+        Hash(shard::hash(key, &self.secrets))
+    }
+
+    #[inline]
+    fn shard(&self, hash: Hash) -> &Mutex<Shard> {
+        &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]
     }
 
     /// Locks the shard of `key` and finds its item. An item that has expired or was flushed is as missing.
     #[inline]
     pub fn entry<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time) -> Entry<'s, 'k> {
-        let index = (hash.0 >> 32) as usize & (self.shards.len() - 1);
-        let mut shard = self.shards[index].lock();
-        let flush_at = self.flush.at.load(Ordering::Relaxed);
-        if flush_at != 0 && flush_at <= now.0 {
-            shard.flush_before(Time(flush_at));
-        }
+        self.open(key, hash, now, None)
+    }
+
+    /// Like [`Store::entry`], for a command that may insert `value`: a large value is copied to its place before the shard is locked.
+    #[inline]
+    pub fn entry_for_write<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, value: &[u8]) -> Entry<'s, 'k> {
+        let staged = if value.len() < SMALL_MAX || key.len() + value.len() > self.item_size_max {
+            None
+        } else {
+            let block = self.shard(hash).lock().stage(value.len(), now);
+            block.map(|mut block| {
+                block.bytes_mut().copy_from_slice(value);
+                Bytes::from_owner(block)
+            })
+        };
+        self.open(key, hash, now, staged)
+    }
+
+    #[inline]
+    fn open<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, staged: Option<Bytes>) -> Entry<'s, 'k> {
+        let mut shard = self.shard(hash).lock();
+        self.flush_if_due(&mut shard, now);
         let slot = shard.find(key, hash.0, now);
-        Entry { store: self, shard, slot, key, hash, now }
+        Entry { staged, store: self, shard, slot, key, hash, now }
+    }
+
+    #[inline]
+    fn flush_if_due(&self, shard: &mut Shard, now: Time) {
+        let at = self.flush.at.load(Ordering::Relaxed);
+        if at != 0 && at <= now.0 {
+            shard.flush_before(Time(at));
+        }
     }
 
     /// Everything written before `at` is gone once `now` has come to it: at once where `at` is not in the future.
@@ -223,18 +337,35 @@ impl Store {
         }
     }
 
-    /// One bounded slice of background work: gives back the memory of expired items.
+    /// One bounded slice of background work on one shard, each call the next: gives back the memory of expired items.
+    /// True if that shard has more to do.
+    pub fn maintain_one(&self, now: Time) -> bool {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let mut shard = self.shards[turn].lock();
+        self.flush_if_due(&mut shard, now);
+        shard.tidy(now)
+    }
+
+    /// All background work that is due, in slices that let requests in between.
     pub fn maintain(&self, now: Time) {
         for shard in &self.shards {
-            shard.lock().reclaim(now, 256);
+            loop {
+                let mut shard = shard.lock();
+                self.flush_if_due(&mut shard, now);
+                if !shard.tidy(now) {
+                    break;
+                }
+            }
         }
     }
 
-    /// Changes the budget, evicting down to it.
-    pub fn set_memory_limit(&self, bytes: usize) {
+    /// Changes the budget, evicting down to it. It can't pass four times what the store began with (2 GiB if that is more).
+    pub fn set_memory_limit(&self, bytes: usize, now: Time) {
+        let bytes = bytes.clamp(LEAST_MEMORY, self.most_memory);
         self.memory_limit.store(bytes as u64, Ordering::Relaxed);
         for shard in &self.shards {
-            shard.lock().set_limit(bytes / self.shards.len());
+            shard.lock().limit = bytes / self.shards.len();
+            while shard.lock().shrink(now) {}
         }
     }
 
@@ -250,9 +381,22 @@ impl Store {
 
     /// Calls `f` with every live item, one shard locked at a time.
     pub fn for_each(&self, now: Time, mut f: impl FnMut(&ItemInfo<'_>)) {
-        for shard in &self.shards {
-            shard.lock().for_each(now, &mut f);
+        let mut cursor = Cursor::default();
+        while self.scan(&mut cursor, now, &mut f) {}
+    }
+
+    /// Calls `f` with some live items, a few thousand at most, and moves the cursor past them; false at the end. Items written, moved or removed
+    /// meanwhile may be seen or not; all others are seen once.
+    pub fn scan(&self, cursor: &mut Cursor, now: Time, mut f: impl FnMut(&ItemInfo<'_>)) -> bool {
+        let Some(shard) = self.shards.get(cursor.shard) else { return false };
+        let mut shard = shard.lock();
+        self.flush_if_due(&mut shard, now);
+        shard.scan(cursor.table, now, &mut f);
+        cursor.table += 1;
+        if cursor.table == shard.tables() {
+            *cursor = Cursor { shard: cursor.shard + 1, table: 0 };
         }
+        cursor.shard < self.shards.len()
     }
 
     /// The sum of the shards' statistics.
@@ -267,13 +411,19 @@ impl Store {
     /// Sets the counters (not the gauges) to zero.
     pub fn reset_statistics(&self) {
         for shard in &self.shards {
-            shard.lock().reset_statistics();
+            shard.lock().statistics.reset();
         }
     }
+}
 
-    fn cas(&self, wanted: Option<u64>) -> u64 {
-        wanted.unwrap_or_else(|| self.next_cas.fetch_add(1, Ordering::Relaxed) + 1)
-    }
+/// Values from here on may be large; what is, a shard decides by the size of its segments.
+const SMALL_MAX: usize = 512;
+
+/// 2^25 counts a second in each shard.
+fn cas_start(now: Time) -> u64 {
+    let subsecond =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    (u64::from(now.0) << 25) + u64::from(subsecond >> 5)
 }
 
 fn rand_seed() -> u64 {
@@ -283,9 +433,11 @@ fn rand_seed() -> u64 {
 
 /// One key, its shard locked. Keep it short: no I/O while it lives.
 pub struct Entry<'s, 'k> {
+    // Dropped before the lock is given back: an unused block only touches its own area.
+    staged: Option<Bytes>,
     store: &'s Store,
     shard: MutexGuard<'s, Shard>,
-    slot: Option<u32>,
+    slot: Option<Slot>,
     key: &'k [u8],
     hash: Hash,
     now: Time,
@@ -301,12 +453,13 @@ impl Entry<'_, '_> {
     /// The item, if there is one.
     #[inline]
     pub fn item(&self) -> Option<Item<'_>> {
-        self.slot.map(|slot| self.shard.item(slot))
+        self.slot.map(|slot| self.shard.item(slot, self.now))
     }
 
-    /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays.
+    /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays, unless making room evicted it.
     pub fn insert(&mut self, new: NewItem<'_>) -> Result<u64, InsertError> {
-        self.write(&[new.value], new)
+        let staged = self.staged.take().filter(|staged| staged.len() == new.value.len());
+        self.write(&[new.value], staged, new)
     }
 
     /// Adds `tail` behind the value of the item, which must be there; flags and expiry stay.
@@ -320,10 +473,10 @@ impl Entry<'_, '_> {
     }
 
     fn join(&mut self, more: &[u8], cas: Option<u64>, before: bool) -> Result<u64, InsertError> {
-        let Some(slot) = self.slot else { return Err(InsertError::OutOfMemory) };
-        let (old, item) = self.shard.value(slot);
-        let new = NewItem { value: b"", flags: item.0, expiry: item.1, cas, stale: false, won: false };
-        if before { self.write(&[more, &old], new) } else { self.write(&[&old, more], new) }
+        let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
+        let old = item.pin().unwrap_or_else(|| Bytes::copy_from_slice(item.value));
+        let new = NewItem { cas, ..NewItem::new(b"", item.flags, item.expiry) };
+        if before { self.write(&[more, &old], None, new) } else { self.write(&[&old, more], None, new) }
     }
 
     /// Replaces the value of the item, which must be there; flags and expiry stay. A value of the same length is written in
@@ -333,42 +486,49 @@ impl Entry<'_, '_> {
         let in_place = item.value.len() == value.len();
         let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
         let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
-        let cas = self.write(&[value], new)?;
+        let cas = self.write(&[value], None, new)?;
         if fetched {
             self.bump();
         }
         Ok(cas)
     }
 
-    fn write(&mut self, parts: &[&[u8]], new: NewItem<'_>) -> Result<u64, InsertError> {
+    fn write(&mut self, parts: &[&[u8]], staged: Option<Bytes>, new: NewItem<'_>) -> Result<u64, InsertError> {
         let value_len: usize = parts.iter().map(|part| part.len()).sum();
         if self.key.len() + value_len > self.store.item_size_max {
             return Err(InsertError::TooLarge);
         }
-        let cas = self.store.cas(new.cas);
-        self.slot = Some(self.shard.write(self.slot, self.key, self.hash.0, parts, &new, cas, self.now)?);
-        Ok(cas)
+        let (slot, result) = self.shard.write(self.slot, self.key, self.hash.0, parts, staged, &new, self.now);
+        self.slot = slot;
+        result
     }
 
     /// Changes when the item expires; its CAS unique stays.
     pub fn set_expiry(&mut self, expiry: Expiry) {
-        if let Some(slot) = self.slot {
-            self.shard.set_expiry(slot, expiry);
+        if let Some(slot) = self.slot
+            && !self.shard.set_expiry(slot, expiry, self.now)
+        {
+            self.slot = self.shard.rewrite(slot, self.key, self.hash.0, expiry, self.now);
         }
     }
 
     /// Marks the item stale, opens its recache win again and gives it a new CAS unique.
     pub fn mark_stale(&mut self, cas: Option<u64>) {
-        if let Some(slot) = self.slot {
-            let cas = self.store.cas(cas);
-            self.shard.mark_stale(slot, cas);
+        let Some(slot) = self.slot else { return };
+        let cas = self.shard.next_cas(cas);
+        if !self.shard.mark(slot, bit::STALE, bit::WON, Some(cas)) {
+            // The header has no room for that number: write it anew.
+            let item = self.shard.item(slot, self.now);
+            let (staged, value) = (item.pin(), item.value.to_vec());
+            let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
+            self.slot = self.shard.write(Some(slot), self.key, self.hash.0, &[&value], staged, &new, self.now).0;
         }
     }
 
     /// Notes that the right to recache the item was handed out.
     pub fn mark_won(&mut self) {
         if let Some(slot) = self.slot {
-            self.shard.mark_won(slot);
+            self.shard.mark(slot, bit::WON, 0, None);
         }
     }
 
@@ -383,7 +543,7 @@ impl Entry<'_, '_> {
     /// Makes the item last to be evicted, without counting as a read.
     pub fn promote(&mut self) {
         if let Some(slot) = self.slot {
-            self.shard.promote(slot, self.now);
+            self.shard.promote(slot);
         }
     }
 

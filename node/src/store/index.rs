@@ -1,0 +1,329 @@
+//! The index of a shard: for each item one packed slot of 8 bytes in a bucket of one cache line.
+//!
+//! ```text
+//! slot:  63 .. 40  tag, bits of the key's hash     39 .. 36  uses since eviction last looked     35 .. 0  location + 1
+//! ```
+//!
+//! A shard has many small tables. A table's buckets are numbered by the tag as a fraction (`tag * buckets >> 24`), an item that finds
+//! its bucket full goes to the next one. So any number of buckets works, load stays even at every size, and a table grows by a
+//! page of buckets (or a sixteenth) at a time from the tags alone, without reading a key. A classic linear hash leaves the buckets
+//! not yet split with twice the load of the others; this does not, and stays between 86 % and 92 % full.
+//!
+//! Invariant: between an item's home bucket and the bucket it is in, all buckets are full. Removal keeps it by moving a later item back.
+
+use super::memory::{PAGE, Part};
+
+const SLOTS: usize = 8;
+const PAGE_BUCKETS: usize = PAGE / 64;
+const TAG_BITS: u32 = 24;
+const LOCATION: u64 = (1 << 36) - 1;
+const USES_SHIFT: u32 = 36;
+
+/// Buckets a table may come to; the address space reserved for it.
+const MOST_BUCKETS: usize = 32 * 1024;
+
+/// Bytes of address space for the index of so many tables.
+pub(super) fn reservation(tables: usize) -> usize {
+    tables * MOST_BUCKETS * 64
+}
+
+#[derive(Clone, Copy, Default)]
+struct Table {
+    buckets: u32,
+    items: u32,
+}
+
+/// See the [module](self).
+pub(super) struct Index {
+    part: Part,
+    tables: Box<[Table]>,
+    pages: usize,
+    /// Where the next look for a table to shrink goes on.
+    shrink_at: usize,
+}
+
+/// Where a slot is. Valid until the index is changed.
+pub(super) type Slot = usize;
+
+#[inline]
+fn tag(hash: u64) -> u64 {
+    hash & ((1 << TAG_BITS) - 1)
+}
+
+#[inline]
+fn home(tag: u64, buckets: usize) -> usize {
+    ((tag * buckets as u64) >> TAG_BITS) as usize
+}
+
+impl Index {
+    /// An empty index over `part`, which has room for `tables` tables (a power of two).
+    pub(super) fn new(part: Part, tables: usize) -> Index {
+        assert!(tables.is_power_of_two() && part.len() >= reservation(tables));
+        Index { part, tables: vec![Table::default(); tables].into(), pages: 0, shrink_at: 0 }
+    }
+
+    /// Bytes of memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.pages * PAGE + self.tables.len() * size_of::<Table>()
+    }
+
+    #[inline]
+    fn table(&self, hash: u64) -> usize {
+        (hash >> TAG_BITS) as usize & (self.tables.len() - 1)
+    }
+
+    #[inline]
+    fn base(table: usize) -> usize {
+        table * MOST_BUCKETS * SLOTS
+    }
+
+    /// The slot of this hash whose location `matches`.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut matches: impl FnMut(u64) -> bool) -> Option<Slot> {
+        let table = self.table(hash);
+        let buckets = self.tables[table].buckets as usize;
+        if buckets == 0 {
+            return None;
+        }
+        let tag = tag(hash);
+        let mut bucket = home(tag, buckets);
+        for _ in 0..buckets {
+            let at = Self::base(table) + bucket * SLOTS;
+            let words: &[u64; SLOTS] = self.part.words(at, SLOTS).try_into().expect("a bucket");
+            // Two passes without branches between slots: which carry the tag, and is the bucket full?
+            let (mut same, mut free) = (0u32, false);
+            for (i, &word) in words.iter().enumerate() {
+                same |= u32::from(word >> 40 == tag) << i;
+                free |= word == 0;
+            }
+            while same != 0 {
+                let i = same.trailing_zeros() as usize;
+                same &= same - 1;
+                if words[i] != 0 && matches((words[i] & LOCATION) - 1) {
+                    return Some(at + i);
+                }
+            }
+            if free {
+                return None;
+            }
+            bucket = if bucket + 1 == buckets { 0 } else { bucket + 1 };
+        }
+        None
+    }
+
+    /// The location in a slot.
+    #[inline]
+    pub(super) fn location(&self, slot: Slot) -> u64 {
+        (self.part.words(slot, 1)[0] & LOCATION) - 1
+    }
+
+    /// Uses counted in a slot.
+    #[inline]
+    pub(super) fn uses(&self, slot: Slot) -> u8 {
+        (self.part.words(slot, 1)[0] >> USES_SHIFT) as u8 & 15
+    }
+
+    /// Changes a slot.
+    #[inline]
+    pub(super) fn set(&mut self, slot: Slot, location: u64, uses: u8) {
+        debug_assert!(location < LOCATION && uses < 16);
+        let word = &mut self.part.words_mut(slot, 1)[0];
+        *word = *word >> 40 << 40 | u64::from(uses) << USES_SHIFT | (location + 1);
+    }
+
+    /// Counts a use up to `most`.
+    #[inline]
+    pub(super) fn count_use(&mut self, slot: Slot, most: u8) {
+        if self.uses(slot) < most {
+            self.part.words_mut(slot, 1)[0] += 1 << USES_SHIFT;
+        }
+    }
+
+    /// Bytes by which the next [`Index::insert`] of this hash would grow the index; `None` if it can grow no more.
+    #[inline]
+    pub(super) fn growth(&self, hash: u64) -> Option<usize> {
+        let Table { buckets, items } = self.tables[self.table(hash)];
+        if (items as usize + 1) * 100 <= buckets as usize * SLOTS * 92 {
+            return Some(0);
+        }
+        let next = Self::larger(buckets as usize);
+        (next <= MOST_BUCKETS).then_some((next - buckets as usize) * 64)
+    }
+
+    fn larger(buckets: usize) -> usize {
+        (buckets + (buckets / 16).max(1)).next_multiple_of(PAGE_BUCKETS)
+    }
+
+    /// Adds a slot, growing the table first where it is due ([`Index::growth`] must not be `None`).
+    pub(super) fn insert(&mut self, hash: u64, location: u64, uses: u8) {
+        debug_assert!(location < LOCATION && uses < 16);
+        let table = self.table(hash);
+        if self.growth(hash) != Some(0) {
+            self.resize(table, Self::larger(self.tables[table].buckets as usize));
+        }
+        self.place(table, tag(hash) << 40 | u64::from(uses) << USES_SHIFT | (location + 1));
+        self.tables[table].items += 1;
+    }
+
+    fn place(&mut self, table: usize, word: u64) {
+        let buckets = self.tables[table].buckets as usize;
+        let mut bucket = home(word >> 40, buckets);
+        loop {
+            let words = self.part.words_mut(Self::base(table) + bucket * SLOTS, SLOTS);
+            if let Some(free) = words.iter_mut().find(|word| **word == 0) {
+                *free = word;
+                return;
+            }
+            bucket = (bucket + 1) % buckets;
+        }
+    }
+
+    fn resize(&mut self, table: usize, buckets: usize) {
+        let old = self.tables[table].buckets as usize;
+        let base = Self::base(table);
+        let words = self.part.words_mut(base, old * SLOTS);
+        let kept: Vec<u64> = words.iter().copied().filter(|&word| word != 0).collect();
+        words.fill(0);
+        if buckets < old {
+            self.part.release((base + buckets * SLOTS) * 8..(base + old * SLOTS) * 8);
+        }
+        self.pages = self.pages + buckets / PAGE_BUCKETS - old / PAGE_BUCKETS;
+        self.tables[table].buckets = buckets as u32;
+        for word in kept {
+            self.place(table, word);
+        }
+    }
+
+    /// Removes a slot.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        let table = slot / (MOST_BUCKETS * SLOTS);
+        let base = Self::base(table);
+        let buckets = self.tables[table].buckets as usize;
+        self.tables[table].items -= 1;
+        let mut hole = slot;
+        loop {
+            let hole_bucket = (hole - base) / SLOTS;
+            let words = self.part.words_mut(base + hole_bucket * SLOTS, SLOTS);
+            let was_full = words.iter().all(|&word| word != 0);
+            words[(hole - base) % SLOTS] = 0;
+            if !was_full {
+                return;
+            }
+            // Some item further on may have passed over this bucket while it was full: bring one back.
+            let Some(back) = self.passed_over(base, buckets, hole_bucket) else { return };
+            let word = self.part.words(back, 1)[0];
+            self.part.words_mut(hole, 1)[0] = word;
+            hole = back;
+        }
+    }
+
+    /// A slot after `bucket` whose item's home is `bucket` or before.
+    fn passed_over(&self, base: usize, buckets: usize, bucket: usize) -> Option<Slot> {
+        for distance in 1..buckets {
+            let at = (bucket + distance) % buckets;
+            let words = self.part.words(base + at * SLOTS, SLOTS);
+            let passed = |&word: &u64| word != 0 && (at + buckets - home(word >> 40, buckets)) % buckets >= distance;
+            if let Some(found) = words.iter().position(passed) {
+                return Some(base + at * SLOTS + found);
+            }
+            if words.contains(&0) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Looks at one table and gives back memory it no longer needs.
+    pub(super) fn shrink_one(&mut self) {
+        let table = self.shrink_at;
+        self.shrink_at = (table + 1) & (self.tables.len() - 1);
+        let Table { buckets, items } = self.tables[table];
+        let wanted = (items as usize * 100 / (SLOTS * 80)).next_multiple_of(PAGE_BUCKETS).max(PAGE_BUCKETS);
+        if wanted * 5 < buckets as usize * 4 {
+            self.resize(table, wanted);
+        }
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&mut self) {
+        for table in 0..self.tables.len() {
+            let start = Self::base(table) * 8;
+            self.part.release(start..start + self.tables[table].buckets as usize * 64);
+            self.tables[table] = Table::default();
+        }
+        self.pages = 0;
+    }
+
+    /// How many tables there are.
+    pub(super) fn tables(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// The locations of a table's items.
+    pub(super) fn locations(&self, table: usize) -> impl Iterator<Item = u64> {
+        let words = self.part.words(Self::base(table), self.tables[table].buckets as usize * SLOTS);
+        words.iter().filter(|&&word| word != 0).map(|&word| (word & LOCATION) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::super::memory::reserve;
+    use super::*;
+
+    fn index() -> Index {
+        Index::new(reserve([reservation(1)]).unwrap().remove(0), 1)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, ..ProptestConfig::default() })]
+        #[test]
+        #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+        fn the_index_holds_what_was_inserted_and_not_removed(
+            steps in prop::collection::vec((0u64..1500, prop::bool::weighted(0.6)), 0..4000),
+        ) {
+            let mut index = index();
+            let mut model = HashMap::new();
+            for (n, insert) in steps {
+                // Few tags, so that homes collide and removal has much to move back.
+                let hash = ((n / 40) << 18) | (n % 40);
+                let found = index.find(hash, |location| location == n);
+                prop_assert_eq!(found.is_some(), model.contains_key(&n));
+                match found {
+                    None if insert => {
+                        index.insert(hash, n, 0);
+                        model.insert(n, hash);
+                    }
+                    Some(slot) if !insert => {
+                        index.remove(slot);
+                        model.remove(&n);
+                    }
+                    _ => {}
+                }
+                if n == 7 {
+                    index.shrink_one();
+                }
+            }
+            for (&n, &hash) in &model {
+                prop_assert!(index.find(hash, |location| location == n).is_some());
+            }
+            prop_assert_eq!(index.locations(0).count(), model.len());
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+    fn a_slot_takes_less_than_nine_and_a_half_bytes_once_a_table_is_large() {
+        let mut index = index();
+        for n in 0..20_000u64 {
+            index.insert(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20, n, 0);
+            if n > 10_000 {
+                assert!((index.bytes() as u64) * 10 < n * 95);
+            }
+        }
+    }
+}

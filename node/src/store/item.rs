@@ -1,0 +1,163 @@
+//! An item's layout in a segment.
+//!
+//! | offset | bytes | |
+//! |---|---|---|
+//! | 0 | 1 | which of the fields below are there, and the item's state |
+//! | 1 | 1 | key length |
+//! | 2 | 2 | value length; of a large item 4, the length of its place in the list of large values |
+//! | 4 | 3 | CAS count as a signed difference to its segment's base |
+//! | 7 | 3 | last access: the low 24 bits of the second |
+//! | 10 | 4 | flags, unless zero |
+//! | | 4 | expiry, unless never |
+//! | | 8 | CAS number, where the writer chose one or the difference is too large |
+//! | | | key, value |
+
+use super::{Expiry, Time};
+
+/// Bytes every header has.
+pub(super) const FIXED: usize = 10;
+
+/// State bits of byte 0.
+pub(super) mod bit {
+    pub(in crate::store) const FLAGS: u8 = 1;
+    pub(in crate::store) const EXPIRY: u8 = 2;
+    pub(in crate::store) const WIDE_CAS: u8 = 4;
+    pub(in crate::store) const LARGE: u8 = 8;
+    pub(in crate::store) const FETCHED: u8 = 16;
+    pub(in crate::store) const STALE: u8 = 32;
+    pub(in crate::store) const WON: u8 = 64;
+    /// Removed or overwritten: only its length counts.
+    pub(in crate::store) const DEAD: u8 = 128;
+}
+
+/// The fields of a header, decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) bits: u8,
+    pub(super) key_len: u8,
+    pub(super) value_len: u16,
+    pub(super) access: u32,
+    pub(super) flags: u32,
+    pub(super) expiry: Expiry,
+    /// The CAS difference, or the number itself with `WIDE_CAS`.
+    pub(super) cas: u64,
+}
+
+/// Bytes of the header of an item with these bits.
+#[inline]
+pub(super) fn header_len(bits: u8) -> usize {
+    FIXED
+        + if bits & bit::FLAGS != 0 { 4 } else { 0 }
+        + if bits & bit::EXPIRY != 0 { 4 } else { 0 }
+        + if bits & bit::WIDE_CAS != 0 { 8 } else { 0 }
+}
+
+/// Whether a difference of CAS counts fits into a header.
+#[inline]
+pub(super) fn cas_fits(delta: i64) -> bool {
+    (-(1 << 23)..1 << 23).contains(&delta)
+}
+
+impl Header {
+    /// Bytes of the whole item: header, key, value.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        header_len(self.bits) + self.key_len as usize + self.value_len as usize
+    }
+
+    /// Reads a header from the start of `bytes`.
+    #[inline]
+    pub(super) fn read(bytes: &[u8]) -> Header {
+        let fixed: &[u8; FIXED] = bytes[..FIXED].try_into().expect("a header's length");
+        let bits = fixed[0];
+        let mut at = FIXED;
+        let mut field = |there: u8| {
+            (bits & there != 0).then(|| {
+                at += 4;
+                u32::from_le_bytes(bytes[at - 4..at].try_into().expect("four bytes"))
+            })
+        };
+        let flags = field(bit::FLAGS).unwrap_or(0);
+        let expiry = field(bit::EXPIRY).map_or(Expiry::NEVER, |at| Expiry::at(Time(at)));
+        let cas = if bits & bit::WIDE_CAS != 0 {
+            u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+        } else {
+            let word = u32::from_le_bytes([0, fixed[4], fixed[5], fixed[6]]);
+            i64::from(word as i32 >> 8) as u64
+        };
+        Header {
+            bits,
+            key_len: fixed[1],
+            value_len: u16::from_le_bytes([fixed[2], fixed[3]]),
+            access: u32::from_le_bytes([fixed[7], fixed[8], fixed[9], 0]),
+            flags,
+            expiry,
+            cas,
+        }
+    }
+
+    /// Writes the header to the start of `bytes`.
+    #[inline]
+    pub(super) fn write(&self, bytes: &mut [u8]) {
+        bytes[0] = self.bits;
+        bytes[1] = self.key_len;
+        bytes[2..4].copy_from_slice(&self.value_len.to_le_bytes());
+        let narrow = if self.bits & bit::WIDE_CAS != 0 { 0 } else { self.cas as u32 };
+        bytes[4..7].copy_from_slice(&narrow.to_le_bytes()[..3]);
+        bytes[7..10].copy_from_slice(&self.access.to_le_bytes()[..3]);
+        let mut at = FIXED;
+        if self.bits & bit::FLAGS != 0 {
+            bytes[at..at + 4].copy_from_slice(&self.flags.to_le_bytes());
+            at += 4;
+        }
+        if self.bits & bit::EXPIRY != 0 {
+            bytes[at..at + 4].copy_from_slice(&self.expiry.time().map_or(0, |time| time.0).to_le_bytes());
+            at += 4;
+        }
+        if self.bits & bit::WIDE_CAS != 0 {
+            bytes[at..at + 8].copy_from_slice(&self.cas.to_le_bytes());
+        }
+    }
+}
+
+/// The low bits of a second that a header keeps.
+#[inline]
+pub(super) fn access_of(now: Time) -> u32 {
+    now.0 & 0xff_ffff
+}
+
+/// The last second up to `now` with these low bits: exact for items used within the last 194 days.
+#[inline]
+pub(super) fn access_time(access: u32, now: Time) -> Time {
+    Time(now.0.wrapping_sub(now.0.wrapping_sub(access) & 0xff_ffff))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_header_reads_as_it_was_written(
+            bits in 0u8..128, key_len: u8, value_len: u16, access in 0u32..1 << 24, flags in 1u32.., expiry in 1u32..,
+            delta in -(1i64 << 23)..1 << 23, wide: u64,
+        ) {
+            let header = Header {
+                bits, key_len, value_len, access,
+                flags: if bits & bit::FLAGS != 0 { flags } else { 0 },
+                expiry: if bits & bit::EXPIRY != 0 { Expiry::at(Time(expiry)) } else { Expiry::NEVER },
+                cas: if bits & bit::WIDE_CAS != 0 { wide } else { delta as u64 },
+            };
+            let mut bytes = vec![0; header_len(bits)];
+            header.write(&mut bytes);
+            prop_assert_eq!(Header::read(&bytes), header);
+        }
+
+        #[test]
+        fn the_last_access_is_exact_for_194_days(now in 1u32 << 24.., ago in 0u32..1 << 24) {
+            prop_assert_eq!(access_time(access_of(Time(now - ago)), Time(now)), Time(now - ago));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The engine's memory, and all of its `unsafe`: one reservation of address space, cut into parts that each have one owner.
+//!
+//! The system gives pages when they are first written and takes them back by [`Part::release`]. Everything else in the
+//! engine sees slices, with every range checked.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Bytes of a page: parts start on one, and memory is released in whole ones.
+pub(super) const PAGE: usize = 4096;
+
+/// A mapping of private, zeroed memory, unmapped when the last part is gone.
+///
+/// Invariant: `base..base + len` is mapped readable and writable for as long as `self` lives, and nobody unmaps it but `drop`.
+struct Reservation {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is owned by the process, not by a thread; access goes through parts, which are disjoint.
+unsafe impl Send for Reservation {}
+// SAFETY: as above; `Reservation` itself gives no access to the memory.
+unsafe impl Sync for Reservation {}
+
+impl Reservation {
+    #[cfg(not(miri))]
+    fn new(len: usize) -> io::Result<Reservation> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+        let size = std::num::NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the system's choice touches no existing memory.
+        let base = unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
+        Ok(Reservation { base: base.cast(), len })
+    }
+
+    /// Miri knows no `MAP_NORESERVE`: it checks the same accesses over an allocation.
+    #[cfg(miri)]
+    fn new(len: usize) -> io::Result<Reservation> {
+        let layout = std::alloc::Layout::from_size_align(len, PAGE).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: callers reserve more than nothing.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        Ok(Reservation { base: NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?, len })
+    }
+}
+
+impl Drop for Reservation {
+    #[cfg(not(miri))]
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of the mapping, and no part is left that could reach it.
+        let unmapped = unsafe { nix::sys::mman::munmap(self.base.cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+
+    #[cfg(miri)]
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), std::alloc::Layout::from_size_align(self.len, PAGE).unwrap()) }
+    }
+}
+
+/// A range of the reservation with one owner.
+///
+/// Invariant: no two parts overlap, and a part lies within its reservation, on page boundaries. So a `&mut Part` is the only way to its
+/// bytes while it is borrowed, and a `&Part` shares them with other readers only.
+pub(super) struct Part {
+    reservation: Arc<Reservation>,
+    start: usize,
+    len: usize,
+}
+
+/// Reserves address space for parts of these lengths, each rounded up to whole pages.
+pub(super) fn reserve(lengths: impl IntoIterator<Item = usize>) -> io::Result<Vec<Part>> {
+    let mut total = 0;
+    let ranges: Vec<(usize, usize)> = lengths
+        .into_iter()
+        .map(|len| {
+            let (start, len) = (total, len.next_multiple_of(PAGE));
+            total += len;
+            (start, len)
+        })
+        .collect();
+    let reservation = Arc::new(Reservation::new(total.max(PAGE))?);
+    Ok(ranges.into_iter().map(|(start, len)| Part { reservation: reservation.clone(), start, len }).collect())
+}
+
+impl Part {
+    /// Bytes in it.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes from `at` on, `len` of them.
+    #[inline]
+    pub(super) fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the range is within the part (checked), mapped (reservation's invariant) and initialised (zeroed by the system);
+        // writers need `&mut self`, so nobody writes while the slice lives.
+        unsafe { std::slice::from_raw_parts(self.pointer(at, len), len) }
+    }
+
+    /// The bytes from `at` on, `len` of them, to write.
+    #[inline]
+    pub(super) fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` makes this the only reference into the part.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(at, len), len) }
+    }
+
+    /// The 8-byte words from the `at`th on, `len` of them.
+    #[inline]
+    pub(super) fn words(&self, at: usize, len: usize) -> &[u64] {
+        // SAFETY: as in `bytes`; the part starts on a page, so word offsets are aligned; every bit pattern is a u64.
+        unsafe { std::slice::from_raw_parts(self.pointer(at * 8, len * 8).cast(), len) }
+    }
+
+    /// The 8-byte words from the `at`th on, `len` of them, to write.
+    #[inline]
+    pub(super) fn words_mut(&mut self, at: usize, len: usize) -> &mut [u64] {
+        // SAFETY: as in `words`, and `&mut self` makes this the only reference into the part.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(at * 8, len * 8).cast(), len) }
+    }
+
+    /// The range's address. Panics where it leaves the part.
+    #[inline]
+    fn pointer(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at <= self.len && len <= self.len - at, "a range beyond the engine's memory");
+        // SAFETY: at most one past the part's end, which is within the reservation.
+        unsafe { self.reservation.base.as_ptr().add(self.start + at) }
+    }
+
+    /// Gives the pages wholly inside the range back to the system; they read as zeroes afterwards. What they held is lost.
+    pub(super) fn release(&mut self, range: Range<usize>) {
+        let range = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
+        if !range.is_empty() {
+            let address = self.pointer(range.start, range.len());
+            give_back(address, range.len());
+        }
+    }
+}
+
+/// Tells the system that the pages are not needed.
+fn give_back(address: *mut u8, len: usize) {
+    #[cfg(not(miri))]
+    {
+        use nix::sys::mman::{MmapAdvise, madvise};
+        let address = NonNull::new(address).expect("within a mapping").cast();
+        // SAFETY: private anonymous pages inside a part borrowed for writing: the next access sees zeroes, nobody holds a slice of them.
+        let advised = unsafe { madvise(address, len, MmapAdvise::MADV_DONTNEED) };
+        debug_assert!(advised.is_ok());
+    }
+    #[cfg(miri)]
+    // SAFETY: the range is inside a part borrowed for writing.
+    unsafe {
+        std::ptr::write_bytes(address, 0, len)
+    };
+}
+
+/// A range handed out of a shared part, for as long as the block lives.
+///
+/// Invariant (kept by [`super::large`], the only maker): ranges of living blocks of one part do not overlap, and the part is used in no other way
+/// but `release` of ranges that no block has. So a block owns its bytes as a `Box<[u8]>` does.
+pub(super) struct Span {
+    part: Arc<SharedPart>,
+    at: usize,
+    len: usize,
+}
+
+/// A part whose ranges are owned by [`Span`]s instead of by the part's owner.
+pub(super) struct SharedPart(Part);
+
+impl SharedPart {
+    pub(super) fn new(part: Part) -> Arc<SharedPart> {
+        Arc::new(SharedPart(part))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Gives the pages wholly inside a range back. No living span may overlap it.
+    pub(super) fn release(&self, range: Range<usize>) {
+        let range = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
+        if !range.is_empty() {
+            give_back(self.0.pointer(range.start, range.len()), range.len());
+        }
+    }
+
+    /// A span over a range that no living span overlaps.
+    pub(super) fn span(self: &Arc<Self>, at: usize, len: usize) -> Span {
+        self.0.pointer(at, len);
+        Span { part: self.clone(), at, len }
+    }
+}
+
+impl Span {
+    /// Where it starts.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.part.0.bytes(self.at, self.len)
+    }
+
+    /// Its bytes, to write.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: in range (checked), mapped, initialised; no other span overlaps and `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.part.0.pointer(self.at, self.len), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_disjoint_zeroed_and_zero_again_after_release() {
+        let mut parts = reserve([PAGE, 3 * PAGE + 1]).unwrap();
+        parts[0].bytes_mut(0, PAGE).fill(1);
+        assert!(parts[1].bytes(0, 4 * PAGE).iter().all(|&b| b == 0));
+        parts[1].bytes_mut(0, 4 * PAGE).fill(2);
+        parts[1].release(1..3 * PAGE);
+        assert_eq!(parts[1].bytes(PAGE - 1, 3), [2, 0, 0]);
+        assert_eq!(parts[1].bytes(3 * PAGE - 1, 2), [0, 2]);
+        assert!(parts[0].bytes(0, PAGE).iter().all(|&b| b == 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond the engine's memory")]
+    fn a_range_past_the_end_is_refused() {
+        reserve([PAGE]).unwrap()[0].bytes(PAGE - 1, 2);
+    }
+
+    #[test]
+    fn words_and_bytes_are_the_same_memory() {
+        let mut part = reserve([PAGE]).unwrap().remove(0);
+        part.words_mut(1, 1)[0] = u64::from_le_bytes(*b"01234567");
+        assert_eq!(part.bytes(8, 8), b"01234567");
+        assert_eq!(part.words(0, 2)[0], 0);
+    }
+
+    #[test]
+    fn spans_are_written_and_read_side_by_side() {
+        let part = SharedPart::new(reserve([PAGE]).unwrap().remove(0));
+        let (mut a, mut b) = (part.span(0, 10), part.span(10, 10));
+        let (x, y) = (a.bytes_mut(), b.bytes_mut());
+        x.fill(1);
+        y.fill(2);
+        assert_eq!((a.bytes(), b.bytes()), (&[1; 10][..], &[2; 10][..]));
+    }
+}

@@ -1,0 +1,210 @@
+//! Getting memory back, a segment at a time and in slices: expired segments, thin ones, and by eviction.
+
+use super::Time;
+use super::eviction::{Lane, Verdict};
+use super::index::Slot;
+use super::item::{self, Header, bit};
+use super::segment::{NONE, Segment};
+use super::shard::Shard;
+
+/// A segment on its way to being empty.
+#[derive(Clone, Copy)]
+pub(super) struct Sweep {
+    segment: u32,
+    /// Bytes of it that are done.
+    done: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its items have expired, or most of it is dead: what lives stays.
+    Tidy,
+    /// Memory is wanted: the policy says what stays.
+    Evict,
+}
+
+/// Items looked at in one slice at most: each may cost a cache miss in the index.
+const SLICE_ITEMS: usize = 200;
+
+impl Shard {
+    /// Works through about `bytes` of a segment to be emptied. False: there is nothing to get back.
+    pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
+        if self.find_untidy(now) {
+            self.go_on(Why::Tidy, now, bytes);
+            return true;
+        }
+        if self.evicting.is_none() {
+            let Some(segment) = self.victim() else { return false };
+            self.log.seal(segment);
+            self.evicting = Some(Sweep { segment, done: 0 });
+        }
+        self.go_on(Why::Evict, now, bytes);
+        true
+    }
+
+    /// One slice of the work that needs no request: true if there is more of it.
+    pub(super) fn tidy(&mut self, now: Time) -> bool {
+        self.index.shrink_one();
+        if self.used() > self.limit {
+            return self.shrink(now);
+        }
+        if !self.find_untidy(now) {
+            return false;
+        }
+        self.go_on(Why::Tidy, now, usize::MAX);
+        true
+    }
+
+    /// Whether a segment is being tidied, from now on perhaps.
+    fn find_untidy(&mut self, now: Time) -> bool {
+        if self.tidying.is_none()
+            && let Some(segment) = self.worth_tidying(now)
+        {
+            self.log.seal(segment);
+            let begun = self.evicting.take_if(|evicting| evicting.segment == segment);
+            self.tidying = begun.or(Some(Sweep { segment, done: 0 }));
+        }
+        self.tidying.is_some()
+    }
+
+    /// A step towards a limit that was lowered; false when it is reached, or can't be.
+    pub(super) fn shrink(&mut self, now: Time) -> bool {
+        if self.used() <= self.limit {
+            return false;
+        }
+        if self.area.idle() > 0 {
+            self.area.trim();
+        } else if !self.log.release_one() {
+            return self.sweep(now, self.log.segment_bytes());
+        }
+        true
+    }
+
+    /// A segment whose items have all ended, or that is mostly dead or expired.
+    fn worth_tidying(&self, now: Time) -> Option<u32> {
+        let mut best = None;
+        for (number, segment) in self.log.in_use() {
+            if segment.ends.1 <= now.0 {
+                return Some(number);
+            }
+            let living = living(segment, now);
+            // Survivors need a place; and a small part of a segment is not worth the work of reading it all.
+            if living * 2 < u64::from(segment.filled)
+                && segment.filled as usize * 2 > self.log.segment_bytes()
+                && best.is_none_or(|(least, _)| living < least)
+                && self.headroom() > 0
+            {
+                best = Some((living, number));
+            }
+        }
+        best.map(|(_, number)| number)
+    }
+
+    /// The segment that eviction takes next.
+    fn victim(&mut self) -> Option<u32> {
+        let queue = self.eviction.victim_queue(self.log.lengths());
+        let oldest =
+            [self.log.oldest(queue), self.log.oldest(1 - queue)].into_iter().find(|&segment| segment != NONE)?;
+        if !self.eviction.keeps_place() {
+            return Some(oldest);
+        }
+        let wraps = self.hand == NONE || (self.log.is_open(self.hand) && self.log.newer(self.hand) == NONE);
+        if wraps {
+            self.log.seal_lane(Lane::Kept);
+            self.hand = oldest;
+        }
+        Some(self.hand)
+    }
+
+    /// Where survivors that keep their place go: before the segment that is looked at next.
+    pub(super) fn place_of_survivors(&self) -> u32 {
+        self.evicting.map_or(NONE, |sweep| self.log.newer(sweep.segment))
+    }
+
+    fn go_on(&mut self, why: Why, now: Time, mut bytes: usize) {
+        for _ in 0..SLICE_ITEMS {
+            let sweep = if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting };
+            let Some(Sweep { segment, done }) = *sweep else { return };
+            if done >= self.log.segment(segment).filled {
+                *sweep = None;
+                if self.hand == segment {
+                    self.hand = self.log.newer(segment);
+                }
+                self.log.finish(segment);
+                return;
+            }
+            let location = u64::from(segment) * self.log.segment_bytes() as u64 + u64::from(done);
+            let header = Header::read(self.log.at(location));
+            *sweep = Some(Sweep { segment, done: done + header.len() as u32 });
+            if header.bits & bit::DEAD == 0 {
+                self.look_at(location, &header, why, now);
+            }
+            bytes = bytes.saturating_sub(header.len());
+            if bytes == 0 && (self.log.segment(segment).filled as usize) > done as usize + header.len() {
+                return;
+            }
+        }
+    }
+
+    /// Decides about one live item and carries that out.
+    fn look_at(&mut self, location: u64, header: &Header, why: Why, now: Time) {
+        let hash = self.hash_of(self.key_at(location, header));
+        let slot = self.index.find(hash, |found| found == location).expect("a live item is in the index");
+        if header.expiry.has_passed(now) {
+            self.count_expired(header);
+            self.remove(slot);
+            return;
+        }
+        let lane = self.log.segment(self.log.segment_of(location)).lane;
+        let uses = self.index.uses(slot);
+        let verdict = match why {
+            Why::Tidy => Verdict::Stay(lane, uses),
+            // Segments of rare times to live take long to fill: old ones may hold young items.
+            Why::Evict if self.eviction.spares_young() && self.is_young(location, header) => Verdict::Stay(lane, uses),
+            Why::Evict => self.eviction.verdict(lane, uses),
+        };
+        if let Verdict::Stay(lane, uses) = verdict
+            && self.carry(slot, location, header, lane, uses, now)
+        {
+            self.statistics.carried += 1;
+            return;
+        }
+        if self.eviction.remembers() && lane == Lane::New {
+            self.ghosts.add(hash);
+        }
+        self.statistics.evictions += 1;
+        self.statistics.evicted_unfetched += u64::from(header.bits & bit::FETCHED == 0);
+        let idle = now.0.saturating_sub(item::access_time(header.access, now).0);
+        self.statistics.evicted_active += u64::from(header.bits & bit::FETCHED != 0 && idle < 60);
+        self.remove(slot);
+    }
+
+    /// Writes an item again to a younger segment; false where there is no room.
+    fn carry(&mut self, slot: Slot, location: u64, header: &Header, lane: Lane, uses: u8, now: Time) -> bool {
+        let class = self.log.class(header.expiry, now);
+        let Some(segment) = self.room(class, lane, header.len() + 8, now, true) else { return false };
+        let cas = self.cas_of(location, header);
+        let (wide, encoded) = self.encode_cas(cas, segment);
+        let new = Header { bits: header.bits & !bit::WIDE_CAS | wide, cas: encoded, ..*header };
+        let start = item::header_len(header.bits);
+        let target = self.log.append(segment, new.len());
+        self.log.note_end(segment, header.expiry);
+        self.log.copy(location + start as u64, target + item::header_len(new.bits) as u64, header.len() - start);
+        new.write(self.log.at_mut(target));
+        self.index.set(slot, target, uses);
+        // The old bytes leave with their segment; their header still says how long they are.
+        self.kill(location, header.len());
+        self.statistics.bytes = self.statistics.bytes + new.len() as u64 - header.len() as u64;
+        true
+    }
+}
+
+/// Bytes of a segment that live: what was not removed, less the share that has expired by its first and last end.
+fn living(segment: &Segment, now: Time) -> u64 {
+    let (first, last) = (u64::from(segment.ends.0), u64::from(segment.ends.1));
+    let (live, now) = (u64::from(segment.live), u64::from(now.0));
+    if last == u64::from(u32::MAX) || now <= first || last <= first {
+        return live;
+    }
+    live * (last - now) / (last - first)
+}

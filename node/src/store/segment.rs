@@ -1,0 +1,299 @@
+//! The log of a shard: segments of fixed size, filled by appending, in queues from oldest to newest.
+//!
+//! An open segment takes items of one class of time to live, so that they end together and the segment is free as a whole. A
+//! location is `segment * segment size + offset`: no pointers.
+
+use super::eviction::Lane;
+use super::memory::Part;
+use super::{Expiry, Time};
+
+/// No segment.
+pub(super) const NONE: u32 = u32::MAX;
+
+const CLASSES: usize = 256;
+
+/// What is known about one segment.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    /// CAS counts in its items are relative to this.
+    pub(super) cas_base: u64,
+    /// Bytes written.
+    pub(super) filled: u32,
+    /// Of those, bytes of items that are still there.
+    pub(super) live: u32,
+    /// Seconds at which its first and last item end.
+    pub(super) ends: (u32, u32),
+    older: u32,
+    newer: u32,
+    class: u8,
+    pub(super) lane: Lane,
+    queue: u8,
+    in_use: bool,
+}
+
+/// See the [module](self).
+pub(super) struct Log {
+    part: Part,
+    segment_bytes: usize,
+    segments: Vec<Segment>,
+    /// Free segments that have their memory, and those without.
+    free: Vec<u32>,
+    released: Vec<u32>,
+    open: Box<[[u32; CLASSES]; 2]>,
+    oldest: [u32; 2],
+    newest: [u32; 2],
+    lengths: [usize; 2],
+    class_mask: u32,
+}
+
+impl Log {
+    /// An empty log. `expected` is the number of segments it is likely to have: few make classes of time to live coarse.
+    pub(super) fn new(part: Part, segment_bytes: usize, expected: usize) -> Log {
+        Log {
+            part,
+            segment_bytes,
+            segments: Vec::new(),
+            free: Vec::new(),
+            released: Vec::new(),
+            open: Box::new([[NONE; CLASSES]; 2]),
+            oldest: [NONE; 2],
+            newest: [NONE; 2],
+            lengths: [0; 2],
+            class_mask: match expected {
+                1024.. => 0b111,
+                256.. => 0b110,
+                128.. => 0b100,
+                _ => 0,
+            },
+        }
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn bytes(&self) -> usize {
+        (self.segments.len() - self.released.len()) * self.segment_bytes
+            + self.segments.len() * (size_of::<Segment>() + 8)
+            + size_of_val(&*self.open)
+    }
+
+    /// Bytes of a segment.
+    #[inline]
+    pub(super) fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    /// Free segments that have their memory.
+    #[inline]
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Segments in each queue.
+    pub(super) fn lengths(&self) -> [usize; 2] {
+        self.lengths
+    }
+
+    /// The class of items that end at `expiry`: an eighth of an octave of time to live or coarser; never is one of its own.
+    #[inline]
+    pub(super) fn class(&self, expiry: Expiry, now: Time) -> u8 {
+        match expiry.remaining(now) {
+            None => 0,
+            Some(ttl @ 0..8) => 1 + (ttl & self.class_mask) as u8,
+            Some(ttl) => {
+                let octave = ttl.ilog2();
+                (9 + (octave - 3) * 8 + (ttl >> (octave - 3) & self.class_mask)) as u8
+            }
+        }
+    }
+
+    /// The segment that a location is in.
+    #[inline]
+    pub(super) fn segment_of(&self, location: u64) -> u32 {
+        (location / self.segment_bytes as u64) as u32
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, segment: u32) -> &Segment {
+        &self.segments[segment as usize]
+    }
+
+    #[inline]
+    pub(super) fn segment_mut(&mut self, segment: u32) -> &mut Segment {
+        &mut self.segments[segment as usize]
+    }
+
+    /// Whether the segment of a location takes items of this expiry.
+    #[inline]
+    pub(super) fn suits(&self, location: u64, expiry: Expiry, now: Time) -> bool {
+        self.segment(self.segment_of(location)).class == self.class(expiry, now)
+    }
+
+    /// Notes that an item of the segment ends at `expiry`.
+    #[inline]
+    pub(super) fn note_end(&mut self, segment: u32, expiry: Expiry) {
+        let end = expiry.time().map_or(u32::MAX, |time| time.0);
+        let ends = &mut self.segments[segment as usize].ends;
+        *ends = (ends.0.min(end), ends.1.max(end));
+    }
+
+    /// The bytes from a location to the end of its segment.
+    #[inline]
+    pub(super) fn at(&self, location: u64) -> &[u8] {
+        let location = location as usize;
+        self.part.bytes(location, self.segment_bytes - location % self.segment_bytes)
+    }
+
+    /// The bytes from a location to the end of its segment, to write.
+    #[inline]
+    pub(super) fn at_mut(&mut self, location: u64) -> &mut [u8] {
+        let location = location as usize;
+        self.part.bytes_mut(location, self.segment_bytes - location % self.segment_bytes)
+    }
+
+    /// Copies bytes from one location to another; the two do not overlap.
+    pub(super) fn copy(&mut self, from: u64, to: u64, len: usize) {
+        let end = self.part.len();
+        self.part.bytes_mut(0, end).copy_within(from as usize..from as usize + len, to as usize);
+    }
+
+    /// The open segment of a class, if it has `len` bytes left.
+    #[inline]
+    pub(super) fn open(&self, class: u8, lane: Lane, len: usize) -> Option<u32> {
+        let segment = self.open[lane as usize][class as usize];
+        (segment != NONE && self.segment(segment).filled as usize + len <= self.segment_bytes).then_some(segment)
+    }
+
+    /// Whether the segment is open.
+    pub(super) fn is_open(&self, segment: u32) -> bool {
+        let Segment { class, lane, .. } = *self.segment(segment);
+        self.open[lane as usize][class as usize] == segment
+    }
+
+    /// Takes `len` bytes at the end of a segment; their location.
+    #[inline]
+    pub(super) fn append(&mut self, segment: u32, len: usize) -> u64 {
+        let bytes = self.segment_bytes;
+        let at = &mut self.segments[segment as usize];
+        let location = segment as u64 * bytes as u64 + u64::from(at.filled);
+        at.filled += len as u32;
+        at.live += len as u32;
+        debug_assert!(at.filled as usize <= bytes);
+        location
+    }
+
+    /// A free segment: one with memory, or, where the `budget` allows, one that still gets it.
+    pub(super) fn take_free(&mut self, budget: usize) -> Option<u32> {
+        if let Some(segment) = self.free.pop() {
+            return Some(segment);
+        }
+        if budget < self.segment_bytes + size_of::<Segment>() + 8 {
+            return None;
+        }
+        if let Some(segment) = self.released.pop() {
+            return Some(segment);
+        }
+        let segment = self.segments.len();
+        if (segment + 1) * self.segment_bytes > self.part.len() {
+            return None;
+        }
+        self.segments.push(Segment {
+            cas_base: 0,
+            filled: 0,
+            live: 0,
+            ends: (0, 0),
+            older: NONE,
+            newer: NONE,
+            class: 0,
+            lane: Lane::New,
+            queue: 0,
+            in_use: false,
+        });
+        Some(segment as u32)
+    }
+
+    /// Makes a free segment the open one of a class, at the end of a queue or before another segment.
+    pub(super) fn start(&mut self, segment: u32, class: u8, lane: Lane, queue: usize, cas_base: u64, before: u32) {
+        let older = if before == NONE { self.newest[queue] } else { self.segment(before).older };
+        self.segments[segment as usize] = Segment {
+            cas_base,
+            filled: 0,
+            live: 0,
+            ends: (u32::MAX, 0),
+            older,
+            newer: before,
+            class,
+            lane,
+            queue: queue as u8,
+            in_use: true,
+        };
+        *self.newer_of(older, queue) = segment;
+        *self.older_of(before, queue) = segment;
+        self.lengths[queue] += 1;
+        self.open[lane as usize][class as usize] = segment;
+    }
+
+    fn newer_of(&mut self, segment: u32, queue: usize) -> &mut u32 {
+        if segment == NONE { &mut self.oldest[queue] } else { &mut self.segments[segment as usize].newer }
+    }
+
+    fn older_of(&mut self, segment: u32, queue: usize) -> &mut u32 {
+        if segment == NONE { &mut self.newest[queue] } else { &mut self.segments[segment as usize].older }
+    }
+
+    /// The oldest segment of a queue.
+    pub(super) fn oldest(&self, queue: usize) -> u32 {
+        self.oldest[queue]
+    }
+
+    /// The segment after this one.
+    pub(super) fn newer(&self, segment: u32) -> u32 {
+        self.segment(segment).newer
+    }
+
+    /// No more is appended to the segment.
+    pub(super) fn seal(&mut self, segment: u32) {
+        let Segment { class, lane, .. } = *self.segment(segment);
+        let open = &mut self.open[lane as usize][class as usize];
+        if *open == segment {
+            *open = NONE;
+        }
+    }
+
+    /// No more is appended to any segment of a lane.
+    pub(super) fn seal_lane(&mut self, lane: Lane) {
+        self.open[lane as usize].fill(NONE);
+    }
+
+    /// The segment is empty: out of its queue, and free.
+    pub(super) fn finish(&mut self, segment: u32) {
+        self.seal(segment);
+        let Segment { older, newer, queue, .. } = *self.segment(segment);
+        *self.newer_of(older, queue as usize) = newer;
+        *self.older_of(newer, queue as usize) = older;
+        self.lengths[queue as usize] -= 1;
+        self.segments[segment as usize].in_use = false;
+        self.free.push(segment);
+    }
+
+    /// Gives the memory of a free segment back to the system; false if there is none.
+    pub(super) fn release_one(&mut self) -> bool {
+        let Some(segment) = self.free.pop() else { return false };
+        let start = segment as usize * self.segment_bytes;
+        self.part.release(start..start + self.segment_bytes);
+        self.released.push(segment);
+        true
+    }
+
+    /// The segments in use.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (u32, &Segment)> {
+        self.segments.iter().enumerate().filter(|(_, segment)| segment.in_use).map(|(n, segment)| (n as u32, segment))
+    }
+
+    /// Empties everything; the segments are free.
+    pub(super) fn clear(&mut self) {
+        for queue in 0..2 {
+            while self.oldest[queue] != NONE {
+                self.finish(self.oldest[queue]);
+            }
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The engine against a simple model, alone and from several threads.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const START: u32 = 1_700_000_000;
+
+fn store(memory_limit: usize, eviction: Eviction) -> Store {
+    Store::new(&Config { memory_limit, item_size_max: 128 << 10, eviction, now: Time(START) }).unwrap()
+}
+
+/// Puts `value` under `key`, never to expire.
+fn set(store: &Store, key: &[u8], value: &[u8], now: Time) -> Result<u64, InsertError> {
+    store.entry_for_write(key, store.hash(key), now, value).insert(NewItem::new(value, 0, Expiry::NEVER))
+}
+
+fn get(store: &Store, key: &[u8], now: Time) -> Option<Vec<u8>> {
+    let mut entry = store.entry(key, store.hash(key), now);
+    entry.bump();
+    entry.item().map(|item| item.value.to_vec())
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Get,
+    Set { len: usize, flags: u32, ttl: Option<u32>, cas: Option<u64> },
+    Append { len: usize, front: bool },
+    Rewrite { len: usize },
+    Touch { ttl: Option<u32> },
+    MarkStale,
+    MarkWon,
+    Remove,
+    Tick { seconds: u32 },
+    Maintain,
+    Limit { kib: usize },
+    Flush { delay: u32 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
+    let len = prop_oneof![8 => 0usize..200, 3 => 200usize..3000, 1 => 3000usize..60_000];
+    let ttl = prop_oneof![2 => Just(None), 3 => (1u32..100).prop_map(Some), 1 => (100u32..1 << 20).prop_map(Some)];
+    let flags = prop_oneof![Just(0u32), any::<u32>()];
+    let cas = prop_oneof![9 => Just(None), 1 => any::<u64>().prop_map(Some)];
+    let step = prop_oneof![
+        30 => Just(Step::Get),
+        60 => (len.clone(), flags, ttl.clone(), cas).prop_map(|(len, flags, ttl, cas)| Step::Set { len, flags, ttl, cas }),
+        4 => (0usize..100, any::<bool>()).prop_map(|(len, front)| Step::Append { len, front }),
+        4 => len.prop_map(|len| Step::Rewrite { len }),
+        6 => ttl.prop_map(|ttl| Step::Touch { ttl }),
+        2 => Just(Step::MarkStale),
+        2 => Just(Step::MarkWon),
+        4 => Just(Step::Remove),
+        4 => (0u32..20).prop_map(|seconds| Step::Tick { seconds }),
+        4 => Just(Step::Maintain),
+        1 => (300usize..900).prop_map(|kib| Step::Limit { kib }),
+        1 => (0u32..30).prop_map(|delay| Step::Flush { delay }),
+    ];
+    // Half of the steps go to few keys, so that items meet their own history.
+    let key = prop_oneof![0u16..20, 0u16..2000];
+    prop::collection::vec((key, step), 1..if cfg!(miri) { 60 } else { 1500 })
+}
+
+#[derive(Debug, Clone)]
+struct Expected {
+    value: Vec<u8>,
+    flags: u32,
+    expiry: Expiry,
+    cas: u64,
+    stale: bool,
+    won: bool,
+    fetched: bool,
+    last_access: Time,
+}
+
+fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<(), TestCaseError> {
+    let store = store(512 << 10, eviction);
+    let mut limit = 512 << 10;
+    let mut now = Time(START);
+    let mut model: HashMap<Vec<u8>, Expected> = HashMap::new();
+    let mut flush: Option<Time> = None;
+    let mut cas_seen = std::collections::HashSet::new();
+    let expiry_of = |ttl: Option<u32>, now: Time| ttl.map_or(Expiry::NEVER, |ttl| Expiry::at(Time(now.0 + ttl)));
+    for (n, (key, step)) in steps.into_iter().enumerate() {
+        let key = format!("key-{key}{}", "-long".repeat(key as usize % 5 * 7)).into_bytes();
+        match step {
+            Step::Tick { seconds } => now.0 += seconds,
+            Step::Maintain => store.maintain(now),
+            Step::Limit { kib } => {
+                limit = kib << 10;
+                store.set_memory_limit(limit, now);
+            }
+            Step::Flush { delay } => {
+                store.flush_all(Time(now.0 + delay), now);
+                flush = (delay > 0).then_some(Time(now.0 + delay));
+                if delay == 0 {
+                    model.clear();
+                }
+            }
+            _ => {}
+        }
+        if flush.is_some_and(|at| at <= now) {
+            model.clear();
+            flush = None;
+        }
+        let evicted_before = store.statistics().evictions;
+        let mut entry = store.entry(&key, store.hash(&key), now);
+        match (entry.item(), model.get(&key)) {
+            (Some(item), Some(expected)) => {
+                prop_assert!(item.value == expected.value, "a wrong value");
+                prop_assert!(!item.expiry.has_passed(now), "an expired item");
+                prop_assert_eq!(
+                    (item.flags, item.expiry, item.cas, item.stale, item.won, item.fetched, item.last_access),
+                    (
+                        expected.flags,
+                        expected.expiry,
+                        expected.cas,
+                        expected.stale,
+                        expected.won,
+                        expected.fetched,
+                        expected.last_access
+                    )
+                );
+            }
+            (Some(_), None) => prop_assert!(false, "an item that nobody stored"),
+            (None, Some(expected)) => {
+                prop_assert!(evicted_before > 0 || expected.expiry.has_passed(now), "an item is lost");
+                model.remove(&key);
+            }
+            (None, None) => {}
+        }
+        let mut unique = |cas: u64| cas_seen.insert(cas);
+        let value = |len: usize| (0..len).map(|at| (at + n) as u8).collect::<Vec<u8>>();
+        match step {
+            Step::Get => {
+                entry.bump();
+                if let Some(expected) = model.get_mut(&key) {
+                    (expected.fetched, expected.last_access) = (true, now);
+                }
+            }
+            Step::Set { len, flags, ttl, cas } => {
+                let (value, expiry) = (value(len), expiry_of(ttl, now));
+                match entry.insert(NewItem { cas, ..NewItem::new(&value, flags, expiry) }) {
+                    Ok(got) => {
+                        prop_assert!(cas.is_some_and(|cas| cas == got) || unique(got));
+                        let expected = Expected {
+                            value,
+                            flags,
+                            expiry,
+                            cas: got,
+                            stale: false,
+                            won: false,
+                            fetched: false,
+                            last_access: now,
+                        };
+                        model.insert(key.clone(), expected);
+                    }
+                    Err(error) => prop_assert_eq!(error, InsertError::OutOfMemory),
+                }
+            }
+            Step::Append { len, front } => {
+                if let Some(expected) = model.get_mut(&key) {
+                    let more = value(len);
+                    let result = if front { entry.prepend(&more, None) } else { entry.append(&more, None) };
+                    if let Ok(cas) = result {
+                        prop_assert!(unique(cas));
+                        let joined = if front {
+                            [&more[..], &expected.value].concat()
+                        } else {
+                            [&expected.value[..], &more].concat()
+                        };
+                        let (flags, expiry) = (expected.flags, expected.expiry);
+                        *expected = Expected {
+                            value: joined,
+                            flags,
+                            expiry,
+                            cas,
+                            stale: false,
+                            won: false,
+                            fetched: false,
+                            last_access: now,
+                        };
+                    }
+                }
+            }
+            Step::Rewrite { len } => {
+                if let Some(expected) = model.get_mut(&key) {
+                    let new = value(len);
+                    if let Ok(cas) = entry.set_value(&new, None) {
+                        prop_assert!(unique(cas));
+                        if new.len() != expected.value.len() {
+                            (expected.stale, expected.won, expected.fetched) = (false, false, false);
+                        }
+                        (expected.value, expected.cas, expected.last_access) = (new, cas, now);
+                    }
+                }
+            }
+            Step::Touch { ttl } => {
+                entry.set_expiry(expiry_of(ttl, now));
+                if let Some(expected) = model.get_mut(&key) {
+                    expected.expiry = expiry_of(ttl, now);
+                    // A new expiry may need room; an item may be lost for that, but not keep the old one.
+                    if let Some(item) = entry.item() {
+                        prop_assert_eq!(item.expiry, expected.expiry);
+                    }
+                }
+            }
+            Step::MarkStale => {
+                entry.mark_stale(None);
+                if let Some(item) = entry.item() {
+                    let expected = model.get_mut(&key).unwrap();
+                    prop_assert!(unique(item.cas));
+                    (expected.stale, expected.won, expected.cas) = (true, false, item.cas);
+                }
+            }
+            Step::MarkWon => {
+                entry.mark_won();
+                if let Some(expected) = model.get_mut(&key) {
+                    expected.won = true;
+                }
+            }
+            Step::Remove => {
+                entry.remove();
+                model.remove(&key);
+            }
+            Step::Tick { .. } | Step::Maintain | Step::Limit { .. } | Step::Flush { .. } => {}
+        }
+        let seen = entry.item().map(|item| item.value.to_vec());
+        prop_assert!(
+            seen.is_none() || seen.as_ref() == model.get(&key).map(|expected| &expected.value),
+            "own write not seen"
+        );
+        drop(entry);
+        let statistics = store.statistics();
+        prop_assert!(statistics.memory_used <= limit as u64, "over budget: {statistics:?} of {limit}");
+        prop_assert!(statistics.bytes <= statistics.memory_used);
+    }
+    // What a scan shows is what gets find.
+    let mut shown = 0;
+    let mut wrong = 0;
+    store.for_each(now, |info| {
+        shown += 1;
+        let expected = model.get(info.key);
+        wrong += u32::from(expected.is_none_or(|expected| {
+            (expected.cas, expected.flags, expected.expiry) != (info.cas, info.flags, info.expiry)
+        }));
+    });
+    prop_assert_eq!(wrong, 0);
+    let found = model.keys().filter(|key| store.entry(key, store.hash(key), now).item().is_some()).count();
+    prop_assert_eq!(shown, found);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+    fn the_store_agrees_with_a_map_and_stays_in_its_budget(
+        eviction in prop::sample::select(Eviction::ALL.to_vec()), steps in steps(),
+    ) {
+        check_against_model(eviction, steps)?;
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn an_item_used_within_the_last_quarter_of_memory_is_still_there() {
+    let store = store(1 << 20, Eviction::Lru);
+    let now = Time(START);
+    // Many times to live keep many segments open; a quarter of the limit is written between the uses of each key.
+    let put = |n: u64| {
+        let key = n.to_le_bytes();
+        let expiry =
+            if n.is_multiple_of(3) { Expiry::NEVER } else { Expiry::at(Time(START + 1 + (n * n % 500) as u32)) };
+        store.entry(&key, store.hash(&key), now).insert(NewItem::new(&[n as u8; 200], 0, expiry)).unwrap();
+    };
+    let distance = (1 << 18) / 250;
+    for n in 0..40_000 {
+        put(n);
+        if n >= distance {
+            assert!(
+                get(&store, &(n - distance).to_le_bytes(), now).is_some(),
+                "item {} of {n}; {:?}",
+                n - distance,
+                store.statistics()
+            );
+        }
+    }
+    assert!(store.statistics().evictions > 30_000);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn expired_items_give_their_memory_back_with_nobody_reading_them() {
+    let store = store(4 << 20, Eviction::Lru);
+    for second in 0..300u32 {
+        let now = Time(START + second);
+        for n in 0..200u32 {
+            let key = [second.to_le_bytes(), n.to_le_bytes()].concat();
+            let expiry = if n % 10 == 0 { Expiry::NEVER } else { Expiry::at(Time(now.0 + 60)) };
+            store.entry(&key, store.hash(&key), now).insert(NewItem::new(&[0; 100], 0, expiry)).unwrap();
+        }
+        store.maintain(now);
+        let held = store.statistics().items;
+        let mut living = 0;
+        store.for_each(now, |_| living += 1);
+        assert!(held - living <= held / 10, "second {second}: {living} of {held} items live");
+    }
+    assert_eq!(store.statistics().evictions, 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn a_large_value_is_read_after_its_item_is_gone() {
+    let store = store(4 << 20, Eviction::Lru);
+    let now = Time(START);
+    let value: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    set(&store, b"large", &value, now).unwrap();
+    let pinned = store.entry(b"large", store.hash(b"large"), now).item().unwrap().pin().expect("large");
+    for n in 0..200u32 {
+        set(&store, &n.to_le_bytes(), &value[1..], now).unwrap();
+        assert!(store.statistics().memory_used <= 4 << 20);
+    }
+    assert!(get(&store, b"large", now).is_none());
+    assert_eq!(pinned, value);
+    store.flush_all(now, now);
+    assert_eq!(pinned, value);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn values_up_to_128_mebibytes_are_held() {
+    let config =
+        Config { memory_limit: 400 << 20, item_size_max: 128 << 20, eviction: Eviction::Lru, now: Time(START) };
+    let store = Store::new(&config).unwrap();
+    let value = vec![7; (128 << 20) - 10];
+    for n in 0..5u8 {
+        set(&store, &[n; 10], &value, config.now).unwrap();
+        assert!(store.entry(&[n; 10], store.hash(&[n; 10]), config.now).item().unwrap().value == value);
+        assert!(store.statistics().memory_used <= 400 << 20);
+    }
+    assert_eq!(set(&store, b"12345678901", &value, config.now), Err(InsertError::TooLarge));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn memory_follows_value_sizes_as_they_drift() {
+    let limit = 8 << 20;
+    let store = store(limit, Eviction::Lru);
+    let now = Time(START);
+    let mut n = 0u64;
+    for pass in 0..10 {
+        let len = [50, 200, 1000, 5000, 2000, 600, 100, 50, 5000, 50][pass];
+        let mut written = 0;
+        while written < limit * 3 / 2 {
+            set(&store, &n.to_le_bytes(), &vec![n as u8; len], now).unwrap();
+            written += len + 30;
+            n += 1;
+            if n.is_multiple_of(500) {
+                store.maintain(now);
+            }
+        }
+        let statistics = store.statistics();
+        assert!(statistics.memory_used <= limit as u64);
+        let held = statistics.items * (len as u64 + 8);
+        // Up to 24 bytes an item; large ones leave in groups.
+        let least = limit as u64 * (len as u64 + 8) / (len as u64 + 8 + 24) * 92 / 100;
+        assert!(held > least, "pass {pass}, {len} bytes: {held} held, {least} expected");
+    }
+}
+
+#[test]
+fn a_limit_without_room_is_an_error() {
+    let config = Config { memory_limit: 1000, item_size_max: 1 << 20, eviction: Eviction::Lru, now: Time(START) };
+    assert!(Store::new(&config).unwrap_err().to_string().contains("at least 262144"));
+}
+
+/// A register a key: a write puts a number that is unique, a read sees one, and both note when they began and ended on one counter.
+/// For a single writer at a time a history is linearizable if no read sees a value that was overwritten before the read began, or that was
+/// not yet begun when it ended.
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn concurrent_histories_are_linearizable_for_each_key() {
+    #[derive(Clone, Copy)]
+    struct Event {
+        key: usize,
+        value: u64,
+        write: bool,
+        began: u64,
+        ended: u64,
+    }
+    const KEYS: usize = 16;
+    const WRITES: u64 = 20_000;
+    let store = store(64 << 20, Eviction::Lru);
+    let clock = AtomicU64::new(1);
+    let now = Time(START);
+    // Sizes differ, so that writes move items; some values are large.
+    let encode = |value: u64| {
+        let len = 8 + (value % 50) as usize * if value.is_multiple_of(97) { 1000 } else { 10 };
+        value.to_le_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>()
+    };
+    let decode = |bytes: &[u8]| {
+        let value = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert!(bytes == encode(value), "a torn value");
+        value
+    };
+    let run = |thread: u64| {
+        let mut events = Vec::new();
+        for n in 1..=WRITES {
+            let key = (n * 7 + thread) as usize % KEYS;
+            let name = [b'k', key as u8];
+            // Each key has one writer, so that its writes are in order.
+            let write = key as u64 % 3 == thread && n % 2 == 0;
+            let began = clock.fetch_add(1, Ordering::SeqCst);
+            let value = if write {
+                set(&store, &name, &encode(n), now).unwrap();
+                n
+            } else {
+                let entry = store.entry(&name, store.hash(&name), now);
+                match entry.item().map(|item| item.pin().ok_or_else(|| item.value.to_vec())) {
+                    None => 0,
+                    Some(Ok(pinned)) => {
+                        drop(entry);
+                        decode(&pinned)
+                    }
+                    Some(Err(copied)) => decode(&copied),
+                }
+            };
+            let ended = clock.fetch_add(1, Ordering::SeqCst);
+            events.push(Event { key, value, write, began, ended });
+        }
+        events
+    };
+    let run = &run;
+    let events: Vec<Event> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|thread| scope.spawn(move || run(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    for key in 0..KEYS {
+        let writes: Vec<Event> = events.iter().filter(|event| event.key == key && event.write).copied().collect();
+        let mut last_read: Vec<(u64, u64)> = Vec::new();
+        for read in events.iter().filter(|event| event.key == key && !event.write) {
+            let seen = writes.binary_search_by_key(&read.value, |write| write.value);
+            match seen {
+                Ok(at) => assert!(writes[at].began < read.ended, "a value from the future"),
+                Err(_) => assert_eq!(read.value, 0),
+            }
+            let next = seen.map_or(0, |at| at + 1);
+            assert!(writes.get(next).is_none_or(|next| next.ended > read.began), "a value that was overwritten before");
+            last_read.push((read.ended, read.value));
+        }
+        // No read sees an older value than a read that ended before it began.
+        let mut reads: Vec<&Event> = events.iter().filter(|event| event.key == key && !event.write).collect();
+        reads.sort_by_key(|read| read.began);
+        last_read.sort();
+        let (mut at, mut newest) = (0, 0);
+        for read in reads {
+            while at < last_read.len() && last_read[at].0 < read.began {
+                newest = newest.max(last_read[at].1);
+                at += 1;
+            }
+            assert!(read.value >= newest, "time runs backwards");
+        }
+    }
+}
+
+/// All threads change the same few counters by compare and swap; no change is lost.
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn no_compare_and_swap_is_lost() {
+    let store = store(8 << 20, Eviction::Lru);
+    let now = Time(START);
+    for key in 0..4u8 {
+        set(&store, &[key], b"0", now).unwrap();
+    }
+    let add_one = |key: u8| {
+        let key = &[key];
+        loop {
+            let (cas, value) = {
+                let entry = store.entry(key, store.hash(key), now);
+                let item = entry.item().unwrap();
+                (item.cas, std::str::from_utf8(item.value).unwrap().parse::<u64>().unwrap())
+            };
+            let value = (value + 1).to_string();
+            let mut entry = store.entry(key, store.hash(key), now);
+            if entry.item().unwrap().cas == cas {
+                entry.insert(NewItem::new(value.as_bytes(), 0, Expiry::NEVER)).unwrap();
+                return;
+            }
+        }
+    };
+    let add_one = &add_one;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(move || (0..8000).for_each(|n| add_one(n as u8 % 4)));
+        }
+    });
+    for key in 0..4u8 {
+        assert_eq!(get(&store, &[key], now).unwrap(), b"6000");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn the_counters_of_all_shards_add_up() {
+    let store = Store::new(&Config {
+        memory_limit: 64 << 20,
+        item_size_max: 1 << 20,
+        eviction: Eviction::Lru,
+        now: Time(START),
+    })
+    .unwrap();
+    for n in 0..10_000u32 {
+        set(&store, &n.to_le_bytes(), b"value", Time(START)).unwrap();
+    }
+    store.entry(&1u32.to_le_bytes(), store.hash(&1u32.to_le_bytes()), Time(START)).remove();
+    let statistics = store.statistics();
+    assert_eq!((statistics.items, statistics.total_items, statistics.evictions), (9_999, 10_000, 0));
+    assert_eq!(statistics.bytes, 9_999 * (10 + 4 + 5));
+    store.reset_statistics();
+    assert_eq!((store.statistics().items, store.statistics().total_items), (9_999, 0));
+}
