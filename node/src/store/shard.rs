@@ -135,15 +135,20 @@ impl Shard {
         &self.log.at(location)[start..start + header.key_len as usize]
     }
 
+    /// The key's slot, whether its item has expired or not.
+    #[inline]
+    fn locate(&self, key: &[u8], hash: u64) -> Option<Slot> {
+        self.index.find(hash, |location| {
+            let bytes = self.log.at(location);
+            let start = item::header_len(bytes[0]);
+            bytes[1] as usize == key.len() && bytes.get(start..start + key.len()) == Some(key)
+        })
+    }
+
     /// The key's slot; an item that has expired is removed on the way.
     #[inline]
     pub(super) fn find(&mut self, key: &[u8], hash: u64, now: Time) -> Option<Slot> {
-        let log = &self.log;
-        let slot = self.index.find(hash, |location| {
-            let bytes = log.at(location);
-            let start = item::header_len(bytes[0]);
-            bytes[1] as usize == key.len() && bytes.get(start..start + key.len()) == Some(key)
-        })?;
+        let slot = self.locate(key, hash)?;
         let location = self.index.location(slot);
         if self.log.at(location)[0] & bit::EXPIRY != 0 {
             let header = self.header(location);
@@ -384,7 +389,8 @@ impl Shard {
         self.statistics.bytes += (header.len() + if large { large::room(value_len) } else { 0 }) as u64;
         self.statistics.total_items += 1;
         self.keep_reserve(header.len(), now);
-        (self.find(key, hash, now), Ok(cas))
+        // An item that ends at once is still there for the command that wrote it.
+        (self.locate(key, hash), Ok(cas))
     }
 
     /// Replaces a small value by one of the same length where it is.
