@@ -256,7 +256,11 @@ impl Outcome {
 
     fn close_first(&mut self, seconds: f64) {
         if let Some(tallies) = self.open.pop_front() {
-            self.points.push(self.point(self.points.len(), &tallies, seconds));
+            let index = self.points.len();
+            // Answers that came after the end count in the total; a stretch of no length has no rate.
+            if index as f64 * self.interval.as_secs_f64() < seconds {
+                self.points.push(self.point(index, &tallies, seconds));
+            }
         }
     }
 
@@ -279,7 +283,7 @@ impl Outcome {
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: 0,
-            command: std::env::args().collect(),
+            command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
             machine: Machine::this(),
             seconds,
             rate_asked: None,

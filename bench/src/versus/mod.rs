@@ -263,7 +263,7 @@ pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
         machine: Machine::this(),
         node: node.version(),
         peer: peer.version(),
-        command: std::env::args().collect(),
+        command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
         loads: Vec::new(),
         checks: None,
     };
