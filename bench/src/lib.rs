@@ -7,6 +7,7 @@ pub mod demo;
 pub mod load;
 pub mod replay;
 pub mod report;
+pub mod simulate;
 pub mod trace;
 pub mod versus;
 pub mod workload;

@@ -27,6 +27,8 @@ enum Command {
     Demo(larder_bench::demo::DemoOptions),
     /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
     Replay(larder_bench::replay::ReplayOptions),
+    /// Run the engine under each eviction policy, and exact LRU, over a trace: hit ratio by memory size
+    Simulate(larder_bench::simulate::SimulateOptions),
     /// Write a small trace to replay or simulate
     GenerateTrace(larder_bench::trace::GenerateOptions),
     /// Be a node of the demo
@@ -62,6 +64,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Versus(args) => larder_bench::versus::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),
+        Command::Simulate(options) => larder_bench::simulate::run(&options),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
         Command::Node(settings) => {
             larder_bench::demo::end_with_parent();

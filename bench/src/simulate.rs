@@ -1,0 +1,255 @@
+//! `larder-bench simulate`: the engine's hit ratio over a trace, by memory size and eviction policy, beside exact LRU.
+//!
+//! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do. Time is the trace's own.
+
+mod lru;
+mod plot;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
+
+use crate::report;
+use crate::trace::{self, Operation};
+use lru::ExactLru;
+
+/// Bytes over key and value that an item is given in the footprint and in exact LRU: the engine's own budget.
+const ITEM_OVERHEAD: u64 = 24;
+
+/// The moment the trace's clock starts at.
+const START: u32 = 1_700_000_000;
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub struct SimulateOptions {
+    /// A trace: see generate-trace for the format; .zst is decompressed, - is standard input
+    trace: PathBuf,
+    /// Memory sizes, in percent of the footprint (all keys of the trace, each at its largest, with 24 bytes more)
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0])]
+    sizes: Vec<f64>,
+    /// Eviction policies
+    #[arg(long, value_delimiter = ',', default_values_t = Eviction::ALL)]
+    policies: Vec<Eviction>,
+    /// Where a plot is written, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+/// A request with its key as a number.
+struct Request {
+    time: u32,
+    key: u32,
+    value_size: u32,
+    ttl: u32,
+    act: Act,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Read,
+    Write,
+    Delete,
+}
+
+/// A trace in memory.
+struct Trace {
+    requests: Vec<Request>,
+    keys: Vec<Box<str>>,
+    footprint: u64,
+    largest: usize,
+}
+
+/// A cache that a trace can be run over.
+trait Cache {
+    /// Whether the key is there at `now`, and a use of it.
+    fn read(&mut self, key: u32, now: u32) -> bool;
+    /// Stores it; a TTL of 0 is never.
+    fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32);
+    /// Removes it.
+    fn delete(&mut self, key: u32, now: u32);
+}
+
+/// Runs the simulation and prints the table.
+pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
+    let trace = Trace::read(&options.trace)?;
+    ensure!(!trace.requests.is_empty(), "{} has no requests", options.trace.display());
+    println!(
+        "{} requests, {} keys, footprint {} bytes\n",
+        report::count(trace.requests.len() as u64),
+        report::count(trace.keys.len() as u64),
+        report::count(trace.footprint)
+    );
+    let names: Vec<String> = ["exact lru".to_owned()]
+        .into_iter()
+        .chain(options.policies.iter().map(|policy| format!("engine {policy}")))
+        .collect();
+    let mut lines: Vec<plot::Line> =
+        names.iter().map(|name| plot::Line { name: name.clone(), points: Vec::new() }).collect();
+    let mut rows = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
+    for &size in &options.sizes {
+        let bytes = (trace.footprint as f64 * size / 100.0) as usize;
+        let mut row = vec![format!("{size} %"), report::count(bytes as u64)];
+        for (line, policy) in lines.iter_mut().zip([None].into_iter().chain(options.policies.iter().map(Some))) {
+            match trace.hit_ratio(bytes, policy.copied()) {
+                Ok(ratio) => {
+                    line.points.push((size, 100.0 * ratio));
+                    row.push(format!("{:.2} %", 100.0 * ratio));
+                }
+                // A budget the engine refuses leaves a gap in its column.
+                Err(error) => {
+                    tracing::warn!(%error, bytes, "not simulated");
+                    row.push("-".to_owned());
+                }
+            }
+        }
+        rows.push(row);
+    }
+    print!("{}", report::table(&rows));
+    if let Some(path) = &options.plot {
+        std::fs::write(path, plot::svg(&lines)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Trace {
+    fn read(path: &std::path::Path) -> Result<Trace> {
+        let mut numbers: HashMap<String, u32> = HashMap::new();
+        let mut keys: Vec<Box<str>> = Vec::new();
+        let mut sizes: Vec<u32> = Vec::new();
+        let mut requests = Vec::new();
+        for request in trace::read(path)? {
+            let request = request?;
+            let act = match request.operation {
+                Operation::Get | Operation::Gets => Act::Read,
+                Operation::Delete => Act::Delete,
+                _ => Act::Write,
+            };
+            let key = *numbers.entry(request.key).or_insert_with_key(|key| {
+                keys.push(key.as_str().into());
+                sizes.push(0);
+                (keys.len() - 1) as u32
+            });
+            let value_size = u32::try_from(request.value_size).context("a value of more than 4 GiB")?;
+            sizes[key as usize] = sizes[key as usize].max(value_size);
+            let ttl = u32::try_from(request.ttl).unwrap_or(u32::MAX);
+            let time = START.saturating_add(u32::try_from(request.time).unwrap_or(u32::MAX));
+            requests.push(Request { time, key, value_size, ttl, act });
+        }
+        let items = keys.iter().zip(&sizes).map(|(key, &size)| key.len() as u64 + u64::from(size));
+        let largest = items.clone().max().unwrap_or(0) as usize;
+        let footprint = items.map(|item| item + ITEM_OVERHEAD).sum();
+        Ok(Trace { requests, keys, footprint, largest })
+    }
+
+    /// The share of reads that hit, with this much memory, by the engine under a policy or by exact LRU.
+    fn hit_ratio(&self, bytes: usize, policy: Option<Eviction>) -> Result<f64> {
+        match policy {
+            None => Ok(self.run(&mut ExactLru::new(bytes as u64, &self.keys))),
+            Some(eviction) => {
+                let config = Config {
+                    memory_limit: bytes,
+                    item_size_max: (1 << 20).max(self.largest),
+                    eviction,
+                    now: Time(START),
+                };
+                let store = Store::new(&config)?;
+                Ok(self.run(&mut Engine { store, keys: &self.keys, value: vec![b'v'; self.largest], maintained: START }))
+            }
+        }
+    }
+
+    fn run(&self, cache: &mut impl Cache) -> f64 {
+        let (mut reads, mut hits) = (0u64, 0u64);
+        for &Request { time, key, value_size, ttl, act } in &self.requests {
+            match act {
+                Act::Read => {
+                    reads += 1;
+                    if cache.read(key, time) {
+                        hits += 1;
+                    } else {
+                        cache.write(key, value_size, ttl, time);
+                    }
+                }
+                Act::Write => cache.write(key, value_size, ttl, time),
+                Act::Delete => cache.delete(key, time),
+            }
+        }
+        if reads == 0 { 0.0 } else { hits as f64 / reads as f64 }
+    }
+}
+
+/// The engine as a cache of numbered keys.
+struct Engine<'a> {
+    store: Store,
+    keys: &'a [Box<str>],
+    value: Vec<u8>,
+    /// When background work was last done: each second, as the node does.
+    maintained: u32,
+}
+
+impl Cache for Engine<'_> {
+    fn read(&mut self, key: u32, now: u32) -> bool {
+        if self.maintained < now {
+            self.maintained = now;
+            self.store.maintain(Time(now));
+        }
+        let key = self.keys[key as usize].as_bytes();
+        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
+        let hit = entry.item().is_some();
+        entry.bump();
+        hit
+    }
+
+    fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
+        let key = self.keys[key as usize].as_bytes();
+        let expiry = if ttl == 0 { Expiry::NEVER } else { Expiry::at(Time(now.saturating_add(ttl))) };
+        let new = NewItem::new(&self.value[..value_size as usize], 0, expiry);
+        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
+        if entry.insert(new).is_err() {
+            entry.remove();
+        }
+    }
+
+    fn delete(&mut self, key: u32, now: u32) {
+        let key = self.keys[key as usize].as_bytes();
+        self.store.entry(key, self.store.hash(key), Time(now)).remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(lines: &str) -> Trace {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.csv");
+        std::fs::write(&path, lines).unwrap();
+        Trace::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_read_hits_what_was_read_before_until_it_expires() {
+        let trace = trace("0,a,1,10,1,get,5\n4,a,1,10,1,get,5\n5,a,1,10,1,get,5\n9,a,1,10,1,get,5\n");
+        for policy in [None, Some(Eviction::Lru)] {
+            assert_eq!(trace.hit_ratio(1 << 20, policy).unwrap(), 0.5);
+        }
+    }
+
+    #[test]
+    fn a_deleted_key_is_missed() {
+        let trace = trace("0,a,1,10,1,set,0\n0,a,1,10,1,get,0\n0,a,1,10,1,delete,0\n0,a,1,10,1,get,0\n");
+        for policy in [None, Some(Eviction::Lru)] {
+            assert_eq!(trace.hit_ratio(1 << 20, policy).unwrap(), 0.5);
+        }
+    }
+
+    #[test]
+    fn the_footprint_takes_each_key_once_at_its_largest() {
+        let trace = trace("0,ab,2,10,1,set,0\n0,ab,2,30,1,set,0\n0,c,1,5,1,get,0\n");
+        assert_eq!(trace.footprint, (2 + 30 + 24) + (1 + 5 + 24));
+    }
+}
