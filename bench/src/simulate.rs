@@ -157,7 +157,12 @@ impl Trace {
                     now: Time(START),
                 };
                 let store = Store::new(&config)?;
-                Ok(self.run(&mut Engine { store, keys: &self.keys, value: vec![b'v'; self.largest], maintained: START }))
+                Ok(self.run(&mut Engine {
+                    store,
+                    keys: &self.keys,
+                    value: vec![b'v'; self.largest],
+                    maintained: START,
+                }))
             }
         }
     }

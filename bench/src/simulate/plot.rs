@@ -39,7 +39,8 @@ pub(super) fn svg(lines: &[Line]) -> String {
     }
     for (number, line) in lines.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];
-        let points: Vec<String> = line.points.iter().map(|&(size, ratio)| format!("{},{}", x(size), y(ratio))).collect();
+        let points: Vec<String> =
+            line.points.iter().map(|&(size, ratio)| format!("{},{}", x(size), y(ratio))).collect();
         let _ = write!(
             out,
             r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="2"/><text x="{}" y="{}" fill="{color}">{}</text>"#,
@@ -49,7 +50,11 @@ pub(super) fn svg(lines: &[Line]) -> String {
             line.name
         );
     }
-    let _ = write!(out, r#"<text x="{MARGIN}" y="{}">memory, percent of the footprint; hit ratio</text></svg>"#, HEIGHT - 14.0);
+    let _ = write!(
+        out,
+        r#"<text x="{MARGIN}" y="{}">memory, percent of the footprint; hit ratio</text></svg>"#,
+        HEIGHT - 14.0
+    );
     out
 }
 
@@ -59,7 +64,8 @@ mod tests {
 
     #[test]
     fn every_policy_has_its_line_in_the_plot() {
-        let lines = ["exact lru", "engine lru"].map(|name| Line { name: name.to_owned(), points: vec![(1.0, 20.0), (10.0, 60.0)] });
+        let lines = ["exact lru", "engine lru"]
+            .map(|name| Line { name: name.to_owned(), points: vec![(1.0, 20.0), (10.0, 60.0)] });
         let picture = svg(&lines);
         assert_eq!(picture.matches("<polyline").count(), 2);
         assert!(picture.contains("engine lru") && picture.ends_with("</svg>"));
