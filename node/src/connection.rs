@@ -140,7 +140,7 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
 async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     let mut session = Session::new(shared);
-    let idle_timeout = Duration::from_secs(shared.settings.extended.idle_timeout);
+    let idle_timeout = Duration::from_secs(shared.settings.idle_timeout());
     loop {
         if idle_timeout.is_zero() {
             socket.readable().await?;

@@ -1,10 +1,11 @@
 //! Where a command meets the store: what each command means, once for all protocols.
 
 use larder_protocol::{
-    Admin, Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Request,
-    StoreMode, parse_lenient_u64,
+    Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Request, StoreMode,
+    parse_lenient_u64,
 };
 
+use crate::admin;
 use crate::clock::expiry;
 use crate::counters::Counters;
 use crate::output::Output;
@@ -68,23 +69,11 @@ pub(crate) fn execute(
             reply.outcome(&Outcome::Quit, &mut output.bytes);
             return Next::Close;
         }
-        Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
-            store.set_memory_limit((*mebibytes as usize).saturating_mul(1024 * 1024), now);
-            Outcome::Ok
-        }
-        Command::Admin(Admin::Words { name: b"shutdown", .. }) if !shared.settings.shutdown => {
-            Outcome::Line("ERROR: shutdown not enabled")
-        }
-        Command::Admin(Admin::Words { name: b"shutdown", arguments: b"" | b"graceful" }) => {
-            shared.shutdown.notify_one();
-            return Next::Close;
-        }
-        Command::Admin(Admin::Words { name: b"shutdown", .. }) => {
-            Outcome::Error(Error::Client("invalid shutdown mode"))
-        }
-        // The knobs of an engine with slabs and crawlers turn freely.
-        Command::Admin(Admin::Words { name: b"lru_crawler", arguments: b"enable" | b"disable" }) => Outcome::Ok,
-        Command::Admin(Admin::Words { .. }) | Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
+        Command::Admin(command) => match admin::carry_out(*command, shared) {
+            Some(outcome) => outcome,
+            None => return Next::Close,
+        },
+        Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
     };
     reply.outcome(&outcome, &mut output.bytes);
     Next::Continue

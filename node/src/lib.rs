@@ -3,6 +3,7 @@
 //! A request has one way through: socket, `listener`, `connection` (buffers), protocol decode, `execute`, [`store`],
 //! protocol encode, one write. [`Server`] puts them together; the `larder-node` binary is a command line around it.
 
+mod admin;
 mod auth;
 mod clock;
 mod connection;

@@ -4,9 +4,9 @@
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtendedOptions {
     /// Seconds after which an idle connection is closed; 0 is never.
-    pub idle_timeout: u64,
+    pub idle_timeout: Option<u64>,
     /// At the connection limit new connections wait instead of being refused (`no_maxconns_fast`).
-    pub connections_wait: bool,
+    pub connections_wait: Option<bool>,
     /// Options that were given and mean nothing to this engine.
     pub ignored: Vec<String>,
 }
@@ -59,12 +59,12 @@ pub(crate) fn parse(text: &str) -> Result<ExtendedOptions, String> {
         let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name, value) {
             ("idle_timeout", Some(value)) => {
-                options.idle_timeout =
-                    value.parse().map_err(|_| format!("idle_timeout takes whole seconds, not {value:?}"))?;
+                let seconds = value.parse().map_err(|_| format!("idle_timeout takes whole seconds, not {value:?}"))?;
+                options.idle_timeout = Some(seconds);
             }
             ("idle_timeout", None) => return Err("idle_timeout needs a value: idle_timeout=60".to_owned()),
-            ("maxconns_fast", None) => options.connections_wait = false,
-            ("no_maxconns_fast", None) => options.connections_wait = true,
+            ("maxconns_fast", None) => options.connections_wait = Some(false),
+            ("no_maxconns_fast", None) => options.connections_wait = Some(true),
             _ if MEANINGLESS.contains(&name.strip_prefix("no_").unwrap_or(name)) => {
                 options.ignored.push(name.to_owned());
             }
@@ -81,8 +81,8 @@ mod tests {
     #[test]
     fn options_are_read_ignored_or_refused() {
         let options = parse("modern,idle_timeout=30,no_hashexpand,hashpower=20,no_maxconns_fast").unwrap();
-        assert_eq!(options.idle_timeout, 30);
-        assert!(options.connections_wait);
+        assert_eq!(options.idle_timeout, Some(30));
+        assert_eq!(options.connections_wait, Some(true));
         assert_eq!(options.ignored, ["modern", "no_hashexpand", "hashpower"]);
         assert!(parse("idle_timeout").is_err());
         assert!(parse("idle_timeout=soon").is_err());

@@ -97,8 +97,8 @@ pub struct Settings {
     #[arg(short = 'k', long = "lock-memory")]
     pub lock_memory: bool,
     /// Extended options with commas: idle_timeout=SECONDS, no_maxconns_fast; memcached's others are accepted
-    #[arg(short = 'o', long = "extended", default_value = "", value_parser = options::parse, value_name = "OPTIONS", hide_default_value = true)]
-    pub extended: ExtendedOptions,
+    #[arg(short = 'o', long = "extended", value_parser = options::parse, value_name = "OPTIONS")]
+    pub extended: Vec<ExtendedOptions>,
     /// Accepted for memcached's sake: this engine has no slabs
     #[arg(short = 'f', long = "slab-growth-factor", hide = true)]
     slab_growth_factor: Option<f64>,
@@ -151,6 +151,16 @@ impl Settings {
         self.memory_mebibytes as usize * 1024 * 1024
     }
 
+    /// Seconds after which an idle connection is closed; 0 is never. Of several `-o` the last that says it counts.
+    pub fn idle_timeout(&self) -> u64 {
+        self.extended.iter().rev().find_map(|options| options.idle_timeout).unwrap_or(0)
+    }
+
+    /// Whether, at the connection limit, new connections wait instead of being refused.
+    pub fn connections_wait(&self) -> bool {
+        self.extended.iter().rev().find_map(|options| options.connections_wait).unwrap_or(false)
+    }
+
     /// The flags that were given and mean nothing to this engine, for one line of log.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let given = [
@@ -162,7 +172,9 @@ impl Settings {
             ("-D", self.prefix_delimiter.is_some()),
         ];
         let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
-        flags.chain(self.extended.ignored.iter().map(|option| format!("-o {option}"))).collect()
+        flags
+            .chain(self.extended.iter().flat_map(|options| &options.ignored).map(|option| format!("-o {option}")))
+            .collect()
     }
 
     /// The addresses to listen on over TCP, as `host:port`.

@@ -192,6 +192,31 @@ fn without_cas(sent: &str, answer: &str) -> String {
     out
 }
 
+const OPERATORS: Exchanges = &[
+    ("cache_memlimit 7\r\n", "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"),
+    ("cache_memlimit 1000000001\r\n", "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"),
+    ("cache_memlimit 64\r\n", "OK\r\n"),
+    ("slabs reassign 1 99\r\n", "BADCLASS invalid src or dst class id\r\n"),
+    ("slabs automove 1\r\n", "OK\r\n"),
+    ("slabs automove 3\r\n", "ERROR\r\n"),
+    ("slabs nonsense\r\n", "ERROR\r\n"),
+    ("lru mode flat\r\n", "OK\r\n"),
+    ("lru mode segmented\r\n", "OK\r\n"),
+    ("lru mode round\r\n", "ERROR\r\n"),
+    ("lru tune 10 20 0.1 2.0\r\n", "OK\r\n"),
+    ("lru tune 50 50 0.1 2.0\r\n", "ERROR hot and warm pcts must not exceed 80\r\n"),
+    ("lru tune 10 20 0 2.0\r\n", "ERROR hot/warm age factors must be greater than 0\r\n"),
+    ("lru temp_ttl 60\r\n", "OK\r\n"),
+    ("lru temp_ttl -1\r\n", "OK\r\n"),
+    ("lru_crawler sleep 100\r\n", "OK\r\n"),
+    ("lru_crawler sleep 1000001\r\n", "CLIENT_ERROR sleep must be one second or less\r\n"),
+    ("lru_crawler tocrawl 100\r\n", "OK\r\n"),
+    ("lru_crawler tocrawl x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("lru_crawler crawl 0\r\n", "BADCLASS invalid class id\r\n"),
+    ("lru_crawler crawl 1,x\r\n", "BADCLASS invalid class id\r\n"),
+    ("lru_crawler\r\n", "ERROR\r\n"),
+];
+
 /// Holds a table against a server and returns what differs.
 fn differences(server: &Server, table: Exchanges) -> Vec<String> {
     let mut connection = server.connect();
@@ -231,6 +256,11 @@ fn meta_commands_are_answered_as_memcached_answers_them() {
 fn errors_have_memcacheds_words() {
     check(ERRORS);
     assert_eq!(differences(&Server::node(&[]), NEWER), Vec::<String>::new());
+}
+
+#[test]
+fn operators_commands_are_answered_as_memcached_answers_them() {
+    check(OPERATORS);
 }
 
 #[test]

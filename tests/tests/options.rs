@@ -89,7 +89,7 @@ fn a_unix_socket_serves_with_the_access_that_was_asked_for() {
 #[test]
 fn a_client_may_shut_the_node_down_only_where_that_was_allowed() {
     let node = Server::node(&[]);
-    assert_eq!(node.connect().exchange(b"shutdown\r\n"), "ERROR: shutdown not enabled\r\n");
+    assert_eq!(node.connect().exchange(b"shutdown\r\n"), "SERVER_ERROR: shutdown not enabled\r\n");
     let node = Server::node(&["-A"]);
     node.connect().send(b"shutdown\r\n");
     assert!(node.wait());
@@ -139,7 +139,17 @@ fn flush_all_is_refused_where_it_is_disabled() {
 
 #[test]
 fn options_of_memcacheds_engine_are_accepted_and_unknown_ones_refused() {
-    let node = Server::node(&["-f", "1.5", "-n", "64", "-L", "-o", "modern,hashpower=20,no_lru_crawler,slab_reassign"]);
+    let node = Server::node(&[
+        "-f",
+        "1.5",
+        "-n",
+        "64",
+        "-L",
+        "-o",
+        "modern,hashpower=20",
+        "-o",
+        "no_lru_crawler,slab_reassign",
+    ]);
     assert_eq!(node.connect().exchange(b"get a\r\n"), "END\r\n");
     for wrong in [&["--no-such-flag"][..], &["-o", "no_such_option"], &["-m", "nothing"]] {
         let output = Command::new(binary("larder-node")).args(wrong).output().unwrap();
