@@ -5,6 +5,7 @@
 
 use larder_protocol::{Admin, Error, Outcome};
 
+use crate::clock::Clock;
 use crate::server::Shared;
 
 /// Carries out the command; `None` where the connection ends without an answer.
@@ -20,6 +21,7 @@ pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared) -> Option<Outcome<'
                 b"shutdown" => shutdown(&words, shared),
                 b"slabs" => Some(slabs(&words)),
                 b"lru" => Some(lru(&words)),
+                b"debugtime" if shared.settings.debug_time => Some(debug_time(&words, &shared.clock)),
                 b"lru_crawler" => Some(lru_crawler(&words)),
                 _ => Some(Outcome::Error(Error::UnknownCommand)),
             }
@@ -47,6 +49,20 @@ fn shutdown(words: &[&str], shared: &Shared) -> Option<Outcome<'static>> {
         }
         _ => Some(Outcome::Error(Error::Client("invalid shutdown mode"))),
     }
+}
+
+/// `debugtime p` stops the clock, `r` lets it run, a number of seconds moves it.
+fn debug_time(words: &[&str], clock: &Clock) -> Outcome<'static> {
+    match words {
+        ["p"] => clock.pause(clock.now()),
+        ["r"] => clock.resume(),
+        [seconds] => match seconds.trim_start_matches('+').parse() {
+            Ok(seconds) => clock.shift(seconds),
+            Err(_) => return Outcome::Error(Error::UnknownCommand),
+        },
+        _ => return Outcome::Error(Error::UnknownCommand),
+    }
+    Outcome::Ok
 }
 
 fn slabs(words: &[&str]) -> Outcome<'static> {

@@ -1,27 +1,53 @@
 //! The node's clock: Unix seconds that never jump, however the system's clock is set.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use larder_protocol::{Exptime, RELATIVE_EXPTIME_MAX};
 
 use crate::store::{Expiry, Time};
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Clock {
     started: Instant,
     /// Unix time of `started`, with its fraction, so that seconds turn when the system's do.
-    unix: std::time::Duration,
+    unix: Duration,
+    /// Seconds that `debugtime` added.
+    shift: AtomicI64,
+    /// Where `debugtime p` stopped the clock, before the shift; 0 is not stopped.
+    stopped: AtomicU32,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { started: Instant::now(), unix }
+        Clock { started: Instant::now(), unix, shift: AtomicI64::new(0), stopped: AtomicU32::new(0) }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Time {
-        Time((self.unix + self.started.elapsed()).as_secs() as u32)
+        let running = match self.stopped.load(Ordering::Relaxed) {
+            0 => (self.unix + self.started.elapsed()).as_secs() as i64,
+            stopped => i64::from(stopped),
+        };
+        Time(running.saturating_add(self.shift.load(Ordering::Relaxed)).clamp(1, u32::MAX.into()) as u32)
+    }
+
+    /// Moves the clock.
+    pub(crate) fn shift(&self, seconds: i64) {
+        let shift = self.shift.load(Ordering::Relaxed);
+        self.shift.store(shift.saturating_add(seconds), Ordering::Relaxed);
+    }
+
+    /// Stops the clock at `now`.
+    pub(crate) fn pause(&self, now: Time) {
+        let unshifted = i64::from(now.0).saturating_sub(self.shift.load(Ordering::Relaxed));
+        self.stopped.store(unshifted.clamp(1, u32::MAX.into()) as u32, Ordering::Relaxed);
+    }
+
+    /// Lets it run on.
+    pub(crate) fn resume(&self) {
+        self.stopped.store(0, Ordering::Relaxed);
     }
 
     /// Seconds since the node started.

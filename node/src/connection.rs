@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
 use tokio::net::{TcpStream, UnixStream};
@@ -140,13 +139,14 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
 async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     let mut session = Session::new(shared);
-    let idle_timeout = Duration::from_secs(shared.settings.idle_timeout());
+    let idle_timeout = shared.settings.idle_timeout();
     loop {
-        if idle_timeout.is_zero() {
-            socket.readable().await?;
-        } else {
-            let Ok(ready) = tokio::time::timeout(idle_timeout, socket.readable()).await else { return Ok(()) };
-            ready?;
+        match idle_timeout {
+            None => socket.readable().await?,
+            Some(timeout) => match tokio::time::timeout(timeout, socket.readable()).await {
+                Ok(ready) => ready?,
+                Err(_) => return Ok(()),
+            },
         }
         let mut buffers = Buffers::take();
         let mut need = 1;
@@ -224,7 +224,7 @@ fn work(
     shared: &Shared,
     counters: &Counters,
 ) -> Progress {
-    let now = shared.clock.now();
+    let mut now = shared.clock.now();
     let mut scratch = Scratch::new();
     for _ in 0..shared.settings.requests_per_turn {
         let skipped = session.swallow.min(buffers.end - buffers.start);
@@ -235,6 +235,9 @@ fn work(
         }
         if buffers.output.len() >= OUTPUT_HIGH_WATER {
             return Progress::OthersFirst;
+        }
+        if shared.settings.debug_time {
+            now = shared.clock.now();
         }
         let input = &buffers.input[buffers.start..buffers.end];
         let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[0]));

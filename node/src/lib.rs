@@ -19,7 +19,7 @@ mod statistics;
 pub mod store;
 mod udp;
 
-pub use options::ExtendedOptions;
+pub use options::ExtendedOption;
 pub use server::Server;
 pub use settings::{Settings, Verbosity};
 

@@ -1,14 +1,14 @@
 //! The `-o` list: memcached's extended options.
 
-/// The options that mean something here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExtendedOptions {
-    /// Seconds after which an idle connection is closed; 0 is never.
-    pub idle_timeout: Option<u64>,
-    /// At the connection limit new connections wait instead of being refused (`no_maxconns_fast`).
-    pub connections_wait: Option<bool>,
-    /// Options that were given and mean nothing to this engine.
-    pub ignored: Vec<String>,
+/// One option of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtendedOption {
+    /// Close a connection that was idle for so many seconds; 0 is never.
+    IdleTimeout(u64),
+    /// At the connection limit, refuse new connections (`maxconns_fast`) or let them wait (`no_maxconns_fast`).
+    RefuseConnections(bool),
+    /// An option that means nothing to this engine.
+    Meaningless(String),
 }
 
 /// Options of memcached that its own engine needs and this one does not: accepted, so that command lines go on
@@ -52,26 +52,22 @@ const MEANINGLESS: [&str; 36] = [
     "release_mem_sleep",
 ];
 
-/// Reads `name[=value],…`.
-pub(crate) fn parse(text: &str) -> Result<ExtendedOptions, String> {
-    let mut options = ExtendedOptions::default();
-    for option in text.split(',').map(str::trim).filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        match (name, value) {
-            ("idle_timeout", Some(value)) => {
-                let seconds = value.parse().map_err(|_| format!("idle_timeout takes whole seconds, not {value:?}"))?;
-                options.idle_timeout = Some(seconds);
-            }
-            ("idle_timeout", None) => return Err("idle_timeout needs a value: idle_timeout=60".to_owned()),
-            ("maxconns_fast", None) => options.connections_wait = Some(false),
-            ("no_maxconns_fast", None) => options.connections_wait = Some(true),
-            _ if MEANINGLESS.contains(&name.strip_prefix("no_").unwrap_or(name)) => {
-                options.ignored.push(name.to_owned());
-            }
-            _ => return Err(format!("unknown option {name:?}")),
+/// Reads `name` or `name=value`.
+pub(crate) fn parse(option: &str) -> Result<ExtendedOption, String> {
+    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    match (name, value) {
+        ("idle_timeout", Some(value)) => {
+            let seconds = value.parse().map_err(|_| format!("idle_timeout takes whole seconds, not {value:?}"))?;
+            Ok(ExtendedOption::IdleTimeout(seconds))
         }
+        ("idle_timeout", None) => Err("idle_timeout needs a value: idle_timeout=60".to_owned()),
+        ("maxconns_fast", None) => Ok(ExtendedOption::RefuseConnections(true)),
+        ("no_maxconns_fast", None) => Ok(ExtendedOption::RefuseConnections(false)),
+        _ if MEANINGLESS.contains(&name.strip_prefix("no_").unwrap_or(name)) => {
+            Ok(ExtendedOption::Meaningless(name.to_owned()))
+        }
+        _ => Err(format!("unknown option {name:?}")),
     }
-    Ok(options)
 }
 
 #[cfg(test)]
@@ -80,10 +76,11 @@ mod tests {
 
     #[test]
     fn options_are_read_ignored_or_refused() {
-        let options = parse("modern,idle_timeout=30,no_hashexpand,hashpower=20,no_maxconns_fast").unwrap();
-        assert_eq!(options.idle_timeout, Some(30));
-        assert_eq!(options.connections_wait, Some(true));
-        assert_eq!(options.ignored, ["modern", "no_hashexpand", "hashpower"]);
+        assert_eq!(parse("idle_timeout=30"), Ok(ExtendedOption::IdleTimeout(30)));
+        assert_eq!(parse("no_maxconns_fast"), Ok(ExtendedOption::RefuseConnections(false)));
+        for meaningless in ["modern", "no_hashexpand", "hashpower=20"] {
+            assert!(matches!(parse(meaningless), Ok(ExtendedOption::Meaningless(_))));
+        }
         assert!(parse("idle_timeout").is_err());
         assert!(parse("idle_timeout=soon").is_err());
         assert!(parse("no_such_option").is_err());

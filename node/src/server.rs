@@ -258,7 +258,7 @@ fn accept(
             tokio::select! {
                 Some(socket) = sockets.recv() => {
                     // With no_maxconns_fast the newcomer waits, and those behind it in the kernel's queue.
-                    while shared.settings.connections_wait()
+                    while !shared.settings.refuses_connections()
                         && shared.connections.statistics().current >= shared.settings.max_connections.into()
                         && !*shared.stop.borrow()
                     {

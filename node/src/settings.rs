@@ -1,10 +1,11 @@
 //! The command line: memcached's flags and their long names.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
-use crate::options::{self, ExtendedOptions};
+use crate::options::{self, ExtendedOption};
 
 /// How much is logged.
 pub type Verbosity = u8;
@@ -39,12 +40,12 @@ pub struct Settings {
     #[arg(short = 'm', long = "memory-limit", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=(1 << 24)), value_name = "MIB", env = "LARDER_MEMORY_LIMIT")]
     pub memory_mebibytes: u64,
     /// Connections at a time; more are refused
-    #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
+    #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
     pub max_connections: u32,
     /// What leaves first when memory is full: lru, s3fifo or sieve
     #[arg(long, default_value_t, value_name = "POLICY")]
     pub eviction: crate::store::Eviction,
-    /// Largest item, in bytes or with a unit: 1k to 128m
+    /// Largest item, in bytes or with a unit: 1k to 1024m
     #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE")]
     pub item_size_max: usize,
     /// Log more; twice logs every connection
@@ -97,8 +98,11 @@ pub struct Settings {
     #[arg(short = 'k', long = "lock-memory")]
     pub lock_memory: bool,
     /// Extended options with commas: idle_timeout=SECONDS, no_maxconns_fast; memcached's others are accepted
-    #[arg(short = 'o', long = "extended", value_parser = options::parse, value_name = "OPTIONS")]
-    pub extended: Vec<ExtendedOptions>,
+    #[arg(short = 'o', long = "extended", value_parser = options::parse, value_delimiter = ',', value_name = "OPTIONS")]
+    pub extended: Vec<ExtendedOption>,
+    /// Serve the debugtime command, by which tests move the clock
+    #[arg(long, env = "LARDER_DEBUG_TIME", hide = true)]
+    pub debug_time: bool,
     /// Accepted for memcached's sake: this engine has no slabs
     #[arg(short = 'f', long = "slab-growth-factor", hide = true)]
     slab_growth_factor: Option<f64>,
@@ -133,8 +137,8 @@ fn parse_item_size(text: &str) -> Result<usize, String> {
     };
     let size = digits.parse::<usize>().ok().and_then(|size| size.checked_mul(unit));
     match size {
-        Some(size @ 1024..=0x0800_0000) => Ok(size),
-        _ => Err("an item size limit is between 1k and 128m".to_owned()),
+        Some(size @ 1024..=0x4000_0000) => Ok(size),
+        _ => Err("an item size limit is between 1k and 1024m".to_owned()),
     }
 }
 
@@ -151,16 +155,6 @@ impl Settings {
         self.memory_mebibytes as usize * 1024 * 1024
     }
 
-    /// Seconds after which an idle connection is closed; 0 is never. Of several `-o` the last that says it counts.
-    pub fn idle_timeout(&self) -> u64 {
-        self.extended.iter().rev().find_map(|options| options.idle_timeout).unwrap_or(0)
-    }
-
-    /// Whether, at the connection limit, new connections wait instead of being refused.
-    pub fn connections_wait(&self) -> bool {
-        self.extended.iter().rev().find_map(|options| options.connections_wait).unwrap_or(false)
-    }
-
     /// The flags that were given and mean nothing to this engine, for one line of log.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let given = [
@@ -172,9 +166,34 @@ impl Settings {
             ("-D", self.prefix_delimiter.is_some()),
         ];
         let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
-        flags
-            .chain(self.extended.iter().flat_map(|options| &options.ignored).map(|option| format!("-o {option}")))
-            .collect()
+        let options = self.extended.iter().filter_map(|option| match option {
+            ExtendedOption::Meaningless(name) => Some(format!("-o {name}")),
+            _ => None,
+        });
+        flags.chain(options).collect()
+    }
+
+    /// After how long an idle connection is closed; `None` is never.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        let seconds = self.extended.iter().rev().find_map(|option| match option {
+            ExtendedOption::IdleTimeout(seconds) => Some(*seconds),
+            _ => None,
+        });
+        seconds.filter(|&seconds| seconds > 0).map(Duration::from_secs)
+    }
+
+    /// Whether connections above the limit are refused at once; otherwise they wait.
+    pub(crate) fn refuses_connections(&self) -> bool {
+        let told = self.extended.iter().rev().find_map(|option| match option {
+            ExtendedOption::RefuseConnections(refuse) => Some(*refuse),
+            _ => None,
+        });
+        told.unwrap_or(true)
+    }
+
+    /// Whether CAS was disabled: it costs nothing here and goes on working, but dashboards read the setting.
+    pub(crate) fn cas_enabled(&self) -> bool {
+        !self.no_cas
     }
 
     /// The addresses to listen on over TCP, as `host:port`.
@@ -222,7 +241,7 @@ mod tests {
     fn an_item_size_takes_units_and_bounds() {
         assert_eq!(parse_item_size("1m"), Ok(1024 * 1024));
         assert_eq!(parse_item_size("2048"), Ok(2048));
-        assert!(parse_item_size("129m").is_err());
+        assert!(parse_item_size("1025m").is_err());
         assert!(parse_item_size("12").is_err());
         assert!(parse_item_size("-1k").is_err());
     }

@@ -84,18 +84,42 @@ fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
 
 fn settings(shared: &Shared, out: &mut Answer<'_>) {
     let settings = &shared.settings;
+    let yes = |holds: bool| if holds { "yes" } else { "no" };
     stat(out, "maxbytes", shared.store.memory_limit());
     stat(out, "maxconns", settings.max_connections);
     stat(out, "tcpport", settings.port);
     stat(out, "udpport", settings.udp_port);
     stat(out, "inter", settings.listen.first().map_or("127.0.0.1", |address| address));
     stat(out, "verbosity", shared.verbosity());
+    stat(out, "oldest", 0);
     stat(out, "evictions", "on");
     stat(out, "domain_socket", settings.socket.as_ref().map_or("NULL".into(), |path| path.display().to_string()));
+    stat(out, "umask", format_args!("{:o}", settings.socket_mode));
+    stat(out, "shutdown_command", yes(settings.shutdown));
     stat(out, "num_threads", settings.threads);
-    stat(out, "cas_enabled", "yes");
+    stat(out, "detail_enabled", "no");
+    stat(out, "reqs_per_event", settings.requests_per_turn);
+    stat(out, "cas_enabled", yes(settings.cas_enabled()));
+    stat(out, "tcp_backlog", settings.backlog);
+    stat(
+        out,
+        "binding_protocol",
+        match settings.protocol.as_str() {
+            "auto" => "auto-negotiate",
+            forced => forced,
+        },
+    );
+    stat(out, "auth_enabled_sasl", yes(settings.sasl));
+    stat(out, "auth_enabled_ascii", settings.auth_file.as_ref().map_or("no".into(), |path| path.display().to_string()));
     stat(out, "item_size_max", shared.store.item_size_max());
-    stat(out, "eviction_policy", "lru");
+    stat(out, "maxconns_fast", yes(settings.refuses_connections()));
+    stat(out, "lru_crawler", "yes");
+    stat(out, "lru_maintainer_thread", "yes");
+    stat(out, "flush_enabled", yes(!settings.no_flush_all));
+    stat(out, "dump_enabled", yes(!settings.no_dumping));
+    stat(out, "idle_timeout", settings.idle_timeout().map_or(0, |timeout| timeout.as_secs()));
+    stat(out, "eviction_policy", settings.eviction);
+    stat(out, "client_flags_size", 4);
 }
 
 /// Exporters read evictions and items by slab class; here there is one class, 1.

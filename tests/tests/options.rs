@@ -169,3 +169,14 @@ fn the_pid_file_is_there_while_the_node_is() {
     assert!(node.wait());
     assert!(!path.exists());
 }
+
+#[test]
+fn tests_may_move_the_clock_only_where_that_was_allowed() {
+    let node = Server::node(&[]);
+    assert_eq!(node.connect().exchange(b"debugtime 10\r\n"), "ERROR\r\n");
+    let node = Server::node(&["--debug-time"]);
+    let mut connection = node.connect();
+    connection.exchange(b"set short 0 100 1\r\nx\r\nset long 0 200 1\r\nx\r\n");
+    assert_eq!(connection.exchange(b"debugtime 99\r\nget short\r\n"), "OK\r\nVALUE short 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(connection.exchange(b"debugtime 2\r\nget short long\r\n"), "OK\r\nVALUE long 0 1\r\nx\r\nEND\r\n");
+}
