@@ -11,7 +11,7 @@ use crate::counters::Counters;
 use crate::output::Output;
 use crate::server::Shared;
 use crate::statistics;
-use crate::store::{Entry, Hash, InsertError, Item, NewItem, Store, Time};
+use crate::store::{Expiry, Hash, InsertError, Item, NewItem, Store, Time};
 
 /// What becomes of the connection after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,10 +111,8 @@ fn get_item(
     let mut entry = store.entry(key, hash, now);
     let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
     let mut created = false;
-    if entry.item().is_none()
-        && let Some(exptime) = get.vivify
-    {
-        let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, expiry(exptime, now)) };
+    if entry.item().is_none() && get.vivify.is_some() {
+        let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
         created = entry.insert(stub).is_ok();
     }
     let (count_hit, count_miss) = if get.touch.is_some() {
@@ -124,23 +122,21 @@ fn get_item(
         counters.cmd_get.add(1);
         (&counters.get_hits, &counters.get_misses)
     };
-    if let Some(exptime) = get.touch {
-        entry.set_expiry(expiry(exptime, now));
-    }
     let Some(item) = entry.item() else {
         count_miss.add(1);
         reply.miss(key, &mut output.bytes);
         return;
     };
     count_hit.add(1);
+    let touched = get.touch.or(get.vivify.filter(|_| created)).map(|exptime| expiry(exptime, now));
+    let ttl = touched.unwrap_or(item.expiry).remaining(now);
     let due = get.recache.is_some_and(|recache| {
         let limit = expiry(recache, now).remaining(now);
-        !created && item.expiry.remaining(now).is_some_and(|left| limit.is_some_and(|limit| left < limit))
+        !created && ttl.is_some_and(|left| limit.is_some_and(|limit| left < limit))
     });
     // Only meta commands can tell a client that it has won.
     let won = created || (matches!(reply, Reply::Meta(_)) && !item.won && (item.stale || due));
     let with_value = get.want_value && get.unless_cas != Some(item.cas);
-    let ttl = item.expiry.remaining(now);
     let hit = Hit {
         key,
         flags: item.flags,
@@ -166,6 +162,10 @@ fn get_item(
     if !get.no_bump {
         entry.bump();
     }
+    // Last, since an item that is touched to its end is gone; this answer still has it.
+    if let Some(expiry) = touched {
+        entry.set_expiry(expiry);
+    }
 }
 
 #[inline]
@@ -176,9 +176,9 @@ fn append_value(item: &Item<'_>, output: &mut Output) {
     }
 }
 
-fn stored(result: Result<u64, InsertError>, entry: &Entry<'_, '_>, counters: &Counters) -> Outcome<'static> {
+fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counters) -> Outcome<'static> {
     match result {
-        Ok(cas) => Outcome::Stored { cas, value_len: entry.item().map_or(0, |item| item.value.len()) },
+        Ok(cas) => Outcome::Stored { cas, value_len },
         Err(InsertError::TooLarge) => {
             counters.store_too_large.add(1);
             Outcome::Error(Error::TOO_LARGE)
@@ -196,9 +196,9 @@ fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Co
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: store.item_size_max() };
-    let too_long = entry.item().is_some_and(|item| {
-        is_join && limits.too_large(command.key.len(), item.flags, item.value.len() + command.value.len())
-    });
+    let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
+    let value_len = joined.0 + command.value.len();
+    let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);
     let mut new =
         NewItem { cas: command.set_cas, ..NewItem::new(command.value, command.flags, expiry(command.exptime, now)) };
     let result = match (command.mode, command.compare_cas, found) {
@@ -243,7 +243,7 @@ fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Co
             if result.is_err() {
                 entry.remove();
             }
-            stored(result, &entry, counters)
+            stored(result, value_len, counters)
         }
     }
 }
