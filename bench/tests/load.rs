@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use larder_bench::load::{LoadArgs, Session, measure};
 use larder_bench::report::Report;
-use larder_bench::versus::{Program, Server};
+use larder_bench::versus::{Comparison, Program, Server};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -280,4 +280,29 @@ fn reads_go_over_tls() {
     assert!(!report.verdict.expect("it was asked").is_bad());
     let stranger = Session::open(&args(&[&server], &format!("--tls-ca {certificate} --tls-name other.test -c 1")));
     assert!(stranger.is_err(), "a certificate of another name is refused");
+}
+
+#[test]
+fn versus_reads_the_processor_time_of_both_servers() {
+    let Some(peer) = memcached(&[]) else { return };
+    drop(peer);
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("versus.json");
+    let output = Command::new(PROGRAM)
+        .args(["versus", "--peer", "/usr/bin/memcached", "--loads", "p16,miss", "--pairs", "1"])
+        .args(["--seconds", "100ms", "--warmup", "10ms", "--json"])
+        .arg(&json)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let comparison: Comparison =
+        serde_json::from_slice(&std::fs::read(json).expect("it was written")).expect("it is a comparison");
+    assert_eq!(comparison.loads.len(), 2);
+    for load in &comparison.loads {
+        for run in [load.node[0], load.peer[0]] {
+            assert!(run.cpu_us > 0.0 && run.per_second > 0.0 && run.errors == 0, "{}: {run:?}", load.name);
+        }
+    }
+    let hits = |load: usize| [comparison.loads[load].node[0].hit_ratio, comparison.loads[load].peer[0].hit_ratio];
+    assert_eq!((hits(0), hits(1)), ([Some(1.0); 2], [Some(0.0); 2]));
 }
