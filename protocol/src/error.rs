@@ -1,6 +1,6 @@
 //! Errors that have a reply of their own.
 
-/// What is wrong with a request, or why a command was not carried out. [`Error::line`] is the reply.
+/// What is wrong with a request, or why a command was not carried out. [`Error::encode`] writes the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No such command.

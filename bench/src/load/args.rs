@@ -30,7 +30,7 @@ Examples:
   larder-bench load --servers 127.0.0.1 --pipeline 16 --threads 2 --json run.json --p99 1ms
       for CI: exit status 1 where p99 is above one millisecond")]
 pub struct LoadArgs {
-    /// Servers: HOST[:PORT] or the path of a unix socket; keys spread over several as ketama does
+    /// Servers: HOST or HOST:PORT or the path of a unix socket; keys spread over several as ketama does
     #[arg(short, long, value_delimiter = ',', default_value = "127.0.0.1:11211", value_name = "ADDRESS")]
     pub servers: Vec<Address>,
     /// Protocol
