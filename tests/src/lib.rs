@@ -54,12 +54,12 @@ pub struct Server {
 impl Server {
     /// A larder-node on a free port with these further arguments.
     pub fn node(arguments: &[&str]) -> Server {
-        Server::node_on(free_port(), arguments)
+        Server::node_on(0, arguments)
     }
 
     /// A larder-node on this port.
     pub fn node_on(port: u16, arguments: &[&str]) -> Server {
-        Server::start(Command::new(binary("larder-node")).args(["-t", "2"]).args(arguments), port)
+        Server::start(Command::new(binary("larder-node")).args(["-t", "2", "-p", &port.to_string()]).args(arguments))
     }
 
     /// Debian's memcached as a reference, or `None`, said on standard error, where it cannot be had.
@@ -73,19 +73,27 @@ impl Server {
 
     /// The memcached at this path.
     pub fn memcached_at(program: &std::path::Path, arguments: &[&str]) -> Server {
-        let user = ["-u", "nobody", "-l", "127.0.0.1", "-U", "0"];
-        Server::start(Command::new(program).args(user).args(arguments), free_port())
+        let user = ["-u", "root", "-l", "127.0.0.1", "-U", "0"];
+        Server::start(Command::new(program).args(user).args(["-p", "-1"]).args(arguments))
     }
 
-    fn start(command: &mut Command, port: u16) -> Server {
-        let child = command.arg("-p").arg(port.to_string()).stderr(Stdio::null()).spawn().expect("the server starts");
-        let mut server = Server { child, port };
+    /// Starts a server and waits until it tells its port in the file that MEMCACHED_PORT_FILENAME names: a port chosen
+    /// beforehand could be taken by another test in between.
+    fn start(command: &mut Command) -> Server {
+        let folder = tempfile::tempdir().expect("a folder for the port file");
+        let file = folder.path().join("ports");
+        let child = command.env("MEMCACHED_PORT_FILENAME", &file).stderr(Stdio::null()).spawn();
+        let mut server = Server { child: child.expect("the server starts"), port: 0 };
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        server.port = loop {
+            let ports = std::fs::read_to_string(&file).unwrap_or_default();
+            if let Some(port) = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok()) {
+                break port;
+            }
             assert!(server.child.try_wait().expect("it is our child").is_none(), "the server ended at once");
             assert!(Instant::now() < deadline, "the server does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            std::thread::sleep(Duration::from_millis(2));
+        };
         server
     }
 
