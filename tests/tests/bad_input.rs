@@ -11,7 +11,7 @@ fn still_serves(node: &Server) {
 }
 
 #[test]
-fn a_line_of_a_mebibyte_without_an_end_closes_the_connection() {
+fn a_line_without_an_end_closes_the_connection() {
     let node = Server::node(&[]);
     let mut connection = node.connect();
     connection.send(&vec![b'x'; 4096]);
