@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use larder_protocol::meta::Code;
 use larder_protocol::{KEY_MAX_LEN, push_number};
@@ -10,8 +11,8 @@ use larder_protocol::{KEY_MAX_LEN, push_number};
 use crate::error::{Error, Result};
 use crate::link::{Answer, Facts};
 use crate::load::Loads;
-use crate::node::{Node, Patience};
-use crate::ring::{Hashing, Ring, Server};
+use crate::node::Node;
+use crate::topology::Topology;
 
 /// A value with what the server keeps beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,117 +38,6 @@ pub enum Stored {
     Gone,
 }
 
-/// What happens to the keys of a node that is down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failover {
-    /// Their calls fail at once, until the node is back.
-    Error,
-    /// The next node on the ring that is up serves them, keeping what is stored there for at most `ttl`.
-    ///
-    /// [`Client::delete`] reaches a key's owner and the node that would stand in for it, so that neither keeps an old
-    /// value. Where clients disagree on which nodes are up, `ttl` bounds how long one of them may see an old value.
-    Next {
-        /// Longest time to live on a node that stands in, at least a second.
-        ttl: Duration,
-    },
-}
-
-/// How a client is made: servers, hashing, fail-over and time-outs.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    servers: Vec<String>,
-    hashing: Hashing,
-    patience: Patience,
-    lease: Duration,
-    failover: Failover,
-}
-
-impl Builder {
-    /// Adds a server: `host`, `host:port`, or `host:port weight`. The spelling counts: the ring is made of it.
-    pub fn server(mut self, server: impl Into<String>) -> Self {
-        self.servers.push(server.into());
-        self
-    }
-
-    /// Adds servers, as [`Builder::server`].
-    pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
-        self.servers.extend(servers.into_iter().map(Into::into));
-        self
-    }
-
-    /// How keys are spread over the servers; [`Hashing::KetamaWeighted`] unless told.
-    pub fn hashing(mut self, hashing: Hashing) -> Self {
-        self.hashing = hashing;
-        self
-    }
-
-    /// What happens to the keys of a node that is down; [`Failover::Next`] with 10 s unless told.
-    pub fn failover(mut self, failover: Failover) -> Self {
-        self.failover = failover;
-        self
-    }
-
-    /// How long an operation may take, 500 ms unless told.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.patience.operation = timeout;
-        self
-    }
-
-    /// How long connecting may take, 1 s unless told.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.connect = timeout;
-        self
-    }
-
-    /// How long one caller of [`Client::get_or_load`] has the right to load a key before another gets it, 10 s unless
-    /// told. At least the time a slow load takes, in whole seconds.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
-        self
-    }
-
-    /// The client. Connecting goes on in the background: a server that is down now is used when it is up.
-    ///
-    /// # Errors
-    /// [`Error::InvalidServer`] where there is no server or one is not `host:port`.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn build(self) -> Result<Client> {
-        let servers = self.servers.iter().map(|text| parse_server(text)).collect::<Result<Vec<Server>>>()?;
-        if servers.is_empty() {
-            return Err(Error::InvalidServer(String::new()));
-        }
-        let address = |server: &Server| format!("{}:{}", server.host, server.port);
-        Ok(Client {
-            inner: Arc::new(Inner {
-                ring: Ring::new(&servers, self.hashing),
-                nodes: servers.iter().map(|server| Node::new(&address(server), self.patience)).collect(),
-                loads: Loads::default(),
-                lease: self.lease,
-                failover: self.failover,
-            }),
-        })
-    }
-}
-
-fn parse_server(text: &str) -> Result<Server> {
-    let invalid = || Error::InvalidServer(text.to_owned());
-    let (address, weight) = match text.trim().split_once(char::is_whitespace) {
-        Some((address, weight)) => (address, weight.trim().parse().map_err(|_| invalid())?),
-        None => (text.trim(), 1),
-    };
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(invalid()),
-        Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
-        None => (address, 11211),
-    };
-    if host.is_empty() {
-        return Err(invalid());
-    }
-    Ok(Server { host: host.to_owned(), port, weight })
-}
-
 /// A memcache client. Clones share connections; keep one for the program.
 ///
 /// ```no_run
@@ -168,52 +58,17 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("ring", &self.inner.ring).finish_non_exhaustive()
+        f.debug_struct("Client").field("topology", &self.inner.topology.load()).finish_non_exhaustive()
     }
 }
 
 pub(crate) struct Inner {
-    pub(crate) ring: Ring,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) topology: ArcSwap<Topology>,
     pub(crate) loads: Loads,
     pub(crate) lease: Duration,
-    failover: Failover,
-}
-
-/// The node that serves a key now.
-#[derive(Clone, Copy)]
-struct Route {
-    node: usize,
-    /// Longest time to live there, where it stands in for the owner.
-    ttl_max: Option<Duration>,
-}
-
-impl Inner {
-    fn route(&self, key: &[u8]) -> Route {
-        let owner = self.ring.owner(key);
-        if let Failover::Next { ttl } = self.failover
-            && !self.nodes[owner].may_serve()
-            && let Some(&node) =
-                self.ring.owners(key, self.nodes.len()).iter().find(|&&node| self.nodes[node].may_serve())
-        {
-            return Route { node, ttl_max: Some(ttl.max(Duration::from_secs(1))) };
-        }
-        Route { node: owner, ttl_max: None }
-    }
 }
 
 impl Client {
-    /// How a client is made.
-    pub fn builder() -> Builder {
-        Builder {
-            servers: Vec::new(),
-            hashing: Hashing::default(),
-            patience: Patience { connect: Duration::from_secs(1), operation: Duration::from_millis(500) },
-            lease: Duration::from_secs(10),
-            failover: Failover::Next { ttl: Duration::from_secs(10) },
-        }
-    }
-
     /// The value of `key`; `None` is a miss.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         Ok(self.get_item(key).await?.map(|item| item.value))
@@ -241,38 +96,39 @@ impl Client {
     /// A node that fails makes an error of its keys only.
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Bytes>>> {
         let mut results: Vec<Result<Option<Bytes>>> = Vec::with_capacity(keys.len());
-        let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); self.inner.nodes.len()];
+        let topology = self.inner.topology.load_full();
+        let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); topology.nodes.len()];
         for (place, key) in keys.iter().enumerate() {
             match check(key.as_ref()) {
                 Ok(()) => {
-                    by_node[self.inner.route(key.as_ref()).node].push(place);
+                    by_node[topology.route(key.as_ref()).node].push(place);
                     results.push(Ok(None));
                 }
                 Err(error) => results.push(Err(error)),
             }
         }
-        let calls =
-            by_node.iter().enumerate().filter(|(_, places)| !places.is_empty()).map(|(node, places)| async move {
-                let answers = self.inner.nodes[node]
-                    .call_many(places.len(), |out| {
-                        for (opaque, &place) in places.iter().enumerate() {
-                            out.extend_from_slice(b"mg ");
-                            out.extend_from_slice(keys[place].as_ref());
-                            out.extend_from_slice(b" v q O");
-                            push_number(out, opaque);
-                            out.extend_from_slice(b"\r\n");
-                        }
-                    })
-                    .await;
-                (node, places, answers)
-            });
+        let nodes_with_keys = topology.nodes.iter().zip(&by_node).filter(|(_, places)| !places.is_empty());
+        let calls = nodes_with_keys.map(|(node, places)| async move {
+            let answers = node
+                .call_many(places.len(), |out| {
+                    for (opaque, &place) in places.iter().enumerate() {
+                        out.extend_from_slice(b"mg ");
+                        out.extend_from_slice(keys[place].as_ref());
+                        out.extend_from_slice(b" v q O");
+                        push_number(out, opaque);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                })
+                .await;
+            (node, places, answers)
+        });
         for (node, places, answers) in futures_util::future::join_all(calls).await {
             match answers {
                 Ok(answers) => {
                     for (&place, answer) in places.iter().zip(answers) {
                         results[place] = match answer {
                             None => Ok(None),
-                            Some(answer) => self.accepted(node, answer).map(|answer| answer.value),
+                            Some(answer) => accepted(node, answer).map(|answer| answer.value),
                         };
                     }
                 }
@@ -320,12 +176,8 @@ impl Client {
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         check(key)?;
-        let copies = match self.inner.failover {
-            Failover::Error => 1,
-            Failover::Next { .. } => 2,
-        };
-        let owners = self.inner.ring.owners(key, copies.min(self.inner.nodes.len()));
-        let deletes = owners.iter().map(|&node| self.call_node(node, b"md", key, |_| ()));
+        let nodes = self.inner.topology.load().copies(key);
+        let deletes = nodes.iter().map(|node| call_node(node, b"md", key, |_| ()));
         let mut results = futures_util::future::join_all(deletes).await.into_iter();
         let of_owner = results.next().unwrap_or(Ok(Accepted::MISS))?;
         // The stand-in may be down while the owner is up; what it kept dies with it or with its short time to live.
@@ -349,18 +201,6 @@ impl Client {
         self.calculate(key.as_ref(), delta, b" v MD D").await
     }
 
-    /// The servers as given, each with whether a connection to it is up.
-    pub fn nodes(&self) -> Vec<(Arc<str>, bool)> {
-        self.inner.nodes.iter().map(|node| (node.address().clone(), node.is_up())).collect()
-    }
-
-    /// The index, in [`Client::nodes`], of the node that owns `key`.
-    ///
-    /// While that node is down, another one may stand in (see [`Failover`]).
-    pub fn owner(&self, key: impl AsRef<[u8]>) -> usize {
-        self.inner.ring.owner(key.as_ref())
-    }
-
     async fn calculate(&self, key: &[u8], delta: u64, flags: &[u8]) -> Result<Option<u64>> {
         let answer = self
             .call(b"ma", key, |out| {
@@ -373,13 +213,13 @@ impl Client {
 
     pub(crate) async fn store(&self, key: &[u8], value: &[u8], ttl: Duration, flags: &[u8]) -> Result<Stored> {
         check(key)?;
-        let Route { node, ttl_max } = self.inner.route(key);
+        let (node, ttl_max) = self.inner.topology.load().node_of(key);
         let ttl = match ttl_max {
             // Zero is for ever.
             Some(ttl_max) if ttl.is_zero() || ttl > ttl_max => ttl_max,
             _ => ttl,
         };
-        let answer = self.inner.nodes[node]
+        let answer = node
             .call(|out| {
                 out.extend_from_slice(b"ms ");
                 out.extend_from_slice(key);
@@ -392,7 +232,7 @@ impl Client {
                 out.extend_from_slice(b"\r\n");
             })
             .await?;
-        Ok(match self.accepted(node, answer)?.code {
+        Ok(match accepted(&node, answer)?.code {
             Code::Hd => Stored::Yes,
             Code::Ex => Stored::Changed,
             Code::Nf => Stored::Gone,
@@ -403,33 +243,28 @@ impl Client {
     /// Sends the meta command `name` for `key`, with the flags that `flags` writes, to the node that serves it.
     pub(crate) async fn call(&self, name: &[u8], key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
         check(key)?;
-        self.call_node(self.inner.route(key).node, name, key, flags).await
+        let (node, _) = self.inner.topology.load().node_of(key);
+        call_node(&node, name, key, flags).await
     }
+}
 
-    async fn call_node(
-        &self,
-        node: usize,
-        name: &[u8],
-        key: &[u8],
-        flags: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Accepted> {
-        let answer = self.inner.nodes[node]
-            .call(|out| {
-                out.extend_from_slice(name);
-                out.push(b' ');
-                out.extend_from_slice(key);
-                flags(out);
-                out.extend_from_slice(b"\r\n");
-            })
-            .await?;
-        self.accepted(node, answer)
-    }
+async fn call_node(node: &Node, name: &[u8], key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
+    let answer = node
+        .call(|out| {
+            out.extend_from_slice(name);
+            out.push(b' ');
+            out.extend_from_slice(key);
+            flags(out);
+            out.extend_from_slice(b"\r\n");
+        })
+        .await?;
+    accepted(node, answer)
+}
 
-    fn accepted(&self, node: usize, answer: Answer) -> Result<Accepted> {
-        match answer {
-            Answer::Code { code, value, facts } => Ok(Accepted { code, value, facts }),
-            Answer::Refused(line) => Err(Error::Refused { node: self.inner.nodes[node].address().clone(), line }),
-        }
+fn accepted(node: &Node, answer: Answer) -> Result<Accepted> {
+    match answer {
+        Answer::Code { code, value, facts } => Ok(Accepted { code, value, facts }),
+        Answer::Refused(line) => Err(Error::Refused { node: node.address().clone(), line }),
     }
 }
 
@@ -474,17 +309,6 @@ fn push_ttl(out: &mut Vec<u8>, ttl: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_is_a_host_with_a_port_and_a_weight_where_given() {
-        let server = |host: &str, port, weight| Server { host: host.to_owned(), port, weight };
-        assert_eq!(parse_server("cache1").unwrap(), server("cache1", 11211, 1));
-        assert_eq!(parse_server("10.0.0.1:7 3").unwrap(), server("10.0.0.1", 7, 3));
-        assert_eq!(parse_server("[::1]:7").unwrap(), server("[::1]", 7, 1));
-        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "::1"] {
-            assert!(parse_server(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_key_that_could_be_more_than_a_key_is_refused() {

@@ -7,16 +7,20 @@
 //! - Every call has a time-out; a node that is down costs a quick error and comes back by itself.
 #![forbid(unsafe_code)]
 
+mod builder;
 mod client;
 mod error;
 mod link;
 mod load;
 mod node;
 mod ring;
+mod topology;
 
-pub use client::{Builder, Client, Failover, Item, Stored};
+pub use builder::Builder;
+pub use client::{Client, Item, Stored};
 pub use error::{Error, Result};
 pub use ring::{Hashing, Ring, Server};
+pub use topology::Failover;
 
 /// The README's examples compile.
 #[cfg(doctest)]

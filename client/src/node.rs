@@ -1,5 +1,6 @@
 //! A node as the client sees it: its connection, and making a new one when that breaks.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,12 @@ pub(crate) struct Node {
     _connector: oneshot::Sender<()>,
     broken: Arc<Notify>,
     link: Mutex<Option<Arc<Link>>>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("address", &self.address).field("is_up", &self.is_up()).finish()
+    }
 }
 
 impl Node {

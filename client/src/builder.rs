@@ -1,0 +1,141 @@
+//! How a client is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::client::{Client, Inner};
+use crate::error::{Error, Result};
+use crate::load::Loads;
+use crate::node::{Node, Patience};
+use crate::ring::{Hashing, Ring, Server};
+use crate::topology::{Failover, Topology};
+
+/// How a client is made: servers, hashing, fail-over and time-outs.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    servers: Vec<String>,
+    hashing: Hashing,
+    patience: Patience,
+    lease: Duration,
+    failover: Failover,
+}
+
+impl Client {
+    /// How a client is made.
+    pub fn builder() -> Builder {
+        Builder {
+            servers: Vec::new(),
+            hashing: Hashing::default(),
+            patience: Patience { connect: Duration::from_secs(1), operation: Duration::from_millis(500) },
+            lease: Duration::from_secs(10),
+            failover: Failover::Next { ttl: Duration::from_secs(10) },
+        }
+    }
+}
+
+impl Builder {
+    /// Adds a server: `host`, `host:port`, or `host:port weight`. The spelling counts: the ring is made of it.
+    pub fn server(mut self, server: impl Into<String>) -> Self {
+        self.servers.push(server.into());
+        self
+    }
+
+    /// Adds servers, as [`Builder::server`].
+    pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
+        self.servers.extend(servers.into_iter().map(Into::into));
+        self
+    }
+
+    /// How keys are spread over the servers; [`Hashing::KetamaWeighted`] unless told.
+    pub fn hashing(mut self, hashing: Hashing) -> Self {
+        self.hashing = hashing;
+        self
+    }
+
+    /// What happens to the keys of a node that is down; [`Failover::Next`] with 10 s unless told.
+    pub fn failover(mut self, failover: Failover) -> Self {
+        self.failover = failover;
+        self
+    }
+
+    /// How long an operation may take, 500 ms unless told.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.patience.operation = timeout;
+        self
+    }
+
+    /// How long connecting may take, 1 s unless told.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.connect = timeout;
+        self
+    }
+
+    /// How long one caller of [`Client::get_or_load`] has the right to load a key before another gets it, 10 s unless
+    /// told. At least the time a slow load takes, in whole seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The client. Connecting goes on in the background: a server that is down now is used when it is up.
+    ///
+    /// # Errors
+    /// [`Error::InvalidServer`] where there is no server or one is not `host:port`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> Result<Client> {
+        let servers = self.servers.iter().map(|text| parse_server(text)).collect::<Result<Vec<Server>>>()?;
+        if servers.is_empty() {
+            return Err(Error::InvalidServer(String::new()));
+        }
+        let address = |server: &Server| format!("{}:{}", server.host, server.port);
+        let topology = Topology {
+            ring: Ring::new(&servers, self.hashing),
+            nodes: servers.iter().map(|server| Arc::new(Node::new(&address(server), self.patience))).collect(),
+            failover: self.failover,
+        };
+        Ok(Client {
+            inner: Arc::new(Inner {
+                topology: ArcSwap::from_pointee(topology),
+                loads: Loads::default(),
+                lease: self.lease,
+            }),
+        })
+    }
+}
+
+fn parse_server(text: &str) -> Result<Server> {
+    let invalid = || Error::InvalidServer(text.to_owned());
+    let (address, weight) = match text.trim().split_once(char::is_whitespace) {
+        Some((address, weight)) => (address, weight.trim().parse().map_err(|_| invalid())?),
+        None => (text.trim(), 1),
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(invalid()),
+        Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
+        None => (address, 11211),
+    };
+    if host.is_empty() {
+        return Err(invalid());
+    }
+    Ok(Server { host: host.to_owned(), port, weight })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_with_a_port_and_a_weight_where_given() {
+        let server = |host: &str, port, weight| Server { host: host.to_owned(), port, weight };
+        assert_eq!(parse_server("cache1").unwrap(), server("cache1", 11211, 1));
+        assert_eq!(parse_server("10.0.0.1:7 3").unwrap(), server("10.0.0.1", 7, 3));
+        assert_eq!(parse_server("[::1]:7").unwrap(), server("[::1]", 7, 1));
+        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "::1"] {
+            assert!(parse_server(wrong).is_err(), "{wrong}");
+        }
+    }
+}
