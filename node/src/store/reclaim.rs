@@ -90,6 +90,7 @@ impl Shard {
             let living = living(segment, now);
             // Survivors need a place; and a small part of a segment is not worth the work of reading it all.
             if living * 2 < u64::from(segment.filled)
+                && self.evicting.is_none_or(|evicting| evicting.segment != number)
                 && segment.filled as usize * 2 > self.log.segment_bytes()
                 && best.is_none_or(|(least, _)| living < least)
                 && self.headroom() > 0
