@@ -32,7 +32,7 @@ pub struct SimulateOptions {
     #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0])]
     sizes: Vec<f64>,
     /// Eviction policies
-    #[arg(long, value_delimiter = ',', default_values_t = Eviction::ALL)]
+    #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve])]
     policies: Vec<Eviction>,
     /// Where a plot is written, as SVG
     #[arg(long, value_name = "FILE")]

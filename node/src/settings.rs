@@ -42,7 +42,7 @@ pub struct Settings {
     /// Connections at a time; more are refused
     #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
     pub max_connections: u32,
-    /// What leaves first when memory is full: lru, s3fifo or sieve
+    /// What leaves first when memory is full: lru, s3fifo, sieve, or never to refuse writes instead
     #[arg(long, default_value_t, value_name = "POLICY")]
     pub eviction: crate::store::Eviction,
     /// Largest item, in bytes or with a unit: 1k to 1024m

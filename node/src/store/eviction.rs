@@ -17,6 +17,8 @@ pub enum Eviction {
     S3Fifo,
     /// SIEVE (Zhang et al., NSDI 2024): survivors keep their place in the queue, and the hand moves on past them.
     Sieve,
+    /// Nothing leaves: a write that finds no memory is refused (memcached's `-M`).
+    Never,
 }
 
 /// What happens to an item that eviction looks at.
@@ -38,19 +40,26 @@ pub(super) enum Lane {
 
 impl Eviction {
     /// Every policy, the default first.
-    pub const ALL: [Eviction; 3] = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve];
+    pub const ALL: [Eviction; 4] = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve, Eviction::Never];
+
+    /// Whether items leave at all.
+    pub(super) fn evicts(self) -> bool {
+        self != Eviction::Never
+    }
 
     /// Uses worth counting.
     pub(super) fn most_uses(self) -> u8 {
         match self {
             Eviction::Lru | Eviction::Sieve => 1,
             Eviction::S3Fifo => 3,
+            Eviction::Never => 0,
         }
     }
 
     /// The fate of an item with so many uses in a segment of this lane.
     pub(super) fn verdict(self, lane: Lane, uses: u8) -> Verdict {
         match (self, lane, uses) {
+            (Eviction::Never, lane, _) => Verdict::Stay(lane, 0),
             (_, _, 0) => Verdict::Leave,
             (Eviction::Lru, ..) => Verdict::Stay(Lane::New, 0),
             (Eviction::Sieve, ..) => Verdict::Stay(Lane::Kept, 0),
@@ -63,7 +72,7 @@ impl Eviction {
     /// The queue that a segment of this lane stands in.
     pub(super) fn queue(self, lane: Lane) -> usize {
         match self {
-            Eviction::Lru | Eviction::Sieve => 0,
+            Eviction::Lru | Eviction::Sieve | Eviction::Never => 0,
             Eviction::S3Fifo => lane as usize,
         }
     }
@@ -96,6 +105,7 @@ impl fmt::Display for Eviction {
             Eviction::Lru => "lru",
             Eviction::S3Fifo => "s3fifo",
             Eviction::Sieve => "sieve",
+            Eviction::Never => "never",
         })
     }
 }
@@ -159,12 +169,12 @@ mod tests {
         for policy in Eviction::ALL {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
-        assert!("mru".parse::<Eviction>().unwrap_err().contains("lru, s3fifo, sieve"));
+        assert!("mru".parse::<Eviction>().unwrap_err().contains("lru, s3fifo, sieve, never"));
     }
 
     #[test]
-    fn an_unused_item_leaves_under_every_policy() {
-        for policy in Eviction::ALL {
+    fn an_unused_item_leaves_under_every_policy_that_evicts() {
+        for policy in Eviction::ALL.into_iter().filter(|&policy| policy != Eviction::Never) {
             assert_eq!(policy.verdict(Lane::New, 0), Verdict::Leave);
             assert_eq!(policy.verdict(Lane::Kept, 0), Verdict::Leave);
         }

@@ -34,6 +34,7 @@ mod shard;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -47,6 +48,7 @@ use index::Slot;
 use item::bit;
 use shard::{Layout, Shard};
 pub use statistics::Statistics;
+use watch::Watch;
 
 /// Unix time in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -333,8 +335,11 @@ impl Store {
     fn open<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, staged: Option<Bytes>) -> Entry<'s, 'k> {
         let mut shard = self.shard(hash).lock();
         self.flush_if_due(&mut shard, now);
+        let items = shard.statistics.items;
+        // This removes the item if it has expired.
         let slot = shard.find(key, hash.0, now);
-        Entry { staged, store: self, shard, slot, key, hash, now }
+        let expired = items != shard.statistics.items;
+        Entry { staged, store: self, shard, slot, key, hash, now, expired }
     }
 
     #[inline]
@@ -419,6 +424,30 @@ impl Store {
         cursor.shard < self.shards.len()
     }
 
+    /// Whether evictions are noted for [`Store::take_evictions`]. At first they are not.
+    pub fn watch_evictions(&self, on: bool) {
+        for shard in &self.shards {
+            let watch = &mut shard.lock().watch;
+            match on {
+                true => drop(watch.get_or_insert_with(Watch::default)),
+                false => *watch = None,
+            }
+        }
+    }
+
+    /// Calls `f` with the items evicted since the last call, and returns how many more there were: of each shard the first few hundred
+    /// are noted.
+    pub fn take_evictions(&self, mut f: impl FnMut(&ItemInfo<'_>)) -> u64 {
+        let taken = self.shards.iter().filter_map(|shard| shard.lock().watch.as_mut().map(std::mem::take));
+        // Not under the shard's lock: what `f` does is not ours.
+        taken.map(|watch| watch.show(&mut f)).sum()
+    }
+
+    /// When the item was last used that eviction is likely to take next; `None` where that is not known.
+    pub fn oldest_use(&self, now: Time) -> Option<Time> {
+        self.shards.iter().filter_map(|shard| shard.lock().oldest_use(now)).min()
+    }
+
     /// The sum of the shards' statistics.
     pub fn statistics(&self) -> Statistics {
         let mut sum = Statistics::default();
@@ -461,6 +490,7 @@ pub struct Entry<'s, 'k> {
     key: &'k [u8],
     hash: Hash,
     now: Time,
+    expired: bool,
 }
 
 impl fmt::Debug for Entry<'_, '_> {
@@ -474,6 +504,11 @@ impl Entry<'_, '_> {
     #[inline]
     pub fn item(&self) -> Option<Item<'_>> {
         self.slot.map(|slot| self.shard.item(slot, self.now))
+    }
+
+    /// Whether there was an item whose time had come: it is gone now.
+    pub fn was_expired(&self) -> bool {
+        self.expired
     }
 
     /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays, unless making room evicted it.

@@ -30,16 +30,14 @@ impl Shard {
     /// Works through about `bytes` of a segment to be emptied. False: there is nothing to get back.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
         if self.find_untidy(now) {
-            self.go_on(Why::Tidy, now, bytes);
-            return true;
+            return self.go_on(Why::Tidy, now, bytes);
         }
         if self.evicting.is_none() {
             let Some(segment) = self.victim() else { return false };
             self.log.seal(segment);
             self.evicting = Some(Sweep { segment, done: 0 });
         }
-        self.go_on(Why::Evict, now, bytes);
-        true
+        self.go_on(Why::Evict, now, bytes)
     }
 
     /// One slice of the work that needs no request: true if there is more of it.
@@ -48,11 +46,7 @@ impl Shard {
         if self.used() > self.limit {
             return self.shrink(now);
         }
-        if !self.find_untidy(now) {
-            return false;
-        }
-        self.go_on(Why::Tidy, now, usize::MAX);
-        true
+        self.find_untidy(now) && self.go_on(Why::Tidy, now, usize::MAX)
     }
 
     /// Whether a segment is being tidied, from now on perhaps.
@@ -103,6 +97,9 @@ impl Shard {
 
     /// The segment that eviction takes next.
     fn victim(&mut self) -> Option<u32> {
+        if !self.eviction.evicts() {
+            return self.emptiest();
+        }
         let queue = self.eviction.victim_queue(self.log.lengths());
         let oldest =
             [self.log.oldest(queue), self.log.oldest(1 - queue)].into_iter().find(|&segment| segment != NONE)?;
@@ -117,44 +114,54 @@ impl Shard {
         Some(self.hand)
     }
 
+    /// The segment with the most bytes of removed items, if they are worth moving the others for.
+    fn emptiest(&self) -> Option<u32> {
+        let worth = self.log.segment_bytes() as u32 / 8;
+        let dead = self.log.in_use().map(|(number, segment)| (segment.filled - segment.live, number));
+        dead.filter(|&(dead, _)| dead >= worth).max().map(|(_, number)| number)
+    }
+
     /// Where survivors that keep their place go: before the segment that is looked at next.
     pub(super) fn place_of_survivors(&self) -> u32 {
         self.evicting.map_or(NONE, |sweep| self.log.newer(sweep.segment))
     }
 
-    fn go_on(&mut self, why: Why, now: Time, mut bytes: usize) {
+    /// Goes on with a sweep. False: what must stay has no place to go.
+    fn go_on(&mut self, why: Why, now: Time, mut bytes: usize) -> bool {
         for _ in 0..SLICE_ITEMS {
             let sweep = if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting };
-            let Some(Sweep { segment, done }) = *sweep else { return };
+            let Some(Sweep { segment, done }) = *sweep else { return true };
             if done >= self.log.segment(segment).filled {
                 *sweep = None;
                 if self.hand == segment {
                     self.hand = self.log.newer(segment);
                 }
                 self.log.finish(segment);
-                return;
+                return true;
             }
-            let location = u64::from(segment) * self.log.segment_bytes() as u64 + u64::from(done);
+            let location = self.log.location(segment, done);
             let header = Header::read(self.log.at(location));
             *sweep = Some(Sweep { segment, done: done + header.len() as u32 });
-            if header.bits & bit::DEAD == 0 {
-                self.look_at(location, &header, why, now);
+            if header.bits & bit::DEAD == 0 && !self.look_at(location, &header, why, now) {
+                *if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting } = None;
+                return false;
             }
             bytes = bytes.saturating_sub(header.len());
             if bytes == 0 && (self.log.segment(segment).filled as usize) > done as usize + header.len() {
-                return;
+                break;
             }
         }
+        true
     }
 
-    /// Decides about one live item and carries that out.
-    fn look_at(&mut self, location: u64, header: &Header, why: Why, now: Time) {
+    /// Decides about one live item and carries that out. False: it stays where it is, for want of another place.
+    fn look_at(&mut self, location: u64, header: &Header, why: Why, now: Time) -> bool {
         let hash = self.hash_of(self.key_at(location, header));
         let slot = self.index.find(hash, |found| found == location).expect("a live item is in the index");
         if header.expiry.has_passed(now) {
             self.count_expired(header);
             self.remove(slot);
-            return;
+            return true;
         }
         let lane = self.log.segment(self.log.segment_of(location)).lane;
         let uses = self.index.uses(slot);
@@ -168,22 +175,59 @@ impl Shard {
             && self.carry(slot, location, header, lane, uses, now)
         {
             self.statistics.carried += 1;
-            return;
+            return true;
+        }
+        if !self.eviction.evicts() {
+            return false;
         }
         if self.eviction.remembers() && lane == Lane::New {
             self.ghosts.add(hash);
         }
+        self.evict(slot, now);
+        true
+    }
+
+    /// Removes an item that could have stayed, had there been room.
+    pub(super) fn evict(&mut self, slot: Slot, now: Time) {
+        let location = self.index.location(slot);
+        let fetched = self.header(location).bits & bit::FETCHED != 0;
+        let idle = now.0.saturating_sub(self.item(slot, now).last_access.0);
         self.statistics.evictions += 1;
-        self.statistics.evicted_unfetched += u64::from(header.bits & bit::FETCHED == 0);
-        let idle = now.0.saturating_sub(item::access_time(header.access, now).0);
-        self.statistics.evicted_active += u64::from(header.bits & bit::FETCHED != 0 && idle < 60);
+        self.statistics.evicted_unfetched += u64::from(!fetched);
+        self.statistics.evicted_active += u64::from(fetched && idle < 60);
+        self.statistics.evicted_time = idle.into();
+        if let Some(mut watch) = self.watch.take() {
+            watch.note(&self.info(location, now));
+            self.watch = Some(watch);
+        }
         self.remove(slot);
+    }
+
+    /// When the item that is likely to be evicted next was last used.
+    pub(super) fn oldest_use(&self, now: Time) -> Option<Time> {
+        let queue = self.eviction.victim_queue(self.log.lengths());
+        let segment = self.log.oldest(queue);
+        let mut done = 0;
+        for _ in 0..if segment == NONE { 0 } else { SLICE_ITEMS } {
+            if done >= self.log.segment(segment).filled {
+                break;
+            }
+            let header = self.header(self.log.location(segment, done));
+            if header.bits & bit::DEAD == 0 {
+                return Some(item::access_time(header.access, now));
+            }
+            done += header.len() as u32;
+        }
+        None
     }
 
     /// Writes an item again to a younger segment; false where there is no room.
     fn carry(&mut self, slot: Slot, location: u64, header: &Header, lane: Lane, uses: u8, now: Time) -> bool {
         let class = self.log.class(header.expiry, now);
-        let Some(segment) = self.room(class, lane, header.len() + 8, now, true) else { return false };
+        let most = header.len() + 8;
+        // Better among items of another time to live than nowhere.
+        let room = self.room(class, lane, most, now, true).or_else(|| self.log.any_open(most));
+        let Some(segment) = room else { return false };
         let cas = self.cas_of(location, header);
         let (wide, encoded) = self.encode_cas(cas, segment);
         let new = Header { bits: header.bits & !bit::WIDE_CAS | wide, cas: encoded, ..*header };

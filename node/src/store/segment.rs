@@ -105,6 +105,12 @@ impl Log {
         }
     }
 
+    /// The location of a byte of a segment.
+    #[inline]
+    pub(super) fn location(&self, segment: u32, offset: u32) -> u64 {
+        u64::from(segment) * self.segment_bytes as u64 + u64::from(offset)
+    }
+
     /// The segment that a location is in.
     #[inline]
     pub(super) fn segment_of(&self, location: u64) -> u32 {
@@ -162,6 +168,12 @@ impl Log {
         (segment != NONE && self.segment(segment).filled as usize + len <= self.segment_bytes).then_some(segment)
     }
 
+    /// An open segment of whatever class that has `len` bytes left.
+    pub(super) fn any_open(&self, len: usize) -> Option<u32> {
+        let fits = |segment: u32| self.segment(segment).filled as usize + len <= self.segment_bytes;
+        self.open.iter().flatten().copied().find(|&segment| segment != NONE && fits(segment))
+    }
+
     /// Whether the segment is open.
     pub(super) fn is_open(&self, segment: u32) -> bool {
         let Segment { class, lane, .. } = *self.segment(segment);
@@ -171,12 +183,11 @@ impl Log {
     /// Takes `len` bytes at the end of a segment; their location.
     #[inline]
     pub(super) fn append(&mut self, segment: u32, len: usize) -> u64 {
-        let bytes = self.segment_bytes;
+        let location = self.location(segment, self.segment(segment).filled);
         let at = &mut self.segments[segment as usize];
-        let location = segment as u64 * bytes as u64 + u64::from(at.filled);
         at.filled += len as u32;
         at.live += len as u32;
-        debug_assert!(at.filled as usize <= bytes);
+        debug_assert!(at.filled as usize <= self.segment_bytes);
         location
     }
 

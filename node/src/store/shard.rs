@@ -13,6 +13,7 @@ use super::memory::Part;
 use super::reclaim::Sweep;
 use super::segment::{Log, NONE};
 use super::statistics::Statistics;
+use super::watch::Watch;
 use super::{Expiry, InsertError, Item, ItemInfo, NewItem, Time};
 
 /// A large item's value in the log: its place in the list of large values.
@@ -57,6 +58,8 @@ pub(super) struct Shard {
     /// The delayed flush that was carried out last.
     flushed: Option<Time>,
     pub(super) statistics: Statistics,
+    /// What was evicted since it was last asked for, if anybody wants to know.
+    pub(super) watch: Option<Watch>,
 }
 
 /// The hash of a key.
@@ -92,6 +95,7 @@ impl Shard {
             small_max: (layout.segment_bytes / 8).min(16 * 1024),
             flushed: None,
             statistics: Statistics::default(),
+            watch: None,
         }
     }
 
@@ -153,7 +157,6 @@ impl Shard {
         if self.log.at(location)[0] & bit::EXPIRY != 0 {
             let header = self.header(location);
             if header.expiry.has_passed(now) {
-                self.count_expired(&header);
                 self.remove(slot);
                 return None;
             }
@@ -238,7 +241,11 @@ impl Shard {
             return None;
         }
         for _ in 0..self.patience() {
-            let budget = self.budget();
+            let mut budget = self.budget();
+            if !self.eviction.evicts() {
+                // Items move within the last free segments, or memory of removed ones could not be got back.
+                budget = budget.saturating_sub(RESERVE * self.log.segment_bytes());
+            }
             if let Some(block) = self.area.allocate(len, budget) {
                 return Some(block);
             }
@@ -267,6 +274,9 @@ impl Shard {
             // Eviction may have opened one.
             if let Some(segment) = self.log.open(class, lane, len) {
                 return Some(segment);
+            }
+            if self.headroom() < 2 && !self.eviction.evicts() {
+                return None;
             }
         }
         if self.log.free() == 0 && self.budget() < self.log.segment_bytes() + 64 && self.area.idle() > 0 {
@@ -521,7 +531,7 @@ impl Shard {
         let (slot, result) = self.write(Some(slot), key, hash, &parts, large.clone(), &new, now);
         let slot = slot?;
         if result.is_err() {
-            self.remove(slot);
+            self.evict(slot, now);
             return None;
         }
         self.statistics.total_items -= 1;
@@ -602,16 +612,21 @@ impl Shard {
             if header.expiry.has_passed(now) {
                 continue;
             }
-            let item = self.item_at(location, now);
-            f(&ItemInfo {
-                key: self.key_at(location, &header),
-                expiry: item.expiry,
-                last_access: item.last_access,
-                cas: item.cas,
-                fetched: item.fetched,
-                flags: item.flags,
-                size: item.size,
-            });
+            f(&self.info(location, now));
+        }
+    }
+
+    /// An item's metadata.
+    pub(super) fn info(&self, location: u64, now: Time) -> ItemInfo<'_> {
+        let item = self.item_at(location, now);
+        ItemInfo {
+            key: self.key_at(location, &self.header(location)),
+            expiry: item.expiry,
+            last_access: item.last_access,
+            cas: item.cas,
+            fetched: item.fetched,
+            flags: item.flags,
+            size: item.size,
         }
     }
 

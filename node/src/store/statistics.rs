@@ -15,7 +15,9 @@ pub struct Statistics {
     pub evicted_unfetched: u64,
     /// Of the evicted, read within the last minute.
     pub evicted_active: u64,
-    /// Expired items removed.
+    /// Seconds for which the item evicted last had not been used; of the shards' the longest.
+    pub evicted_time: u64,
+    /// Expired items removed to have their memory back; those that a command found expired first are not among them.
     pub reclaimed: u64,
     /// Of those, never read.
     pub expired_unfetched: u64,
@@ -39,6 +41,7 @@ impl Statistics {
         self.evictions += other.evictions;
         self.evicted_unfetched += other.evicted_unfetched;
         self.evicted_active += other.evicted_active;
+        self.evicted_time = self.evicted_time.max(other.evicted_time);
         self.reclaimed += other.reclaimed;
         self.expired_unfetched += other.expired_unfetched;
         self.carried += other.carried;

@@ -82,6 +82,8 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
     let mut now = Time(START);
     let mut model: HashMap<Vec<u8>, Expected> = HashMap::new();
     let mut flush: Option<Time> = None;
+    // Items that a touch found no room for.
+    let mut touched_away = 0;
     let mut cas_seen = std::collections::HashSet::new();
     let expiry_of = |ttl: Option<u32>, now: Time| ttl.map_or(Expiry::NEVER, |ttl| Expiry::at(Time(now.0 + ttl)));
     for (n, (key, step)) in steps.into_iter().enumerate() {
@@ -92,6 +94,10 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
             Step::Limit { kib } => {
                 limit = kib << 10;
                 store.set_memory_limit(limit, now);
+                if eviction == Eviction::Never {
+                    // Nothing had to leave.
+                    limit = limit.max(store.statistics().memory_used as usize);
+                }
             }
             Step::Flush { delay } => {
                 store.flush_all(Time(now.0 + delay), now);
@@ -201,6 +207,7 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
             Step::Touch { ttl } => {
                 entry.set_expiry(expiry_of(ttl, now));
                 if let Some(expected) = model.get_mut(&key) {
+                    touched_away += u64::from(entry.item().is_none());
                     expected.expiry = expiry_of(ttl, now);
                     // A new expiry may need room; an item may be lost for that, but not keep the old one.
                     if let Some(item) = entry.item() {
@@ -249,6 +256,7 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
         }));
     });
     prop_assert_eq!(wrong, 0);
+    prop_assert!(eviction != Eviction::Never || store.statistics().evictions <= touched_away);
     let found = model.keys().filter(|key| store.entry(key, store.hash(key), now).item().is_some()).count();
     prop_assert_eq!(shown, found);
     Ok(())
@@ -387,6 +395,81 @@ fn memory_follows_value_sizes_as_they_drift() {
         let least = limit as u64 * (len as u64 + 8) / (len as u64 + 8 + 24) * share / 100;
         assert!(held > least, "pass {pass}, {len} bytes: {held} held, {least} expected");
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn where_nothing_is_evicted_a_full_store_refuses_until_items_leave() {
+    let store = store(2 << 20, Eviction::Never);
+    let (limit, now) = (2 << 20, Time(START));
+    let mut number = 0u64;
+    let mut fill = |ttl: Option<u32>, now: Time| {
+        let mut held = Vec::new();
+        let expiry = ttl.map_or(Expiry::NEVER, |ttl| Expiry::at(Time(now.0 + ttl)));
+        loop {
+            number += 1;
+            let key = number.to_le_bytes();
+            // Some are large.
+            let value = vec![number as u8; if number.is_multiple_of(50) { 9000 } else { 100 }];
+            let mut entry = store.entry_for_write(&key, store.hash(&key), now, &value);
+            match entry.insert(NewItem::new(&value, 0, expiry)) {
+                Ok(_) => held.push(key),
+                Err(InsertError::OutOfMemory) => return held,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let lasting = fill(None, now);
+    assert!(store.statistics().bytes > limit * 8 / 10, "{:?}", store.statistics());
+    let (kept, removed): (Vec<[u8; 8]>, Vec<[u8; 8]>) = lasting.iter().partition(|key| !key[0].is_multiple_of(3));
+    for key in &removed {
+        store.entry(key, store.hash(key), now).remove();
+    }
+    let short = fill(Some(60), now);
+    assert!(short.len() * 10 > removed.len() * 7, "{} instead of {}", short.len(), removed.len());
+    let later = Time(START + 60);
+    let again = fill(None, later);
+    assert!(again.len() * 10 > short.len() * 9, "{} instead of {}", again.len(), short.len());
+    for key in kept.iter().chain(&again) {
+        let value = get(&store, key, later).expect("nothing was evicted");
+        assert!(value.iter().all(|byte| *byte == key[0]));
+    }
+    assert_eq!(store.statistics().evictions, 0);
+    assert!(store.statistics().memory_used <= limit);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn evictions_are_shown_to_those_who_watch() {
+    let store = store(1 << 20, Eviction::Lru);
+    let write = |numbers: std::ops::Range<u32>| {
+        for n in numbers {
+            let key = n.to_le_bytes();
+            store
+                .entry(&key, store.hash(&key), Time(START + n))
+                .insert(NewItem::new(&[0; 900], n, Expiry::NEVER))
+                .unwrap();
+        }
+    };
+    write(0..2000);
+    let evicted = store.statistics().evictions;
+    assert!(evicted > 900 && store.take_evictions(|_| panic!("nobody watched")) == 0);
+    assert_eq!(store.oldest_use(Time(START + 2000)), Some(Time(START + evicted as u32)));
+    store.watch_evictions(true);
+    write(2000..3000);
+    let mut seen = Vec::new();
+    let more = store.take_evictions(|info| {
+        assert_eq!(info.key, info.flags.to_le_bytes());
+        assert_eq!((info.last_access, info.expiry, info.fetched), (Time(START + info.flags), Expiry::NEVER, false));
+        seen.push(info.flags);
+    });
+    assert!(seen.iter().copied().zip(evicted as u32..).all(|(seen, expected)| seen == expected), "the oldest first");
+    assert_eq!(seen.len() as u64 + more, store.statistics().evictions - evicted);
+    assert!(store.statistics().evicted_time.abs_diff(evicted) < 300);
+    assert_eq!(store.take_evictions(|_| panic!("all were taken")), 0);
+    store.watch_evictions(false);
+    write(3000..4000);
+    assert_eq!(store.take_evictions(|_| panic!("nobody watched")), 0);
 }
 
 #[test]
