@@ -6,9 +6,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::client::{Client, Inner};
+use crate::connect::Connector;
 use crate::error::{Error, Result};
+use crate::link::Patience;
 use crate::load::Loads;
-use crate::node::{Node, Patience};
+use crate::node::{Node, NodeSettings};
 use crate::ring::{Hashing, Ring, Server};
 use crate::topology::{Failover, Topology};
 
@@ -17,7 +19,7 @@ use crate::topology::{Failover, Topology};
 pub struct Builder {
     servers: Vec<String>,
     hashing: Hashing,
-    patience: Patience,
+    settings: NodeSettings,
     lease: Duration,
     failover: Failover,
 }
@@ -28,7 +30,11 @@ impl Client {
         Builder {
             servers: Vec::new(),
             hashing: Hashing::default(),
-            patience: Patience { connect: Duration::from_secs(1), operation: Duration::from_millis(500) },
+            settings: NodeSettings {
+                connector: Connector { timeout: Duration::from_secs(1) },
+                connections: 1,
+                patience: Patience { operation: Duration::from_millis(500), timeouts: 3 },
+            },
             lease: Duration::from_secs(10),
             failover: Failover::Next { ttl: Duration::from_secs(10) },
         }
@@ -62,13 +68,28 @@ impl Builder {
 
     /// How long an operation may take, 500 ms unless told.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.patience.operation = timeout;
+        self.settings.patience.operation = timeout;
         self
     }
 
     /// How long connecting may take, 1 s unless told.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.connect = timeout;
+        self.settings.connector.timeout = timeout;
+        self
+    }
+
+    /// Connections to each node, 1 unless told. One serves thousands of concurrent calls; more help where large values
+    /// would hold up small ones, or where one processor cannot keep up with a connection.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.settings.connections = connections;
+        self
+    }
+
+    /// A connection is closed after so many calls in a row without an answer in time, 3 unless told. (It is closed at
+    /// once where nothing at all came during a whole time-out.) A node that has no connection left is ejected, until
+    /// connecting to it succeeds again: see [`Circuit`](crate::Circuit).
+    pub fn eject_after(mut self, timeouts: u32) -> Self {
+        self.settings.patience.timeouts = timeouts.max(1);
         self
     }
 
@@ -94,7 +115,7 @@ impl Builder {
         let address = |server: &Server| format!("{}:{}", server.host, server.port);
         let topology = Topology {
             ring: Ring::new(&servers, self.hashing),
-            nodes: servers.iter().map(|server| Arc::new(Node::new(&address(server), self.patience))).collect(),
+            nodes: servers.iter().map(|server| Arc::new(Node::new(&address(server), &self.settings))).collect(),
             failover: self.failover,
         };
         Ok(Client {

@@ -111,12 +111,10 @@ impl Client {
         let calls = nodes_with_keys.map(|(node, places)| async move {
             let answers = node
                 .call_many(places.len(), |out| {
-                    for (opaque, &place) in places.iter().enumerate() {
+                    for &place in places {
                         out.extend_from_slice(b"mg ");
                         out.extend_from_slice(keys[place].as_ref());
-                        out.extend_from_slice(b" v q O");
-                        push_number(out, opaque);
-                        out.extend_from_slice(b"\r\n");
+                        out.extend_from_slice(b" v\r\n");
                     }
                 })
                 .await;
@@ -126,10 +124,7 @@ impl Client {
             match answers {
                 Ok(answers) => {
                     for (&place, answer) in places.iter().zip(answers) {
-                        results[place] = match answer {
-                            None => Ok(None),
-                            Some(answer) => accepted(node, answer).map(|answer| answer.value),
-                        };
+                        results[place] = accepted(node, answer).map(|answer| answer.value);
                     }
                 }
                 Err(error) => places.iter().for_each(|&place| results[place] = Err(error.clone())),

@@ -9,6 +9,7 @@
 
 mod builder;
 mod client;
+mod connect;
 mod error;
 mod link;
 mod load;
@@ -19,6 +20,7 @@ mod topology;
 pub use builder::Builder;
 pub use client::{Client, Item, Stored};
 pub use error::{Error, Result};
+pub use node::{Circuit, NodeStatus};
 pub use ring::{Hashing, Ring, Server};
 pub use topology::Failover;
 

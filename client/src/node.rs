@@ -1,189 +1,233 @@
-//! A node as the client sees it: its connection, and making a new one when that breaks.
+//! A node as the client sees it: its connections, and making new ones when they break.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use rand::Rng;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use crate::connect::Connector;
 use crate::error::{Error, Result};
-use crate::link::{Answer, Link, Waited, within};
-
-/// How long the client waits for what.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    pub(crate) connect: Duration,
-    pub(crate) operation: Duration,
-}
+use crate::link::{Answer, Failure, Link, Patience, drive};
 
 /// Pauses between attempts to connect grow from the first to the last, each shortened by up to half at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is known of the connection.
-#[derive(Clone)]
-enum State {
-    /// The first attempt is under way.
-    Connecting,
-    Up(Arc<Link>),
-    Down(Arc<str>),
+/// How a node's connections are made and when they are given up.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeSettings {
+    pub(crate) connector: Connector,
+    pub(crate) connections: usize,
+    pub(crate) patience: Patience,
 }
 
+/// Whether calls go to a node: a circuit breaker's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// The first attempt to connect is under way; calls wait for it.
+    Connecting,
+    /// Calls go to the node.
+    Closed,
+    /// The node is ejected: calls fail at once or go where [`Failover`](crate::Failover) says, and it is probed in the
+    /// background with growing pauses of up to 2 s.
+    Open,
+}
+
+/// A node at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Its address, as given.
+    pub address: Arc<str>,
+    /// Whether calls go to it.
+    pub circuit: Circuit,
+    /// Open connections.
+    pub connections: usize,
+    /// Requests that are on their way, those included whose callers have gone.
+    pub in_flight: usize,
+    /// Why the last connection ended or could not be made; `None` where that never happened.
+    pub last_failure: Option<Arc<str>>,
+}
+
+/// A node; its connections are made in the background and end with it.
 pub(crate) struct Node {
+    shared: Arc<Shared>,
+    timeout: Duration,
+    next: AtomicUsize,
+    connectors: Vec<AbortHandle>,
+}
+
+struct Shared {
     address: Arc<str>,
-    patience: Patience,
-    state: watch::Receiver<State>,
-    /// The task that connects ends when this does.
-    _connector: oneshot::Sender<()>,
-    broken: Arc<Notify>,
-    link: Mutex<Option<Arc<Link>>>,
+    links: Vec<ArcSwapOption<Link>>,
+    open: AtomicUsize,
+    /// An attempt to connect has ended, well or badly.
+    tried: AtomicBool,
+    first_try: Notify,
+    last_failure: Mutex<Option<Arc<str>>>,
 }
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("address", &self.address).field("is_up", &self.is_up()).finish()
+        f.debug_tuple("Node").field(&self.status()).finish()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.connectors.iter().for_each(AbortHandle::abort);
     }
 }
 
 impl Node {
     /// A node at `address`; connecting begins at once, in the background.
-    pub(crate) fn new(address: &str, patience: Patience) -> Node {
-        let (publish, state) = watch::channel(State::Connecting);
-        let (connector, stop) = oneshot::channel();
-        let broken = Arc::new(Notify::new());
-        let address: Arc<str> = address.into();
-        tokio::spawn(keep_connected(address.clone(), patience.connect, publish, stop, broken.clone()));
-        Node { address, patience, state, _connector: connector, broken, link: Mutex::default() }
+    pub(crate) fn new(address: &str, settings: &NodeSettings) -> Node {
+        let shared = Arc::new(Shared {
+            address: address.into(),
+            links: (0..settings.connections.max(1)).map(|_| ArcSwapOption::empty()).collect(),
+            open: AtomicUsize::new(0),
+            tried: AtomicBool::new(false),
+            first_try: Notify::new(),
+            last_failure: Mutex::default(),
+        });
+        let connector = |number| tokio::spawn(keep_connected(shared.clone(), number, settings.clone())).abort_handle();
+        let connectors = (0..shared.links.len()).map(connector).collect();
+        Node { shared, timeout: settings.patience.operation, next: AtomicUsize::new(0), connectors }
     }
 
     pub(crate) fn address(&self) -> &Arc<str> {
-        &self.address
+        &self.shared.address
     }
 
-    /// Whether a call would find a connection now.
-    pub(crate) fn is_up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(link) if link.broken().is_none())
+    pub(crate) fn circuit(&self) -> Circuit {
+        match self.shared.open.load(Ordering::Relaxed) {
+            0 if !self.shared.tried.load(Ordering::Relaxed) => Circuit::Connecting,
+            0 => Circuit::Open,
+            _ => Circuit::Closed,
+        }
     }
 
-    /// Whether a call is worth trying: the connection is up, or the first attempt is still under way.
+    /// Whether a call is worth trying.
     pub(crate) fn may_serve(&self) -> bool {
-        match &*self.state.borrow() {
-            State::Connecting => true,
-            State::Up(link) => link.broken().is_none(),
-            State::Down(_) => false,
+        self.circuit() != Circuit::Open
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let links = self.shared.links.iter().filter_map(ArcSwapOption::load_full);
+        NodeStatus {
+            address: self.address().clone(),
+            circuit: self.circuit(),
+            connections: self.shared.open.load(Ordering::Relaxed),
+            in_flight: links.map(|link| link.in_flight()).sum(),
+            last_failure: self.shared.last_failure.lock().clone(),
         }
     }
 
-    /// The connection: the one in use, or the result of the first attempt, or an error at once while the node is down.
+    /// A connection, by turns. Waits where the first attempt is still under way.
     async fn link(&self) -> Result<Arc<Link>> {
-        if let Some(link) = &*self.link.lock()
-            && link.broken().is_none()
-        {
-            return Ok(link.clone());
-        }
-        let mut state = self.state.clone();
-        let down = |reason: Arc<str>| Error::Down { node: self.address.clone(), reason };
-        let state = state.wait_for(|state| !matches!(state, State::Connecting)).await;
-        match state.as_deref() {
-            Ok(State::Up(link)) => match link.broken() {
-                None => {
-                    *self.link.lock() = Some(link.clone());
-                    Ok(link.clone())
-                }
-                Some(reason) => Err(down(reason)),
-            },
-            Ok(State::Down(reason)) => Err(down(reason.clone())),
-            Ok(State::Connecting) | Err(_) => Err(down("the client is shutting down".into())),
+        loop {
+            let links = &self.shared.links;
+            let first = if links.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % links.len() };
+            if let Some(link) = links[first..].iter().chain(&links[..first]).find_map(ArcSwapOption::load_full) {
+                return Ok(link);
+            }
+            let first_try = self.shared.first_try.notified();
+            if self.shared.tried.load(Ordering::Acquire) {
+                return Err(self.down(self.shared.last_failure.lock().clone()));
+            }
+            first_try.await;
         }
     }
 
     /// Sends one request and waits for its answer.
     pub(crate) async fn call(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
-        let link = self.link().await?;
-        let receiver = link.send(encode).map_err(|reason| self.down(reason))?;
-        self.wait(&link, receiver).await
+        self.link().await?.call(encode).await.map_err(|failure| self.failed(failure))
     }
 
-    /// Sends quiet requests and waits until all are answered.
-    pub(crate) async fn call_many(
-        &self,
-        count: usize,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Vec<Option<Answer>>> {
-        let link = self.link().await?;
-        let receiver = link.send_many(count, encode).map_err(|reason| self.down(reason))?;
-        self.wait(&link, receiver).await
+    /// Sends `count` requests and waits for their answers, in the requests' order.
+    pub(crate) async fn call_many(&self, count: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<Answer>> {
+        self.link().await?.call_many(count, encode).await.map_err(|failure| self.failed(failure))
     }
 
-    async fn wait<T>(&self, link: &Link, receiver: oneshot::Receiver<T>) -> Result<T> {
-        let answered = link.answered();
-        match within(receiver, self.patience.operation).await {
-            Waited::Answer(answer) => Ok(answer),
-            Waited::Broken => Err(self.down(link.broken().unwrap_or_else(|| "the connection ended".into()))),
-            Waited::TimedOut => {
-                // Nothing came in all that time: the node hangs, and who else waits should not wait longer.
-                if link.answered() == answered {
-                    link.close("the node stopped answering");
-                    self.broken.notify_one();
-                }
-                Err(Error::Timeout { node: self.address.clone(), after: self.patience.operation })
-            }
+    fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::TimedOut => Error::Timeout { node: self.address().clone(), after: self.timeout },
+            Failure::Broken(reason) => self.down(Some(reason)),
         }
     }
 
-    fn down(&self, reason: Arc<str>) -> Error {
-        self.broken.notify_one();
-        Error::Down { node: self.address.clone(), reason }
+    fn down(&self, reason: Option<Arc<str>>) -> Error {
+        let reason = reason.unwrap_or_else(|| "connecting goes on".into());
+        Error::Down { node: self.address().clone(), reason }
     }
 }
 
-/// Connects, and connects again whenever the connection breaks, until the node is dropped.
-async fn keep_connected(
-    address: Arc<str>,
-    patience: Duration,
-    state: watch::Sender<State>,
-    mut stop: oneshot::Receiver<()>,
-    broken: Arc<Notify>,
-) {
+/// Connects, drives the connection, and connects again whenever it breaks.
+async fn keep_connected(shared: Arc<Shared>, number: usize, settings: NodeSettings) {
+    let address = &shared.address;
     let mut pause = FIRST_PAUSE;
-    let mut current: Option<Arc<Link>> = None;
-    let work = async {
-        loop {
-            match Link::open(&address, patience).await {
-                Ok(link) => {
-                    tracing::debug!(node = %address, "connected");
-                    current = Some(link.clone());
-                    state.send_replace(State::Up(link.clone()));
+    loop {
+        let opened = settings.connector.connect(address).await;
+        let reason = match opened {
+            Ok(stream) => {
+                tracing::debug!(node = %address, "connected");
+                let opened_at = Instant::now();
+                let link = Arc::new(Link::new(settings.patience));
+                let open = Open::new(&shared, number, link.clone());
+                let reason = drive(&link, stream).await;
+                drop(open);
+                // A node that fails right after it came back is not worth trying as soon as one that served.
+                if opened_at.elapsed() > LAST_PAUSE {
                     pause = FIRST_PAUSE;
-                    loop {
-                        tokio::select! {
-                            () = broken.notified() => {}
-                            () = tokio::time::sleep(FIRST_PAUSE) => {}
-                        }
-                        if let Some(reason) = link.broken() {
-                            tracing::warn!(node = %address, %reason, "connection lost");
-                            state.send_replace(State::Down(reason));
-                            break;
-                        }
-                    }
                 }
-                Err(error) => {
-                    tracing::debug!(node = %address, %error, "connecting failed");
-                    state.send_replace(State::Down(error.to_string().into()));
-                }
+                tracing::warn!(node = %address, %reason, "connection lost");
+                reason
             }
-            let shortened = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            tokio::time::sleep(shortened).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        _ = &mut stop => {}
+            Err(error) => {
+                tracing::debug!(node = %address, %error, "connecting failed");
+                error.to_string().into()
+            }
+        };
+        *shared.last_failure.lock() = Some(reason);
+        shared.tried();
+        let shortened = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+        tokio::time::sleep(shortened).await;
+        pause = (pause * 2).min(LAST_PAUSE);
     }
-    if let Some(link) = current {
-        link.close("the client was dropped");
+}
+
+impl Shared {
+    fn tried(&self) {
+        self.tried.store(true, Ordering::Release);
+        self.first_try.notify_waiters();
+    }
+}
+
+/// A connection that callers find while this lives.
+struct Open<'a> {
+    shared: &'a Shared,
+    number: usize,
+}
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared, number: usize, link: Arc<Link>) -> Self {
+        shared.links[number].store(Some(link));
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        shared.tried();
+        Open { shared, number }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.links[self.number].store(None);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::node::Node;
+use crate::node::{Node, NodeStatus};
 use crate::ring::Ring;
 
 /// What happens to the keys of a node that is down.
@@ -70,9 +70,9 @@ impl Topology {
 }
 
 impl Client {
-    /// The servers as given, each with whether a connection to it is up.
-    pub fn nodes(&self) -> Vec<(Arc<str>, bool)> {
-        self.inner.topology.load().nodes.iter().map(|node| (node.address().clone(), node.is_up())).collect()
+    /// The nodes with the state of their circuits, in the order of the servers given.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        self.inner.topology.load().nodes.iter().map(|node| node.status()).collect()
     }
 
     /// The index, in [`Client::nodes`], of the node that owns `key`.

@@ -36,8 +36,8 @@ pub(super) fn print(phases: &[Phase], cache: &Client) {
         );
     }
     println!("\n{:26} {:>22} {:>22} {:>22}", "node (keys it owns)", phases[0].name, phases[1].name, phases[2].name);
-    for (number, (address, _)) in cache.nodes().iter().enumerate() {
-        print!("{address:26}");
+    for (number, status) in cache.nodes().iter().enumerate() {
+        print!("{:26}", status.address);
         for phase in phases {
             let node = &phase.counts.by_node[number];
             let (reads, hits) = (get(&node.reads), get(&node.hits));
