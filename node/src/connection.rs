@@ -4,14 +4,16 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::auth::{self, Users};
 use crate::counters::Counters;
-use crate::execute::{Next, execute, forget};
+use crate::execute::{BATCH, Next, execute, forget};
 use crate::output::Output;
 use crate::server::Shared;
+use crate::store::{Hash, Store};
 
 /// A stream socket of either kind.
 pub(crate) enum Socket {
@@ -70,7 +72,7 @@ const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 const POOLED_BUFFERS: usize = 64;
 
 thread_local! {
-    static POOL: RefCell<Vec<(Vec<u8>, Output)>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Buffers>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A connection's buffers, which it holds only while it has something in them.
@@ -79,20 +81,24 @@ struct Buffers {
     /// Where unread input begins and ends in `input`.
     start: usize,
     end: usize,
+    scratches: Box<[Scratch; BATCH]>,
     output: Output,
 }
 
 impl Buffers {
+    fn new(input: Vec<u8>) -> Self {
+        Buffers { input, start: 0, end: 0, scratches: Box::default(), output: Output::default() }
+    }
+
     fn take() -> Self {
-        let (input, output) = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| (vec![0; READ], Output::default()));
-        Buffers { input, start: 0, end: 0, output }
+        POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Buffers::new(vec![0; READ]))
     }
 
     fn give_back(self) {
         if self.input.len() + self.output.bytes.capacity() <= KEPT_BUFFER {
             POOL.with_borrow_mut(|pool| {
                 if pool.len() < POOLED_BUFFERS {
-                    pool.push((self.input, self.output));
+                    pool.push(self);
                 }
             });
         }
@@ -216,7 +222,16 @@ impl Session {
     }
 }
 
-/// Carries out the whole commands at the front of the input.
+/// A decoded command, about to be carried out.
+struct Planned<'a> {
+    request: Request<'a>,
+    /// Of its key; of nothing where it has none.
+    hash: Hash,
+    /// Bytes of input it took.
+    consumed: usize,
+}
+
+/// Carries out the whole commands at the front of the input, a batch at a time.
 fn work(
     buffers: &mut Buffers,
     session: &mut Session,
@@ -224,62 +239,101 @@ fn work(
     shared: &Shared,
     counters: &Counters,
 ) -> Progress {
+    let Buffers { input, start, end, scratches, output } = buffers;
     let mut now = shared.clock.now();
-    let mut scratch = Scratch::new();
-    for _ in 0..shared.settings.requests_per_turn {
-        let skipped = session.swallow.min(buffers.end - buffers.start);
+    let mut done = 0;
+    while done < shared.settings.requests_per_turn as usize {
+        let skipped = session.swallow.min(*end - *start);
         session.swallow -= skipped;
-        buffers.start += skipped;
-        if buffers.start == buffers.end {
+        *start += skipped;
+        if start == end {
             return Progress::NeedInput(1);
         }
-        if buffers.output.len() >= OUTPUT_HIGH_WATER {
-            return Progress::OthersFirst;
-        }
-        if shared.settings.debug_time {
-            now = shared.clock.now();
-        }
-        let input = &buffers.input[buffers.start..buffers.end];
-        let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[0]));
+        let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[*start]));
         let unknown_limits = Limits { item_size_max: auth::REQUEST_MAX };
-        let limits = if session.authenticated { limits } else { &unknown_limits };
-        match protocol.decode(input, limits, &mut scratch) {
-            Decoded::Request { request, consumed } => {
-                let next = match &shared.users {
-                    Some(users) if !session.authenticated => {
-                        session.authenticated = authenticate(&request, users, &mut buffers.output);
-                        Next::Continue
-                    }
-                    _ => execute(&request, shared, counters, now, &mut buffers.output),
-                };
-                buffers.start += consumed;
-                if next == Next::Close {
-                    return Progress::Close;
+        // What a stranger sends is read by other rules than what the same client sends once it is known.
+        let (limits, most) = if session.authenticated { (limits, BATCH) } else { (&unknown_limits, 1) };
+        let most = most.min(shared.settings.requests_per_turn as usize - done);
+        let mut batch = ArrayVec::new();
+        let other =
+            decode_batch(protocol, &input[*start..*end], limits, &mut scratches[..most], &shared.store, &mut batch);
+        if batch.len() > 1 {
+            shared.store.prefetch(batch.iter().map(|planned| planned.hash));
+        }
+        for Planned { request, hash, consumed } in &batch {
+            if output.len() >= OUTPUT_HIGH_WATER {
+                return Progress::OthersFirst;
+            }
+            if shared.settings.debug_time {
+                now = shared.clock.now();
+            }
+            let next = match &shared.users {
+                Some(users) if !session.authenticated => {
+                    session.authenticated = authenticate(request, users, output);
+                    Next::Continue
                 }
+                _ => execute(request, *hash, shared, counters, now, output),
+            };
+            *start += consumed;
+            if next == Next::Close {
+                return Progress::Close;
             }
-            Decoded::Part { request, consumed, repeat } => {
-                execute(&request, shared, counters, now, &mut buffers.output);
+        }
+        done += batch.len().max(1);
+        drop(batch);
+        match other {
+            // Requests are in the batch.
+            None | Some(Decoded::Request { .. }) => {}
+            Some(Decoded::Part { request, consumed, repeat }) => {
+                execute(&request, shared.store.hash(b""), shared, counters, now, output);
                 // The command's name goes before the keys that are left.
-                let front = buffers.start;
-                buffers.start += consumed - repeat;
-                buffers.input.copy_within(front..front + repeat, buffers.start);
+                let front = *start;
+                *start += consumed - repeat;
+                input.copy_within(front..front + repeat, *start);
             }
-            Decoded::Incomplete { need } => return Progress::NeedInput(need),
-            Decoded::Error { error, reply, consumed, swallow, outdated, close } => {
+            Some(Decoded::Incomplete { need }) => return Progress::NeedInput(need),
+            Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
                 if let (Some(key), true) = (outdated, session.authenticated) {
                     forget(key, &shared.store, counters, now);
                 }
-                reply.outcome(&Outcome::Error(error), &mut buffers.output.bytes);
-                buffers.start += consumed;
+                reply.outcome(&Outcome::Error(error), &mut output.bytes);
+                *start += consumed;
                 session.swallow = swallow;
                 if close {
                     return Progress::Close;
                 }
             }
-            Decoded::Close => return Progress::Close,
+            Some(Decoded::Close) => return Progress::Close,
         }
     }
     Progress::OthersFirst
+}
+
+/// Decodes the commands at the front of `input`, as many as there are `scratches`; tells what comes instead of one more.
+#[inline]
+fn decode_batch<'a>(
+    protocol: Protocol,
+    input: &'a [u8],
+    limits: &Limits,
+    scratches: &'a mut [Scratch],
+    store: &Store,
+    batch: &mut ArrayVec<Planned<'a>, BATCH>,
+) -> Option<Decoded<'a>> {
+    let mut at = 0;
+    for scratch in scratches {
+        if at == input.len() {
+            break;
+        }
+        match protocol.decode(&input[at..], limits, scratch) {
+            Decoded::Request { request, consumed } => {
+                at += consumed;
+                let hash = store.hash(request.command.key().unwrap_or(b""));
+                batch.push(Planned { request, hash, consumed });
+            }
+            other => return Some(other),
+        }
+    }
+    None
 }
 
 /// Serves nothing but authentication; tells whether it succeeded.
@@ -303,7 +357,7 @@ fn authenticate(request: &Request<'_>, users: &Users, output: &mut Output) -> bo
 
 /// Carries out the commands of a datagram.
 pub(crate) fn work_on_datagram(payload: &[u8], shared: &Shared, counters: &Counters, output: &mut Output) {
-    let mut buffers = Buffers { input: payload.to_vec(), start: 0, end: payload.len(), output: std::mem::take(output) };
+    let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     // What is cut off is lost, as everything is in a datagram.
     work(&mut buffers, &mut Session::new(shared), &limits, shared, counters);

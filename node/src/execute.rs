@@ -1,5 +1,6 @@
 //! Where a command meets the store: what each command means, once for all protocols.
 
+use arrayvec::ArrayVec;
 use larder_protocol::{
     Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Request, StoreMode,
     parse_lenient_u64,
@@ -12,6 +13,9 @@ use crate::output::Output;
 use crate::server::Shared;
 use crate::statistics;
 use crate::store::{Expiry, Hash, InsertError, Item, NewItem, Store, Time};
+
+/// Keys whose memory is fetched at once.
+pub(crate) const BATCH: usize = 16;
 
 /// What becomes of the connection after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,7 @@ pub(crate) enum Next {
 #[inline]
 pub(crate) fn execute(
     request: &Request<'_>,
+    hash: Hash,
     shared: &Shared,
     counters: &Counters,
     now: Time,
@@ -38,14 +43,14 @@ pub(crate) fn execute(
     let store = &shared.store;
     let outcome = match &request.command {
         Command::Get(get) => {
-            get_items(get, reply, store, counters, now, output);
+            get_items(get, hash, reply, store, counters, now, output);
             return Next::Continue;
         }
-        Command::Store(command) => store_item(command, store, counters, now),
-        Command::Delete(delete) => delete_item(delete, store, counters, now),
-        Command::Arithmetic(arithmetic) => calculate(arithmetic, store, counters, now),
-        Command::Touch { key, exptime } => touch(key, *exptime, store, counters, now),
-        Command::Debug { key } => return debug(key, reply, store, now, output),
+        Command::Store(command) => store_item(command, hash, store, counters, now),
+        Command::Delete(delete) => delete_item(delete, hash, store, counters, now),
+        Command::Arithmetic(arithmetic) => calculate(arithmetic, hash, store, counters, now),
+        Command::Touch { key, exptime } => touch(key, hash, *exptime, store, counters, now),
+        Command::Debug { key } => return debug(key, hash, reply, store, now, output),
         Command::Noop => Outcome::Noop,
         Command::FlushAll { .. } if shared.settings.no_flush_all => {
             Outcome::Error(Error::Client("flush_all not allowed"))
@@ -85,12 +90,29 @@ pub(crate) fn forget(key: &[u8], store: &Store, counters: &Counters, now: Time) 
     store.entry(key, store.hash(key), now).remove();
 }
 
-fn get_items(get: &Get<'_>, reply: &Reply<'_>, store: &Store, counters: &Counters, now: Time, output: &mut Output) {
-    if let Keys::One(key) = get.keys {
-        get_item(key, store.hash(key), get, reply, store, counters, now, output);
-    } else {
-        for key in get.keys.iter() {
-            get_item(key, store.hash(key), get, reply, store, counters, now, output);
+fn get_items(
+    get: &Get<'_>,
+    hash: Hash,
+    reply: &Reply<'_>,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+    output: &mut Output,
+) {
+    match get.keys {
+        Keys::One(key) => get_item(key, hash, get, reply, store, counters, now, output),
+        Keys::Line(_) => {
+            let mut keys = get.keys.iter().map(|key| (key, store.hash(key)));
+            loop {
+                let batch: ArrayVec<_, BATCH> = keys.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                store.prefetch(batch.iter().map(|&(_, hash)| hash));
+                for (key, hash) in batch {
+                    get_item(key, hash, get, reply, store, counters, now, output);
+                }
+            }
         }
     }
     reply.end_of_get(&mut output.bytes);
@@ -190,9 +212,15 @@ fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counter
     }
 }
 
-fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+fn store_item(
+    command: &larder_protocol::Store<'_>,
+    hash: Hash,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+) -> Outcome<'static> {
     counters.cmd_set.add(1);
-    let mut entry = store.entry_for_write(command.key, store.hash(command.key), now, command.value);
+    let mut entry = store.entry_for_write(command.key, hash, now, command.value);
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: store.item_size_max() };
@@ -248,8 +276,8 @@ fn store_item(command: &larder_protocol::Store<'_>, store: &Store, counters: &Co
     }
 }
 
-fn delete_item(delete: &Delete<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
-    let mut entry = store.entry(delete.key, store.hash(delete.key), now);
+fn delete_item(delete: &Delete<'_>, hash: Hash, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+    let mut entry = store.entry(delete.key, hash, now);
     let Some(item) = entry.item() else {
         counters.delete_misses.add(1);
         return Outcome::NotFound;
@@ -280,12 +308,18 @@ fn delete_item(delete: &Delete<'_>, store: &Store, counters: &Counters, now: Tim
     Outcome::Deleted
 }
 
-fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+fn calculate(
+    arithmetic: &Arithmetic<'_>,
+    hash: Hash,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+) -> Outcome<'static> {
     let (hits, misses) = match arithmetic.direction {
         Direction::Up => (&counters.incr_hits, &counters.incr_misses),
         Direction::Down => (&counters.decr_hits, &counters.decr_misses),
     };
-    let mut entry = store.entry(arithmetic.key, store.hash(arithmetic.key), now);
+    let mut entry = store.entry(arithmetic.key, hash, now);
     let mut buffer = itoa::Buffer::new();
     let Some(item) = entry.item() else {
         let Some(exptime) = arithmetic.vivify else {
@@ -335,9 +369,9 @@ fn calculate(arithmetic: &Arithmetic<'_>, store: &Store, counters: &Counters, no
     Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
 }
 
-fn touch(key: &[u8], exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+fn touch(key: &[u8], hash: Hash, exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
     counters.cmd_touch.add(1);
-    let mut entry = store.entry(key, store.hash(key), now);
+    let mut entry = store.entry(key, hash, now);
     if entry.item().is_none() {
         counters.touch_misses.add(1);
         return Outcome::NotFound;
@@ -348,8 +382,8 @@ fn touch(key: &[u8], exptime: Exptime, store: &Store, counters: &Counters, now: 
     Outcome::Touched
 }
 
-fn debug(key: &[u8], reply: &Reply<'_>, store: &Store, now: Time, output: &mut Output) -> Next {
-    let entry = store.entry(key, store.hash(key), now);
+fn debug(key: &[u8], hash: Hash, reply: &Reply<'_>, store: &Store, now: Time, output: &mut Output) -> Next {
+    let entry = store.entry(key, hash, now);
     match entry.item() {
         None => reply.outcome(&Outcome::Miss, &mut output.bytes),
         Some(item) => {

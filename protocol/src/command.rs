@@ -74,6 +74,22 @@ pub enum Command<'a> {
     Sasl(Sasl<'a>),
 }
 
+impl<'a> Command<'a> {
+    /// The key of a command that has one; of a line with several there is no such.
+    #[inline]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        match *self {
+            Command::Get(Get { keys: Keys::One(key), .. })
+            | Command::Store(Store { key, .. })
+            | Command::Delete(Delete { key, .. })
+            | Command::Arithmetic(Arithmetic { key, .. })
+            | Command::Touch { key, .. }
+            | Command::Debug { key } => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// Read items, and what to do to them on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get<'a> {

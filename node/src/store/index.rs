@@ -111,6 +111,14 @@ impl Index {
         None
     }
 
+    /// Asks the processor to fetch the bucket that a look for this hash begins with.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        let table = self.table(hash);
+        let bucket = home(tag(hash), self.tables[table].buckets as usize);
+        self.part.prefetch((Self::base(table) + bucket * SLOTS) * 8, 64);
+    }
+
     /// The location in a slot.
     #[inline]
     pub(super) fn location(&self, slot: Slot) -> u64 {

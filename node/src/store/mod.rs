@@ -305,6 +305,17 @@ impl Store {
         Hash(shard::hash(key, &self.secrets))
     }
 
+    /// Asks the processor to fetch what looking up these hashes will read, all at once instead of one after the other.
+    #[inline]
+    pub fn prefetch(&self, hashes: impl Iterator<Item = Hash> + Clone) {
+        for hash in hashes.clone() {
+            self.shard(hash).lock().index.prefetch(hash.0);
+        }
+        for hash in hashes {
+            self.shard(hash).lock().prefetch_items(hash.0);
+        }
+    }
+
     #[inline]
     fn shard(&self, hash: Hash) -> &Mutex<Shard> {
         &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]

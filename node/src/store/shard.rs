@@ -149,6 +149,15 @@ impl Shard {
         })
     }
 
+    /// Asks the processor to fetch the items that may be meant by a hash.
+    #[inline]
+    pub(super) fn prefetch_items(&self, hash: u64) {
+        self.index.find(hash, |location| {
+            self.log.prefetch(location);
+            false
+        });
+    }
+
     /// The key's slot; an item that has expired is removed on the way.
     #[inline]
     pub(super) fn find(&mut self, key: &[u8], hash: u64, now: Time) -> Option<Slot> {
