@@ -1,6 +1,7 @@
 //! The `larder-bench` program: reads the command line and hands over to the library.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -46,7 +47,8 @@ fn main() -> ExitCode {
     // A node sets up its own log.
     if !matches!(command, Command::Node(_)) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,larder_client=error"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_target(false);
+        log.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     }
     match run(command) {
         Ok(code) => code,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
@@ -13,7 +13,7 @@ use super::plan::{Plan, Schedule, Stop};
 use super::transport::{Address, Below};
 use super::verify::Verifier;
 use super::wire::Protocol;
-use crate::report::{Report, Threshold};
+use crate::report::{ReportArgs, parse_duration};
 use crate::workload::{Filler, HEADER_LEN, Operation, ValueSize, WorkloadArgs};
 
 /// Options of `larder-bench load`.
@@ -90,30 +90,9 @@ pub struct LoadArgs {
     /// Make every value tell its key and version, and report wrong, stale and lost ones (populates first)
     #[arg(long, help_heading = "Checks")]
     pub verify: bool,
-    /// Exit status 1 where the 99th percentile of latency is above this
-    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
-    pub p99: Option<Duration>,
-    /// Exit status 1 where the 99.9th percentile of latency is above this
-    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
-    pub p999: Option<Duration>,
-    /// Exit status 1 below so many requests a second
-    #[arg(long, value_name = "PER_SECOND", help_heading = "Checks")]
-    pub min_rate: Option<f64>,
-    /// Exit status 1 where fewer of the keys read are found: 0 to 1
-    #[arg(long, value_name = "RATIO", help_heading = "Checks")]
-    pub min_hit_ratio: Option<f64>,
-    /// Exit status 1 above so many errors
-    #[arg(long, value_name = "COUNT", help_heading = "Checks")]
-    pub max_errors: Option<u64>,
-    /// Write the report with its histograms to a file
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    pub json: Option<PathBuf>,
-    /// Write a page with plots
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    pub html: Option<PathBuf>,
-    /// Neither progress nor anything else but the report
-    #[arg(long, help_heading = "Output")]
-    pub no_progress: bool,
+    /// What to make of the figures
+    #[command(flatten)]
+    pub output: ReportArgs,
 }
 
 /// A command line of `load` alone.
@@ -121,22 +100,6 @@ pub struct LoadArgs {
 struct Line {
     #[command(flatten)]
     args: LoadArgs,
-}
-
-/// Reads `10s`, `500ms`, `250us`, `2m`, `1h`; a bare number is seconds.
-pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().with_context(|| format!("`{text}` is not a time (10s, 500ms, 2m)"))?;
-    let seconds = match unit {
-        "us" => number / 1e6,
-        "ms" => number / 1e3,
-        "s" | "" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => bail!("`{unit}` is no unit of time: use us, ms, s, m or h"),
-    };
-    Ok(Duration::try_from_secs_f64(seconds)?)
 }
 
 impl LoadArgs {
@@ -164,7 +127,7 @@ impl LoadArgs {
     }
 
     pub(super) fn search(&self) -> Option<Search> {
-        let p99 = self.p99.filter(|_| self.find_max)?.as_secs_f64() * 1e6;
+        let p99 = self.output.p99.filter(|_| self.find_max)?.as_secs_f64() * 1e6;
         let (warmup, stop) = (self.warmup, self.stop());
         Some(Search { first_rate: self.rate.unwrap_or(1000.0), p99, poisson: self.poisson, warmup, stop })
     }
@@ -220,43 +183,7 @@ impl LoadArgs {
             verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)),
             workload,
             interrupted: Arc::default(),
-            shows_progress: !self.no_progress,
+            shows_progress: !self.output.no_progress,
         })
-    }
-
-    pub(super) fn thresholds(&self, report: &Report) -> Vec<Threshold> {
-        let at_most = |name: &str, bound: Option<f64>, measured: f64| {
-            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured <= bound })
-        };
-        let at_least = |name: &str, bound: Option<f64>, measured: f64| {
-            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured >= bound })
-        };
-        let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
-        let total = &report.total;
-        [
-            at_most("--p99 (us)", microseconds(self.p99), total.latency.p99),
-            at_most("--p999 (us)", microseconds(self.p999), total.latency.p999),
-            at_least("--min-rate", self.min_rate, total.per_second),
-            at_least("--min-hit-ratio", self.min_hit_ratio, report.hit_ratio().unwrap_or(0.0)),
-            at_most("--max-errors", self.max_errors.map(|count| count as f64), total.errors as f64),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_take_units() {
-        let cases = [("10s", 10_000_000), ("500ms", 500_000), ("250us", 250), ("1.5m", 90_000_000), ("2", 2_000_000)];
-        for (text, microseconds) in cases {
-            assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
-        }
-        assert!(parse_duration("5 parsecs").is_err());
-        assert!(parse_duration("-1s").is_err());
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     pub(crate) errors: u32,
     /// Its end makes room for another request in an open loop.
     pub(crate) frees_slot: bool,
+    /// It sets a key that was missed.
+    pub(crate) is_fill: bool,
 }
 
 pub(crate) struct Connection {

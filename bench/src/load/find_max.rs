@@ -46,7 +46,7 @@ pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> 
         let schedule = Schedule::Open { per_second: rate, poisson: search.poisson };
         let report = session.run(search.warmup, search.stop, schedule)?;
         let p99 = report.total.latency.p99;
-        let holds = p99 <= search.p99 && report.total.errors == 0 && report.total.requests > 0;
+        let holds = p99 <= search.p99 && report.total.errors + report.unsent == 0 && report.total.requests > 0;
         eprintln!("{rate:>12.0}/s  p99 {p99:>10.1} us  {}", if holds { "holds" } else { "fails" });
         steps.push(Step { rate, p99, holds });
         if holds || best.is_none() {

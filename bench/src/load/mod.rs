@@ -6,15 +6,12 @@ mod connection;
 mod datagrams;
 mod find_max;
 mod plan;
-mod progress;
 mod requests;
-mod tally;
 mod transport;
 mod verify;
 mod wire;
 mod worker;
 
-use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,36 +23,22 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 pub use args::LoadArgs;
-pub(crate) use args::parse_duration;
 pub use transport::Address;
 pub use verify::Verdict;
 pub use wire::Protocol;
 
-use crate::report::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures, write};
-use crate::workload::Operation;
+use crate::report::{Interval, Outcome, Progress, Report, count};
 pub use plan::{Schedule, Stop};
 
 use plan::{Phase, Plan};
-use progress::Progress;
-use tally::{Interval, Tallies, Tally};
 use worker::Worker;
 
 /// Time between making a phase known to the workers and its start.
 const LEAD: Duration = Duration::from_millis(5);
 
-/// Runs `larder-bench load`. A threshold that does not hold gives exit status 1.
+/// Runs `larder-bench load`.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let report = measure(args)?;
-    print!("{}", report.to_text());
-    if let Some(path) = &args.json {
-        write(path, &serde_json::to_string_pretty(&report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write(path, &report.to_html())?;
-    }
-    let fine = report.thresholds.iter().all(|threshold| threshold.holds)
-        && !report.verdict.as_ref().is_some_and(Verdict::is_bad);
-    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    args.output.finish(measure(args)?)
 }
 
 /// Does what `args` ask for and returns the figures.
@@ -65,12 +48,10 @@ pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
     if args.populates() {
         session.populate()?;
     }
-    let mut report = match args.search() {
-        Some(search) => find_max::run(&session, &search)?,
-        None => session.run(args.warmup, args.stop(), args.schedule())?,
-    };
-    report.thresholds = args.thresholds(&report);
-    Ok(report)
+    match args.search() {
+        Some(search) => find_max::run(&session, &search),
+        None => session.run(args.warmup, args.stop(), args.schedule()),
+    }
 }
 
 /// Open connections to servers, ready for one stretch of load after the other.
@@ -102,43 +83,57 @@ impl Session {
     /// Sets every key once.
     pub fn populate(&self) -> anyhow::Result<()> {
         let keys = Stop::Requests(self.plan.workload.keys.count);
-        self.crew.run(Phase::new(Duration::ZERO, keys, Schedule::Closed, true), |_| ())
+        let report = self.phase("populating", Phase::new(keys, Schedule::Closed, true))?;
+        if let (1.., Some(words)) = (report.total.errors, report.faults.first()) {
+            tracing::warn!("{} keys could not be set: {words}", count(report.total.errors));
+        }
+        Ok(())
     }
 
     /// Runs the workload and reports what came after `warmup`.
     pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
+        if !warmup.is_zero() {
+            self.phase("warming up", Phase::new(Stop::After(warmup), schedule, false))?;
+        }
+        let mut report = self.phase("measuring", Phase::new(stop, schedule, false))?;
+        report.verdict = self.plan.verifier.as_ref().map(verify::Verifier::verdict);
+        Ok(report)
+    }
+
+    fn phase(&self, name: &'static str, phase: Phase) -> anyhow::Result<Report> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let phase = Phase::new(warmup, stop, schedule, false);
         let mut outcome = Outcome::new(self.plan.servers.len(), phase.interval);
         let cpu = client_cpu();
-        let begin = Instant::now();
-        let length = match stop {
-            Stop::After(duration) => Some(duration),
-            Stop::Requests(_) => None,
+        let length = match phase.stop {
+            Stop::After(duration) => duration.as_millis() as u64,
+            Stop::Requests(count) => count,
         };
-        let progress = Progress::new(length, self.plan.shows_progress);
+        let progress = Progress::new(name, length, self.plan.shows_progress);
         self.crew.run(phase, |interval| {
             outcome.take(interval);
             if let Some(point) = outcome.recent() {
                 progress.show(&point);
+                progress.bar().set_position(match phase.stop {
+                    Stop::After(_) => (point.at * 1e3) as u64,
+                    Stop::Requests(_) => outcome.requests(),
+                });
             }
         })?;
         drop(progress);
-        let elapsed = begin.elapsed().saturating_sub(warmup + LEAD);
-        let client_cpu_seconds = client_cpu() - cpu;
-        // In an open loop the schedule says how long the run was; answers that came late do not stretch it.
-        let seconds = match stop {
+        let elapsed = phase.start.elapsed();
+        // The plan says how long the run was; answers that came late do not stretch it.
+        let seconds = match phase.stop {
             Stop::After(duration) if !self.is_interrupted() => duration.as_secs_f64(),
             _ => elapsed.as_secs_f64(),
         };
-        let mut report = outcome.report(&self.plan, seconds);
+        let servers: Vec<String> = self.plan.servers.iter().map(ToString::to_string).collect();
+        let mut report = outcome.report(&servers, seconds);
         report.started = started;
-        report.client_cpu_seconds = client_cpu_seconds;
-        report.rate_asked = match schedule {
+        report.client_cpu_seconds = client_cpu() - cpu;
+        report.rate_asked = match phase.schedule {
             Schedule::Closed => None,
             Schedule::Open { per_second, .. } => Some(per_second),
         };
-        report.verdict = self.plan.verifier.as_ref().map(verify::Verifier::verdict);
         Ok(report)
     }
 }
@@ -150,12 +145,12 @@ fn client_cpu() -> f64 {
 }
 
 impl Phase {
-    fn new(warmup: Duration, stop: Stop, schedule: Schedule, populate: bool) -> Phase {
+    fn new(stop: Stop, schedule: Schedule, populate: bool) -> Phase {
         let interval = match stop {
             Stop::After(duration) => (duration / 40).clamp(Duration::from_millis(50), Duration::from_secs(1)),
             Stop::Requests(_) => Duration::from_millis(250),
         };
-        Phase { start: Instant::now() + LEAD, warmup, stop, schedule, populate, interval }
+        Phase { start: Instant::now() + LEAD, stop, schedule, populate, interval }
     }
 }
 
@@ -211,119 +206,5 @@ impl Crew {
         drop(reports);
         inbox.iter().for_each(each);
         self.wait()
-    }
-}
-
-/// The sum of what workers report.
-struct Outcome {
-    total: Tallies,
-    interval: Duration,
-    /// Intervals that all workers are through with.
-    points: Vec<Point>,
-    /// Reads and everything else of the intervals after those.
-    open: VecDeque<(Tally, Tally)>,
-}
-
-/// A worker may be so many intervals behind another; what comes later yet counts in the total alone.
-const OPEN_INTERVALS: usize = 8;
-
-impl Outcome {
-    fn new(servers: usize, interval: Duration) -> Outcome {
-        Outcome { total: Tallies::new(servers), interval, points: Vec::new(), open: VecDeque::new() }
-    }
-
-    fn take(&mut self, interval: Interval) {
-        self.total.add(&interval.tallies);
-        let Some(mut place) = interval.index.checked_sub(self.points.len()) else { return };
-        while place >= self.open.len() {
-            self.open.push_back((Tally::new(), Tally::new()));
-            if self.open.len() > OPEN_INTERVALS {
-                self.close_first(f64::INFINITY);
-                place -= 1;
-            }
-        }
-        let (reads, others) = &mut self.open[place];
-        for (_, operation, tally) in interval.tallies.iter() {
-            if operation == Operation::Get { &mut *reads } else { &mut *others }.add(tally);
-        }
-    }
-
-    /// The interval before the newest, which most workers are through with.
-    fn recent(&self) -> Option<Point> {
-        let place = self.open.len().checked_sub(2)?;
-        Some(self.point(self.points.len() + place, &self.open[place], f64::INFINITY))
-    }
-
-    fn close_first(&mut self, seconds: f64) {
-        if let Some(tallies) = self.open.pop_front() {
-            let index = self.points.len();
-            // Answers that came after the end count in the total; a stretch of no length has no rate.
-            if index as f64 * self.interval.as_secs_f64() < seconds {
-                self.points.push(self.point(index, &tallies, seconds));
-            }
-        }
-    }
-
-    fn report(mut self, plan: &Plan, seconds: f64) -> Report {
-        while !self.open.is_empty() {
-            self.close_first(seconds);
-        }
-        let figures = |tally: &Tally| Figures {
-            requests: tally.requests,
-            keys: tally.keys,
-            per_second: tally.requests as f64 / seconds,
-            hits: tally.hits,
-            misses: tally.misses,
-            errors: tally.errors,
-            latency: Latency::of(&tally.latency),
-        };
-        let operations =
-            Operation::ALL.iter().map(|&operation| (operation, self.total.sum(|_, each| each == operation)));
-        let servers = plan.servers.iter().enumerate();
-        Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: 0,
-            command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
-            machine: Machine::this(),
-            seconds,
-            rate_asked: None,
-            client_cpu_seconds: 0.0,
-            total: figures(&self.total.sum(|_, _| true)),
-            operations: operations
-                .filter(|(_, tally)| tally.requests > 0)
-                .map(|(operation, tally)| OperationFigures { operation, figures: figures(&tally) })
-                .collect(),
-            servers: servers
-                .map(|(index, address)| ServerFigures {
-                    address: address.to_string(),
-                    figures: figures(&self.total.sum(|server, _| server == index)),
-                })
-                .collect(),
-            series: self.points,
-            verdict: None,
-            thresholds: Vec::new(),
-            steps: Vec::new(),
-        }
-    }
-
-    /// Interval `index` of a run of `seconds`, whose last interval may be shorter than the others.
-    fn point(&self, index: usize, (reads, others): &(Tally, Tally), seconds: f64) -> Point {
-        let mut all = reads.clone();
-        all.add(others);
-        let quantile = |quantile| all.latency.value_at_quantile(quantile) as f64 / 1e3;
-        let looked_up = reads.hits + reads.misses;
-        let step = self.interval.as_secs_f64();
-        let from = index as f64 * step;
-        let length = if seconds > from { (seconds - from).min(step) } else { step };
-        Point {
-            at: from + length,
-            per_second: all.requests as f64 / length,
-            hit_ratio: (looked_up > 0).then(|| reads.hits as f64 / looked_up as f64),
-            errors: all.errors,
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            p999: quantile(0.999),
-            max: all.latency.max() as f64 / 1e3,
-        }
     }
 }

@@ -55,7 +55,7 @@ pub enum Schedule {
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stop {
-    /// So long after the warm-up.
+    /// After so long.
     After(Duration),
     /// After so many requests.
     Requests(u64),
@@ -65,8 +65,6 @@ pub enum Stop {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Phase {
     pub(crate) start: Instant,
-    /// At first nothing is counted.
-    pub(crate) warmup: Duration,
     pub(crate) stop: Stop,
     pub(crate) schedule: Schedule,
     /// Write every key once instead of the workload.

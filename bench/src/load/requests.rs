@@ -16,6 +16,7 @@ struct Batch {
     quiet: bool,
     due: u64,
     now: u64,
+    is_fill: bool,
 }
 
 impl Worker {
@@ -38,7 +39,7 @@ impl Worker {
                 names.extend_from_slice(name);
             }
         }
-        let batch = Batch { operation, quiet: plan.quiet && !populate, due, now };
+        let batch = Batch { operation, quiet: plan.quiet && !populate, due, now, is_fill: false };
         let mut last = None;
         for server in 0..plan.servers.len() {
             let (mut numbers, mut names) = std::mem::take(&mut self.scratch.chosen[server]);
@@ -147,7 +148,7 @@ impl Worker {
 
     /// Sets a key that was missed: the value of a read, or the 0 that an increment begins at.
     pub(super) fn fill(&mut self, index: usize, operation: Operation, key: u64, now: u64) {
-        let batch = Batch { operation: Operation::Set, quiet: false, due: now, now };
+        let batch = Batch { operation: Operation::Set, quiet: false, due: now, now, is_fill: true };
         if operation == Operation::Incr {
             number_name(self.plan.workload.keys.name(key, &mut self.scratch.name), &mut self.scratch.value);
             let connection = &mut self.connections[index];
@@ -184,6 +185,7 @@ impl Worker {
             hits: 0,
             errors: 0,
             frees_slot: false,
+            is_fill: batch.is_fill,
         });
         self.outstanding[connection.group] += 1;
         if !connection.is_dirty {

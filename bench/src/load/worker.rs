@@ -16,9 +16,9 @@ use rustix::event::{Timespec, epoll};
 
 use super::connection::Connection;
 use super::plan::{Phase, Plan, Schedule, Stop};
-use super::tally::{Interval, Tallies};
 use super::transport::Transport;
 use super::wire::Encoder;
+use crate::report::{Interval, Tallies};
 use crate::workload::{KeyDistribution, KeySampler, mix};
 
 /// Bytes read at a time.
@@ -55,22 +55,27 @@ pub(super) struct Progress {
     pub(super) sampler: KeySampler,
     /// Requests left to send.
     quota: u64,
-    /// Nanoseconds since the start after which nothing is sent.
-    end: u64,
+    /// Nanoseconds since the start after which nothing comes due.
+    pub(super) end: u64,
+    /// What is due and has not been sent so long after the end is given up.
+    grace: u64,
     next_due: u64,
     /// Slots for requests in an open loop: groups, in turns.
     pub(super) free: VecDeque<usize>,
     /// Nanoseconds between requests in an open loop.
     gap: f64,
-    sent: u64,
+    /// Requests that have come due.
+    scheduled: u64,
     /// When the last request went out, in nanoseconds since the start.
     last_sent: u64,
     pub(super) servers: usize,
     pub(super) tallies: Tallies,
     pub(super) interval: usize,
     pub(super) reports: Sender<Interval>,
-    /// The first fault in words.
-    fault: Option<String>,
+    /// Requests that came due and were given up.
+    pub(super) unsent: u64,
+    /// The first fault since the last report, in words.
+    pub(super) fault: Option<String>,
 }
 
 impl Progress {
@@ -81,11 +86,14 @@ impl Progress {
     }
 
     fn sending_is_over(&self, now: u64) -> bool {
-        let due = if self.phase.schedule == Schedule::Closed { now } else { self.next_due };
-        self.quota == 0 || due >= self.end
+        let over = match self.phase.schedule {
+            Schedule::Closed => now >= self.end,
+            Schedule::Open { .. } => self.next_due >= self.end || now >= self.end.saturating_add(self.grace),
+        };
+        over || self.quota == 0
     }
 
-    /// Keeps the first fault of the phase, to be told once.
+    /// Keeps the first fault until the next report.
     pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
         if self.fault.is_none() {
             self.fault = Some(words());
@@ -159,6 +167,7 @@ impl Worker {
                 progress.report(now);
                 if self.plan.interrupted.load(Ordering::Relaxed) {
                     progress.end = progress.end.min(now);
+                    progress.grace = 0;
                 }
             }
             let sending_over = progress.sending_is_over(now);
@@ -198,11 +207,12 @@ impl Worker {
                 self.lose(&mut progress, index, now, "no answer by the end of the run");
             }
         }
-        progress.hand_over(usize::MAX);
-        match &progress.fault {
-            Some(fault) => tracing::warn!("{fault}"),
-            None => tracing::debug!(worker = self.index, "phase over"),
+        while !closed && progress.quota > 0 && progress.next_due < progress.end {
+            progress.unsent += 1;
+            progress.quota -= 1;
+            self.schedule_next(&mut progress);
         }
+        progress.hand_over(usize::MAX);
         Ok(())
     }
 
@@ -213,7 +223,7 @@ impl Worker {
         let part = |count: u64| count / threads + u64::from(index < count % threads);
         let (quota, end) = match phase.stop {
             Stop::Requests(count) => (part(count), u64::MAX),
-            Stop::After(duration) => (u64::MAX, (phase.warmup + duration).as_nanos() as u64),
+            Stop::After(duration) => (u64::MAX, duration.as_nanos() as u64),
         };
         let gap = match phase.schedule {
             Schedule::Closed => 0.0,
@@ -227,16 +237,18 @@ impl Worker {
             sampler: KeySampler::new(distribution, plan.workload.keys.count, index, threads)?,
             quota,
             end,
+            grace: plan.timeout.as_nanos() as u64,
             // Workers take turns.
             next_due: (gap * index as f64 / threads as f64) as u64,
             free: slots.collect(),
             gap,
-            sent: 0,
+            scheduled: 0,
             last_sent: 0,
             servers: plan.servers.len(),
             tallies: Tallies::new(plan.servers.len()),
             interval: 0,
             reports,
+            unsent: 0,
             fault: None,
             phase,
         })
@@ -257,8 +269,7 @@ impl Worker {
 
     /// Open loop: what is due and has a free slot.
     fn send_due(&mut self, progress: &mut Progress, now: u64) {
-        let poisson = matches!(progress.phase.schedule, Schedule::Open { poisson: true, .. });
-        while progress.next_due <= now && progress.next_due < progress.end && progress.quota > 0 {
+        while progress.next_due <= now && !progress.sending_is_over(now) {
             let Some(group) = progress.free.pop_front() else { break };
             self.send(progress, group, progress.next_due, now, 1);
             progress.last_sent = now;
@@ -269,14 +280,19 @@ impl Worker {
                 }
             }
             progress.quota -= 1;
-            progress.sent += 1;
-            if poisson {
-                let u: f64 = self.scratch.rng.random();
-                progress.next_due += (-(1.0 - u).ln() * progress.gap) as u64;
-            } else {
-                let first = progress.gap * self.index as f64 / self.plan.threads as f64;
-                progress.next_due = (first + progress.gap * progress.sent as f64) as u64;
-            }
+            self.schedule_next(progress);
+        }
+    }
+
+    /// Open loop: when the request after the one that was due is due.
+    fn schedule_next(&mut self, progress: &mut Progress) {
+        progress.scheduled += 1;
+        if matches!(progress.phase.schedule, Schedule::Open { poisson: true, .. }) {
+            let u: f64 = self.scratch.rng.random();
+            progress.next_due += (-(1.0 - u).ln() * progress.gap) as u64;
+        } else {
+            let first = progress.gap * self.index as f64 / self.plan.threads as f64;
+            progress.next_due = (first + progress.gap * progress.scheduled as f64) as u64;
         }
     }
 }

@@ -1,20 +1,29 @@
 //! What a run of load comes to: the figures as they stand in JSON files, tables and pages.
 
+mod args;
 mod chart;
 mod histogram;
 mod machine;
+mod outcome;
 mod page;
+mod progress;
 mod table;
+mod tally;
 
 use std::path::Path;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+pub use args::ReportArgs;
+pub(crate) use args::parse_duration;
 pub use chart::*;
 pub use histogram::*;
 pub use machine::*;
+pub(crate) use outcome::Outcome;
+pub(crate) use progress::Progress;
 pub use table::*;
+pub(crate) use tally::{Interval, Tallies};
 
 use crate::load::Verdict;
 use crate::workload::Operation;
@@ -34,7 +43,13 @@ pub struct Report {
     pub seconds: f64,
     /// Requests a second that were asked for; absent in a closed loop.
     pub rate_asked: Option<f64>,
-    /// Processor seconds, user and system, that the load generator spent on the measured part and its warm-up.
+    /// Requests a second that were answered while it was measured, fills of misses aside.
+    pub rate_kept: f64,
+    /// Requests that came due and were never sent: the servers were too far behind.
+    pub unsent: u64,
+    /// Sets that filled a miss: they come on top of what was asked for.
+    pub fills: u64,
+    /// Processor seconds, user and system, that the load generator spent on the measured part.
     pub client_cpu_seconds: f64,
     /// All operations on all servers.
     pub total: Figures,
@@ -44,12 +59,13 @@ pub struct Report {
     pub servers: Vec<ServerFigures>,
     /// Over time.
     pub series: Vec<Point>,
+    /// The first few things that went wrong, in words.
+    pub faults: Vec<String>,
     /// What `--verify` found.
     pub verdict: Option<Verdict>,
     /// Thresholds that were set, and whether they hold.
     pub thresholds: Vec<Threshold>,
     /// Steps of `--find-max`, in their order.
-    #[serde(default)]
     pub steps: Vec<Step>,
 }
 
@@ -71,11 +87,11 @@ pub struct Figures {
     pub requests: u64,
     /// Keys in them.
     pub keys: u64,
-    /// Requests a second.
+    /// Requests a second, of those answered while it was measured.
     pub per_second: f64,
-    /// Keys found, or written.
+    /// Keys found: by reads, where the figures are of several operations.
     pub hits: u64,
-    /// Keys not found.
+    /// Keys not found, likewise.
     pub misses: u64,
     /// Requests answered with an error, or not at all.
     pub errors: u64,

@@ -85,8 +85,21 @@ impl Report {
             self.client_cpu_per_request(),
         );
         if let Some(asked) = self.rate_asked {
-            let kept = self.total.requests as f64 / (asked * self.seconds);
-            let _ = writeln!(out, "Rate asked: {}/s; kept to {:.2} %.", count(asked.round() as u64), kept * 100.0);
+            let (kept, of) = (self.rate_kept, count(asked.round() as u64));
+            let _ = writeln!(out, "Rate asked: {of}/s; kept: {kept:.0}/s, {:.2} %.", 100.0 * kept / asked);
+        }
+        if self.unsent > 0 {
+            let _ = writeln!(
+                out,
+                "{} requests came due and were never sent: the servers were behind, or --connections and --pipeline allow too few at once.",
+                count(self.unsent)
+            );
+        }
+        if self.fills > 0 {
+            let _ = writeln!(out, "{} of the sets filled a miss, on top of the requests asked for.", count(self.fills));
+        }
+        for fault in &self.faults {
+            let _ = writeln!(out, "Error: {fault}.");
         }
         if !self.steps.is_empty() {
             let best = self.steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);

@@ -18,8 +18,8 @@ pub use checks::Checks;
 pub use loads::*;
 pub use server::*;
 
-use crate::load::{LoadArgs, Session, Stop, parse_duration};
-use crate::report::{Machine, count, duration, table, write};
+use crate::load::{LoadArgs, Session, Stop};
+use crate::report::{Machine, count, duration, parse_duration, table, write};
 
 /// Options of `larder-bench versus`.
 #[derive(Debug, Clone, clap::Args)]

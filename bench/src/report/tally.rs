@@ -1,4 +1,4 @@
-//! What workers count.
+//! What is counted while requests are answered.
 
 use hdrhistogram::Histogram;
 
@@ -14,7 +14,13 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     /// Keys in them.
     pub(crate) keys: u64,
-    /// Keys found (or written).
+    /// Those of them that were answered before the measured time was over.
+    pub(crate) in_time: u64,
+    /// Those of `in_time` that a schedule asked for: no fills of misses.
+    pub(crate) kept: u64,
+    /// Requests that filled a miss.
+    pub(crate) fills: u64,
+    /// Keys found; a set looks for none.
     pub(crate) hits: u64,
     /// Keys not found.
     pub(crate) misses: u64,
@@ -27,12 +33,15 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new() -> Tally {
         let latency = Histogram::new_with_bounds(100, LATENCY_MAX, 3).expect("constant bounds are valid");
-        Tally { requests: 0, keys: 0, hits: 0, misses: 0, errors: 0, latency }
+        Tally { requests: 0, keys: 0, in_time: 0, kept: 0, fills: 0, hits: 0, misses: 0, errors: 0, latency }
     }
 
     pub(crate) fn add(&mut self, other: &Tally) {
         self.requests += other.requests;
         self.keys += other.keys;
+        self.in_time += other.in_time;
+        self.kept += other.kept;
+        self.fills += other.fills;
         self.hits += other.hits;
         self.misses += other.misses;
         self.errors += other.errors;
@@ -83,4 +92,8 @@ pub(crate) struct Interval {
     /// Which stretch, from 0.
     pub(crate) index: usize,
     pub(crate) tallies: Tallies,
+    /// Requests that came due and were never sent.
+    pub(crate) unsent: u64,
+    /// Something that went wrong, in words.
+    pub(crate) fault: Option<String>,
 }

@@ -1,0 +1,112 @@
+//! The part of a command line that says what to make of a report.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::{Report, Threshold, write};
+use crate::load::Verdict;
+
+/// Where a report goes, and the bounds that the run must keep.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReportArgs {
+    /// Exit status 1 where the 99th percentile of latency is above this
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
+    pub p99: Option<Duration>,
+    /// Exit status 1 where the 99.9th percentile of latency is above this
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
+    pub p999: Option<Duration>,
+    /// Exit status 1 below so many requests a second
+    #[arg(long, value_name = "PER_SECOND", help_heading = "Checks")]
+    pub min_rate: Option<f64>,
+    /// Exit status 1 where fewer of the keys read are found: 0 to 1
+    #[arg(long, value_name = "RATIO", help_heading = "Checks")]
+    pub min_hit_ratio: Option<f64>,
+    /// Exit status 1 above so many errors (requests never sent count too)
+    #[arg(long, value_name = "COUNT", help_heading = "Checks")]
+    pub max_errors: Option<u64>,
+    /// Write the report with its histograms to a file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Neither progress nor anything else but the report
+    #[arg(long, help_heading = "Output")]
+    pub no_progress: bool,
+}
+
+impl ReportArgs {
+    /// Judges, prints and writes `report`. Exit status 1 where a bound does not hold, a value was wrong or stale, or not
+    /// one request was answered.
+    pub fn finish(&self, mut report: Report) -> anyhow::Result<ExitCode> {
+        report.thresholds = self.thresholds(&report);
+        print!("{}", report.to_text());
+        if let Some(path) = &self.json {
+            write(path, &serde_json::to_string_pretty(&report)?)?;
+        }
+        if let Some(path) = &self.html {
+            write(path, &report.to_html())?;
+        }
+        let total = &report.total;
+        let fine = report.thresholds.iter().all(|threshold| threshold.holds)
+            && !report.verdict.as_ref().is_some_and(Verdict::is_bad)
+            && (total.requests == 0 || total.errors < total.requests);
+        Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    fn thresholds(&self, report: &Report) -> Vec<Threshold> {
+        let at_most = |name: &str, bound: Option<f64>, measured: f64| {
+            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured <= bound })
+        };
+        let at_least = |name: &str, bound: Option<f64>, measured: f64| {
+            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured >= bound })
+        };
+        let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
+        let total = &report.total;
+        let errors = (total.errors + report.unsent) as f64;
+        [
+            at_most("--p99 (us)", microseconds(self.p99), total.latency.p99),
+            at_most("--p999 (us)", microseconds(self.p999), total.latency.p999),
+            at_least("--min-rate", self.min_rate, total.per_second),
+            at_least("--min-hit-ratio", self.min_hit_ratio, report.hit_ratio().unwrap_or(0.0)),
+            at_most("--max-errors", self.max_errors.map(|count| count as f64), errors),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// Reads `10s`, `500ms`, `250us`, `2m`, `1h`; a bare number is seconds.
+pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().with_context(|| format!("`{text}` is not a time (10s, 500ms, 2m)"))?;
+    let seconds = match unit {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" | "" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => bail!("`{unit}` is no unit of time: use us, ms, s, m or h"),
+    };
+    Ok(Duration::try_from_secs_f64(seconds)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_take_units() {
+        let cases = [("10s", 10_000_000), ("500ms", 500_000), ("250us", 250), ("1.5m", 90_000_000), ("2", 2_000_000)];
+        for (text, microseconds) in cases {
+            assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
+        }
+        assert!(parse_duration("5 parsecs").is_err());
+        assert!(parse_duration("-1s").is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! From what is counted while a load runs to its report.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::tally::{Interval, Tallies, Tally};
+use super::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
+use crate::workload::Operation;
+
+/// One who counts may be so many intervals behind another; what comes later yet counts in the total alone.
+const OPEN_INTERVALS: usize = 8;
+/// Faults told in words.
+const FAULTS_MAX: usize = 10;
+
+/// The sum of what those who send requests have counted.
+pub(crate) struct Outcome {
+    total: Tallies,
+    interval: Duration,
+    /// Intervals that everyone is through with.
+    points: Vec<Point>,
+    /// Reads and everything else of the intervals after those.
+    open: VecDeque<(Tally, Tally)>,
+    requests: u64,
+    unsent: u64,
+    faults: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn new(servers: usize, interval: Duration) -> Outcome {
+        let (points, open, faults) = (Vec::new(), VecDeque::new(), Vec::new());
+        Outcome { total: Tallies::new(servers), interval, points, open, requests: 0, unsent: 0, faults }
+    }
+
+    pub(crate) fn take(&mut self, interval: Interval) {
+        self.total.add(&interval.tallies);
+        self.requests += interval.tallies.iter().map(|(.., tally)| tally.requests).sum::<u64>();
+        self.unsent += interval.unsent;
+        if let Some(fault) = interval.fault
+            && self.faults.len() < FAULTS_MAX
+            && !self.faults.contains(&fault)
+        {
+            self.faults.push(fault);
+        }
+        let Some(mut place) = interval.index.checked_sub(self.points.len()) else { return };
+        if interval.tallies.iter().next().is_none() {
+            return;
+        }
+        while place >= self.open.len() {
+            self.open.push_back((Tally::new(), Tally::new()));
+            if self.open.len() > OPEN_INTERVALS {
+                self.close_first(f64::INFINITY);
+                place -= 1;
+            }
+        }
+        let (reads, others) = &mut self.open[place];
+        for (_, operation, tally) in interval.tallies.iter() {
+            if operation == Operation::Get { &mut *reads } else { &mut *others }.add(tally);
+        }
+    }
+
+    /// Requests counted so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// The interval before the newest, which most are through with.
+    pub(crate) fn recent(&self) -> Option<Point> {
+        let place = self.open.len().checked_sub(2)?;
+        Some(self.point(self.points.len() + place, &self.open[place], f64::INFINITY))
+    }
+
+    fn close_first(&mut self, seconds: f64) {
+        if let Some(tallies) = self.open.pop_front() {
+            let index = self.points.len();
+            // Answers that came after the end count in the total; a stretch of no length has no rate.
+            if index as f64 * self.interval.as_secs_f64() < seconds {
+                self.points.push(self.point(index, &tallies, seconds));
+            }
+        }
+    }
+
+    /// The report of a run of `seconds`. Who ran it fills in when and how.
+    pub(crate) fn report(mut self, servers: &[String], seconds: f64) -> Report {
+        while !self.open.is_empty() {
+            self.close_first(seconds);
+        }
+        let operations = Operation::ALL
+            .map(|operation| OperationFigures { operation, figures: self.figures(seconds, None, Some(operation)) });
+        let by_server = servers.iter().enumerate().map(|(index, address)| ServerFigures {
+            address: address.clone(),
+            figures: self.figures(seconds, Some(index), None),
+        });
+        let all = self.total.sum(|_, _| true);
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: 0,
+            command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
+            machine: Machine::this(),
+            seconds,
+            rate_asked: None,
+            rate_kept: all.kept as f64 / seconds,
+            unsent: self.unsent,
+            fills: all.fills,
+            client_cpu_seconds: 0.0,
+            total: self.figures(seconds, None, None),
+            operations: operations.into_iter().filter(|entry| entry.figures.requests > 0).collect(),
+            servers: by_server.collect(),
+            series: self.points,
+            faults: self.faults,
+            verdict: None,
+            thresholds: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// The figures of a server or all, of an operation or all. Of all operations, hits are those of the reads.
+    fn figures(&self, seconds: f64, server: Option<usize>, operation: Option<Operation>) -> Figures {
+        let of = |wanted: Option<Operation>| {
+            self.total.sum(|at, kind| server.is_none_or(|server| server == at) && wanted.is_none_or(|it| it == kind))
+        };
+        let (sum, looked_up) = (of(operation), of(operation.or(Some(Operation::Get))));
+        Figures {
+            requests: sum.requests,
+            keys: sum.keys,
+            per_second: sum.in_time as f64 / seconds,
+            hits: looked_up.hits,
+            misses: looked_up.misses,
+            errors: sum.errors,
+            latency: Latency::of(&sum.latency),
+        }
+    }
+
+    /// Interval `index` of a run of `seconds`, whose last interval may be shorter than the others.
+    fn point(&self, index: usize, (reads, others): &(Tally, Tally), seconds: f64) -> Point {
+        let mut all = reads.clone();
+        all.add(others);
+        let quantile = |quantile| all.latency.value_at_quantile(quantile) as f64 / 1e3;
+        let looked_up = reads.hits + reads.misses;
+        let step = self.interval.as_secs_f64();
+        let from = index as f64 * step;
+        let length = if seconds > from { (seconds - from).min(step) } else { step };
+        Point {
+            at: from + length,
+            per_second: all.in_time as f64 / length,
+            hit_ratio: (looked_up > 0).then(|| reads.hits as f64 / looked_up as f64),
+            errors: all.errors,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            max: all.latency.max() as f64 / 1e3,
+        }
+    }
+}
