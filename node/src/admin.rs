@@ -1,29 +1,34 @@
 //! Operators' commands (protocol.txt, "Slabs Reassign", "LRU_Crawler", "LRU Tuning", "cache_memlimit", "Shutdown").
 //!
-//! This engine has no slabs, no crawler and no LRU segments to tune: where memcached would change them, the words are
-//! checked as it does and the answer is its own, so that scripts go on working; nothing changes.
+//! This engine has no slabs and no LRU segments to tune: where memcached would change them, the words are checked as it
+//! does and the answer is its own, so that scripts go on working; nothing changes.
 
 use larder_protocol::{Admin, Error, Outcome};
 
 use crate::clock::Clock;
+use crate::dump::{BUSY, Dump, Format};
+use crate::execute::Next;
 use crate::server::Shared;
+use crate::statistics::{CLASS, CLASSES};
+use crate::watch::Topics;
 
-/// Carries out the command; `None` where the connection ends without an answer.
-pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared) -> Option<Outcome<'static>> {
+/// Carries out the command. `pipelined`: other answers are still to be sent.
+pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
     match command {
-        Admin::CacheMemlimit { mebibytes } => Some(cache_memlimit(mebibytes, shared)),
+        Admin::CacheMemlimit { mebibytes } => Ok(cache_memlimit(mebibytes, shared)),
         Admin::Words { name, arguments } => {
             let Ok(arguments) = std::str::from_utf8(arguments) else {
-                return Some(Outcome::Error(Error::UnknownCommand));
+                return Ok(Outcome::Error(Error::UnknownCommand));
             };
             let words: Vec<&str> = arguments.split(' ').filter(|word| !word.is_empty()).collect();
             match name {
                 b"shutdown" => shutdown(&words, shared),
-                b"slabs" => Some(slabs(&words)),
-                b"lru" => Some(lru(&words)),
-                b"debugtime" if shared.settings.debug_time => Some(debug_time(&words, &shared.clock)),
-                b"lru_crawler" => Some(lru_crawler(&words)),
-                _ => Some(Outcome::Error(Error::UnknownCommand)),
+                b"slabs" => Ok(slabs(&words)),
+                b"lru" => Ok(lru(&words)),
+                b"debugtime" if shared.settings.debug_time => Ok(debug_time(&words, &shared.clock)),
+                b"lru_crawler" => lru_crawler(&words, shared, pipelined),
+                b"watch" => watch(&words, shared, pipelined),
+                _ => Ok(Outcome::Error(Error::UnknownCommand)),
             }
         }
     }
@@ -40,14 +45,27 @@ fn cache_memlimit(mebibytes: u64, shared: &Shared) -> Outcome<'static> {
     }
 }
 
-fn shutdown(words: &[&str], shared: &Shared) -> Option<Outcome<'static>> {
+fn shutdown(words: &[&str], shared: &Shared) -> Result<Outcome<'static>, Next> {
     match words {
-        _ if !shared.settings.shutdown => Some(Outcome::Line("SERVER_ERROR: shutdown not enabled")),
+        _ if !shared.settings.shutdown => Ok(Outcome::Line("SERVER_ERROR: shutdown not enabled")),
         [] | ["graceful"] => {
             shared.shutdown.notify_one();
-            None
+            Err(Next::ShutDown)
         }
-        _ => Some(Outcome::Error(Error::Client("invalid shutdown mode"))),
+        _ => Ok(Outcome::Error(Error::Client("invalid shutdown mode"))),
+    }
+}
+
+fn watch(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
+    if shared.settings.no_watch {
+        return Ok(Outcome::Error(Error::Client("watch commands not allowed")));
+    }
+    if pipelined {
+        return Ok(Outcome::Line("ERROR cannot pipeline other commands before watch"));
+    }
+    match Topics::parse(words) {
+        Some(topics) => Err(Next::Watch(topics)),
+        None => Ok(Outcome::Error(Error::UnknownCommand)),
     }
 }
 
@@ -112,14 +130,24 @@ fn lru(words: &[&str]) -> Outcome<'static> {
     if accepted { Outcome::Ok } else { Outcome::Error(Error::UnknownCommand) }
 }
 
-fn lru_crawler(words: &[&str]) -> Outcome<'static> {
+fn lru_crawler(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
     let number = |word: &str| word.parse::<u32>().ok();
-    match words {
-        ["enable" | "disable"] => Outcome::Ok,
-        // Expired items are given back without being asked for.
-        ["crawl", "all"] => Outcome::Ok,
-        ["crawl", classes] if classes.split(',').all(|class| matches!(number(class), Some(1..=63))) => Outcome::Ok,
-        ["crawl", _] => Outcome::Line("BADCLASS invalid class id"),
+    Ok(match words {
+        ["enable"] | ["disable"] => {
+            shared.crawler.enable(words == ["enable"]);
+            Outcome::Ok
+        }
+        ["crawl", "hash"] => Outcome::Line("ERROR an unknown error happened"),
+        ["crawl", classes] => match crawled(classes, shared) {
+            // Expired items are reclaimed without being asked for.
+            Ok(_) => {
+                shared.crawler.begin();
+                Outcome::Ok
+            }
+            Err(refused) => refused,
+        },
+        ["metadump", classes] => return dump(Format::Metadata, classes, shared, pipelined),
+        ["mgdump", classes] => return dump(Format::Get, classes, shared, pipelined),
         ["tocrawl", count] if number(count).is_some() => Outcome::Ok,
         ["sleep", microseconds] => match number(microseconds) {
             Some(..=1_000_000) => Outcome::Ok,
@@ -128,5 +156,37 @@ fn lru_crawler(words: &[&str]) -> Outcome<'static> {
         },
         ["tocrawl", _] => Outcome::Error(Error::BAD_FORMAT),
         _ => Outcome::Error(Error::UnknownCommand),
+    })
+}
+
+/// Whether these classes (`all`, `hash`, or numbers with commas between) hold all items or none, or why they cannot be
+/// crawled.
+fn crawled(classes: &str, shared: &Shared) -> Result<bool, Outcome<'static>> {
+    if !shared.crawler.enabled() {
+        return Err(Outcome::Error(Error::Client("lru crawler disabled")));
     }
+    let mut all = matches!(classes, "all" | "hash");
+    if !all {
+        for class in classes.split(',').filter(|class| !class.is_empty()) {
+            match class.parse() {
+                Ok(class @ 1..CLASSES) => all |= class == CLASS,
+                _ => return Err(Outcome::Line("BADCLASS invalid class id")),
+            }
+        }
+    }
+    if shared.crawler.running() { Err(Outcome::Line(BUSY)) } else { Ok(all) }
+}
+
+fn dump(format: Format, classes: &str, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
+    let (refused, late) = match format {
+        Format::Metadata => ("ERROR metadump not allowed", "ERROR cannot pipeline other commands before metadump"),
+        Format::Get => ("ERROR key dump not allowed", "ERROR cannot pipeline other commands before mgdump"),
+    };
+    Ok(match crawled(classes, shared) {
+        Err(Outcome::Error(error)) => Outcome::Error(error),
+        _ if shared.settings.no_dumping => Outcome::Line(refused),
+        _ if pipelined => Outcome::Line(late),
+        Err(refused) => refused,
+        Ok(all) => return Err(Next::Dump(Dump { format, all })),
+    })
 }

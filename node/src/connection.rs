@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
@@ -10,10 +13,13 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::auth::{self, Users};
 use crate::counters::Counters;
+use crate::dump::{BUSY, Dump};
 use crate::execute::{BATCH, Next, execute, forget};
 use crate::output::Output;
 use crate::server::Shared;
-use crate::store::{Hash, Store};
+use crate::sockets::{OpenSocket, State, Transport};
+use crate::store::{Cursor, Hash, Store};
+use crate::watch::{Topics, Watching};
 
 /// A stream socket of either kind.
 pub(crate) enum Socket {
@@ -22,6 +28,16 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    fn open(&self, shared: &Shared) -> OpenSocket {
+        let now = shared.clock.now();
+        match self {
+            Socket::Tcp(socket) => {
+                OpenSocket::connection(socket, Transport::Tcp, socket.peer_addr().ok(), socket.local_addr().ok(), now)
+            }
+            Socket::Unix(socket) => OpenSocket::connection(socket, Transport::Local, None, None, now),
+        }
+    }
+
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(socket) => socket.try_read(buffer),
@@ -130,28 +146,64 @@ enum Progress {
     /// Answers are to be written, and other connections to be served, first.
     OthersFirst,
     /// The connection ends when the answers are written.
-    Close,
+    Close(Ended),
+    /// Events are shown from now on.
+    Watch(Topics),
+    /// Keys are listed, then other commands carried out.
+    Dump(Dump),
+}
+
+/// Why a connection ended. memcached's names for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Normal,
+    Error,
+    IdleTimeout,
+    Shutdown,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Ended::Normal => "normal",
+            Ended::Error => "error",
+            Ended::IdleTimeout => "idle_timeout",
+            Ended::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Counters>) {
+    // Declared behind the socket, so dropped before it is closed.
+    let open = shared.sockets.note(socket.open(&shared));
+    if shared.watchers.wants(Topics::CONNECTIONS) {
+        shared.watchers.connected(&open);
+    }
     // A stopping worker drops its connections where they wait for their clients: what was read has been answered.
-    if let Err(error) = converse(&socket, &shared, &counters).await {
+    let ended = converse(&socket, &open, &shared, &counters).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "connection ended");
+        Ended::Error
+    });
+    if shared.watchers.wants(Topics::CONNECTIONS) {
+        shared.watchers.closed(&open, ended.name());
     }
     shared.connections.closed();
 }
 
-async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<()> {
+async fn converse(socket: &Socket, open: &OpenSocket, shared: &Shared, counters: &Counters) -> io::Result<Ended> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
-    let mut session = Session::new(shared);
+    let mut session = Session::new(shared, open.descriptor);
     let idle_timeout = shared.settings.idle_timeout();
     loop {
         match idle_timeout {
             None => socket.readable().await?,
             Some(timeout) => match tokio::time::timeout(timeout, socket.readable()).await {
                 Ok(ready) => ready?,
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    counters.idle_kicks.add(1);
+                    return Ok(Ended::IdleTimeout);
+                }
             },
         }
         let mut buffers = Buffers::take();
@@ -161,7 +213,7 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
             let room = &mut buffers.input[buffers.end..];
             let asked = room.len();
             let read = match socket.try_read(room) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(Ended::Normal),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if buffers.start == buffers.end {
@@ -174,6 +226,7 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
             };
             counters.bytes_read.add(read as u64);
             buffers.end += read;
+            open.begin(shared.clock.now());
             loop {
                 let progress = work(&mut buffers, &mut session, &limits, shared, counters);
                 flush(socket, &mut buffers.output, counters).await?;
@@ -186,9 +239,21 @@ async fn converse(socket: &Socket, shared: &Shared, counters: &Counters) -> io::
                         counters.conn_yields.add(1);
                         tokio::task::yield_now().await;
                     }
-                    Progress::Close => return Ok(()),
+                    Progress::Close(why) => return Ok(why),
+                    Progress::Watch(topics) => {
+                        open.set(State::Watch);
+                        if let Some(watching) = shared.watchers.add(topics) {
+                            return watch(socket, watching, &mut buffers, shared, counters).await;
+                        }
+                        buffers.output.bytes.extend_from_slice(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
+                    }
+                    Progress::Dump(asked) => {
+                        open.set(State::Watch);
+                        dump(socket, asked, &mut buffers.output, shared, counters).await?;
+                    }
                 }
             }
+            open.set(if buffers.start == buffers.end { State::Read } else { State::ReadRest });
             if buffers.start == buffers.end && read < asked {
                 break;
             }
@@ -209,16 +274,18 @@ pub(crate) struct Session {
     /// Bytes of a refused body that are still to come.
     swallow: usize,
     authenticated: bool,
+    /// The client's descriptor.
+    client: RawFd,
 }
 
 impl Session {
-    pub(crate) fn new(shared: &Shared) -> Session {
+    pub(crate) fn new(shared: &Shared, client: RawFd) -> Session {
         let protocol = match shared.settings.protocol.as_str() {
             "ascii" => Some(Protocol::Text),
             "binary" => Some(Protocol::Binary),
             _ => None,
         };
-        Session { protocol, swallow: 0, authenticated: shared.users.is_none() }
+        Session { protocol, swallow: 0, authenticated: shared.users.is_none(), client }
     }
 }
 
@@ -272,11 +339,15 @@ fn work(
                     session.authenticated = authenticate(request, users, output);
                     Next::Continue
                 }
-                _ => execute(request, *hash, shared, counters, now, output),
+                _ => execute(request, *hash, shared, counters, now, session.client, output),
             };
             *start += consumed;
-            if next == Next::Close {
-                return Progress::Close;
+            match next {
+                Next::Continue => {}
+                Next::Close => return Progress::Close(Ended::Normal),
+                Next::ShutDown => return Progress::Close(Ended::Shutdown),
+                Next::Watch(topics) => return Progress::Watch(topics),
+                Next::Dump(asked) => return Progress::Dump(asked),
             }
         }
         done += batch.len().max(1);
@@ -285,7 +356,7 @@ fn work(
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                execute(&request, shared.store.hash(b""), shared, counters, now, output);
+                execute(&request, shared.store.hash(b""), shared, counters, now, session.client, output);
                 // The command's name goes before the keys that are left.
                 let front = *start;
                 *start += consumed - repeat;
@@ -295,15 +366,18 @@ fn work(
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
                 if let (Some(key), true) = (outdated, session.authenticated) {
                     forget(key, &shared.store, counters, now);
+                    if shared.watchers.wants(Topics::MUTATIONS) {
+                        shared.watchers.refused(key, session.client);
+                    }
                 }
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
                 *start += consumed;
                 session.swallow = swallow;
                 if close {
-                    return Progress::Close;
+                    return Progress::Close(Ended::Error);
                 }
             }
-            Some(Decoded::Close) => return Progress::Close,
+            Some(Decoded::Close) => return Progress::Close(Ended::Error),
         }
     }
     Progress::OthersFirst
@@ -356,11 +430,17 @@ fn authenticate(request: &Request<'_>, users: &Users, output: &mut Output) -> bo
 }
 
 /// Carries out the commands of a datagram.
-pub(crate) fn work_on_datagram(payload: &[u8], shared: &Shared, counters: &Counters, output: &mut Output) {
+pub(crate) fn work_on_datagram(
+    payload: &[u8],
+    socket: RawFd,
+    shared: &Shared,
+    counters: &Counters,
+    output: &mut Output,
+) {
     let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     // What is cut off is lost, as everything is in a datagram.
-    work(&mut buffers, &mut Session::new(shared), &limits, shared, counters);
+    work(&mut buffers, &mut Session::new(shared, socket), &limits, shared, counters);
     *output = buffers.output;
 }
 
@@ -383,5 +463,73 @@ async fn flush(socket: &Socket, output: &mut Output, counters: &Counters) -> io:
         }
     }
     output.clear();
+    Ok(())
+}
+
+/// Shows events until the client goes. What it sends meanwhile is not looked at.
+async fn watch(
+    socket: &Socket,
+    watching: Watching,
+    buffers: &mut Buffers,
+    shared: &Shared,
+    counters: &Counters,
+) -> io::Result<Ended> {
+    if shared.watchers.wants(Topics::EVICTIONS) {
+        // From now on, not from the next round of background work on.
+        shared.watchers.show_evictions(&shared.store, shared.clock.now());
+    }
+    buffers.output.bytes.extend_from_slice(b"OK\r\n");
+    loop {
+        flush(socket, &mut buffers.output, counters).await?;
+        tokio::select! {
+            () = watching.take(&mut buffers.output.bytes) => {}
+            ready = socket.readable() => {
+                ready?;
+                match socket.try_read(&mut buffers.input) {
+                    Ok(0) => return Ok(Ended::Normal),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// A client that takes longer than this to read a slice of a dump is given up.
+const DUMP_PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Lists all keys.
+async fn dump(
+    socket: &Socket,
+    Dump { format, all }: Dump,
+    output: &mut Output,
+    shared: &Shared,
+    counters: &Counters,
+) -> io::Result<()> {
+    let Some(_running) = shared.crawler.begin() else {
+        output.bytes.extend_from_slice(BUSY.as_bytes());
+        output.bytes.extend_from_slice(b"\r\n");
+        return Ok(());
+    };
+    output.bytes.extend_from_slice(b"OK\r\n");
+    let mut cursor = Cursor::default();
+    let mut more = true;
+    while more {
+        let mut items = 0;
+        more = all
+            && shared.store.scan(&mut cursor, shared.clock.now(), |info| {
+                items += 1;
+                format.item(info, &mut output.bytes);
+            });
+        shared.crawler.checked.fetch_add(items, Ordering::Relaxed);
+        if output.len() >= OUTPUT_HIGH_WATER || !more {
+            if !more {
+                output.bytes.extend_from_slice(format.end());
+            }
+            tokio::time::timeout(DUMP_PATIENCE, flush(socket, output, counters)).await??;
+        }
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }

@@ -80,4 +80,7 @@ counters!(
     bytes_read,
     bytes_written,
     conn_yields,
+    auth_cmds,
+    auth_errors,
+    idle_kicks,
 );

@@ -8,6 +8,9 @@ use nix::unistd::{Uid, User, daemon, setgid, setgroups, setuid};
 
 use crate::settings::Settings;
 
+/// Descriptors wanted beside one for each connection.
+pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+
 fn in_words(what: impl std::fmt::Display, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{what}: {error}"))
 }
@@ -21,8 +24,7 @@ pub(crate) fn prepare(settings: &Settings) -> io::Result<()> {
         let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
         setrlimit(Resource::RLIMIT_CORE, hard, hard).map_err(|error| in_words("allowing core dumps (-r)", error))?;
     }
-    // A descriptor a connection, and some for the rest.
-    let wanted = u64::from(settings.max_connections) + 64;
+    let wanted = u64::from(settings.max_connections) + RESERVED_DESCRIPTORS;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

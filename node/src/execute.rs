@@ -6,13 +6,18 @@ use larder_protocol::{
     parse_lenient_u64,
 };
 
+use std::os::fd::RawFd;
+
 use crate::admin;
 use crate::clock::expiry;
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
+use crate::dump::Dump;
+use crate::observe;
 use crate::output::Output;
 use crate::server::Shared;
 use crate::statistics;
-use crate::store::{Expiry, Hash, InsertError, Item, NewItem, Store, Time};
+use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem, Store, Time};
+use crate::watch::Topics;
 
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;
@@ -24,9 +29,15 @@ pub(crate) enum Next {
     Continue,
     /// It ends.
     Close,
+    /// It ends with the server.
+    ShutDown,
+    /// It shows events.
+    Watch(Topics),
+    /// It lists keys, then goes on.
+    Dump(Dump),
 }
 
-/// Carries out `request` and appends the answer to `output`.
+/// Carries out `request` of the connection with this descriptor and appends the answer to `output`.
 #[inline]
 pub(crate) fn execute(
     request: &Request<'_>,
@@ -34,23 +45,47 @@ pub(crate) fn execute(
     shared: &Shared,
     counters: &Counters,
     now: Time,
+    client: RawFd,
     output: &mut Output,
 ) -> Next {
+    let outcome = match shared.observed() {
+        false => carry_out(request, hash, shared, counters, now, output),
+        true => observe::carry_out(request, hash, shared, counters, now, client, output),
+    };
+    match outcome {
+        Ok(outcome) => {
+            request.reply.outcome(&outcome, &mut output.bytes);
+            Next::Continue
+        }
+        Err(next) => next,
+    }
+}
+
+/// Carries out `request`. What it came to is not yet answered, unless it tells what is next.
+#[inline]
+pub(crate) fn carry_out(
+    request: &Request<'_>,
+    hash: Hash,
+    shared: &Shared,
+    counters: &Counters,
+    now: Time,
+    output: &mut Output,
+) -> Result<Outcome<'static>, Next> {
     let reply = &request.reply;
     if matches!(reply, Reply::Meta(_)) {
         counters.cmd_meta.add(1);
     }
     let store = &shared.store;
-    let outcome = match &request.command {
+    Ok(match &request.command {
         Command::Get(get) => {
             get_items(get, hash, reply, store, counters, now, output);
-            return Next::Continue;
+            return Err(Next::Continue);
         }
         Command::Store(command) => store_item(command, hash, store, counters, now),
         Command::Delete(delete) => delete_item(delete, hash, store, counters, now),
         Command::Arithmetic(arithmetic) => calculate(arithmetic, hash, store, counters, now),
         Command::Touch { key, exptime } => touch(key, hash, *exptime, store, counters, now),
-        Command::Debug { key } => return debug(key, hash, reply, store, now, output),
+        Command::Debug { key } => return Err(debug(key, hash, reply, store, now, output)),
         Command::Noop => Outcome::Noop,
         Command::FlushAll { .. } if shared.settings.no_flush_all => {
             Outcome::Error(Error::Client("flush_all not allowed"))
@@ -68,20 +103,21 @@ pub(crate) fn execute(
         }
         Command::Stats { group } => {
             statistics::answer(group, reply, shared, now, &mut output.bytes);
-            return Next::Continue;
+            return Err(Next::Continue);
         }
         Command::Quit => {
             reply.outcome(&Outcome::Quit, &mut output.bytes);
-            return Next::Close;
+            return Err(Next::Close);
         }
-        Command::Admin(command) => match admin::carry_out(*command, shared) {
-            Some(outcome) => outcome,
-            None => return Next::Close,
-        },
+        Command::Admin(command) => return admin::carry_out(*command, shared, output.len() > 0),
         Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
-    };
-    reply.outcome(&outcome, &mut output.bytes);
-    Next::Continue
+    })
+}
+
+/// Counts a miss. An item that was there until its time came counts as expired too.
+fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
+    misses.add(1);
+    counters.get_expired.add(entry.was_expired().into());
 }
 
 /// An item whose new value was refused must not be served with its old one.
@@ -137,7 +173,7 @@ fn get_item(
         let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
         created = entry.insert(stub).is_ok();
     }
-    let (count_hit, count_miss) = if get.touch.is_some() {
+    let (hits, misses) = if get.touch.is_some() {
         counters.cmd_touch.add(1);
         (&counters.touch_hits, &counters.touch_misses)
     } else {
@@ -145,11 +181,11 @@ fn get_item(
         (&counters.get_hits, &counters.get_misses)
     };
     let Some(item) = entry.item() else {
-        count_miss.add(1);
+        count_miss(misses, &entry, counters);
         reply.miss(key, &mut output.bytes);
         return;
     };
-    count_hit.add(1);
+    hits.add(1);
     let touched = get.touch.or(get.vivify.filter(|_| created)).map(|exptime| expiry(exptime, now));
     let ttl = touched.unwrap_or(item.expiry).remaining(now);
     let due = get.recache.is_some_and(|recache| {
@@ -221,6 +257,7 @@ fn store_item(
 ) -> Outcome<'static> {
     counters.cmd_set.add(1);
     let mut entry = store.entry_for_write(command.key, hash, now, command.value);
+    counters.get_expired.add(entry.was_expired().into());
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: store.item_size_max() };
@@ -279,7 +316,7 @@ fn store_item(
 fn delete_item(delete: &Delete<'_>, hash: Hash, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
     let mut entry = store.entry(delete.key, hash, now);
     let Some(item) = entry.item() else {
-        counters.delete_misses.add(1);
+        count_miss(&counters.delete_misses, &entry, counters);
         return Outcome::NotFound;
     };
     if delete.compare_cas.is_some_and(|cas| cas != item.cas) {
@@ -323,7 +360,7 @@ fn calculate(
     let mut buffer = itoa::Buffer::new();
     let Some(item) = entry.item() else {
         let Some(exptime) = arithmetic.vivify else {
-            misses.add(1);
+            count_miss(misses, &entry, counters);
             return Outcome::NotFound;
         };
         let value = buffer.format(arithmetic.initial).as_bytes();
@@ -373,7 +410,7 @@ fn touch(key: &[u8], hash: Hash, exptime: Exptime, store: &Store, counters: &Cou
     counters.cmd_touch.add(1);
     let mut entry = store.entry(key, hash, now);
     if entry.item().is_none() {
-        counters.touch_misses.add(1);
+        count_miss(&counters.touch_misses, &entry, counters);
         return Outcome::NotFound;
     }
     counters.touch_hits.add(1);

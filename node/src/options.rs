@@ -7,7 +7,7 @@ pub enum ExtendedOption {
     IdleTimeout(u64),
     /// At the connection limit, refuse new connections (`maxconns_fast`) or let them wait (`no_maxconns_fast`).
     RefuseConnections(bool),
-    /// An option that means nothing to this engine.
+    /// An option that means nothing to this engine, as it was given: `name` or `name=value`.
     Meaningless(String),
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn parse(option: &str) -> Result<ExtendedOption, String> {
         ("maxconns_fast", None) => Ok(ExtendedOption::RefuseConnections(true)),
         ("no_maxconns_fast", None) => Ok(ExtendedOption::RefuseConnections(false)),
         _ if MEANINGLESS.contains(&name.strip_prefix("no_").unwrap_or(name)) => {
-            Ok(ExtendedOption::Meaningless(name.to_owned()))
+            Ok(ExtendedOption::Meaningless(option.to_owned()))
         }
         _ => Err(format!("unknown option {name:?}")),
     }

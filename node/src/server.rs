@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,10 +14,14 @@ use crate::auth::Users;
 use crate::clock::Clock;
 use crate::connection::{Socket, serve};
 use crate::counters::Counters;
+use crate::dump::Crawler;
 use crate::listener::{Connections, listen_tcp, listen_unix};
 use crate::settings::Settings;
+use crate::sockets::{Noted, OpenSocket, Sockets, Transport};
+use crate::statistics::Prefixes;
 use crate::store::{Config, Store};
 use crate::udp;
+use crate::watch::{Topics, Watchers};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -33,9 +37,21 @@ pub(crate) struct Shared {
     pub(crate) shutdown: Notify,
     pub(crate) stop: watch::Receiver<bool>,
     verbosity: AtomicU32,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) prefixes: Prefixes,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) crawler: Crawler,
+    /// Rounds of background work.
+    pub(crate) maintenance: AtomicU64,
 }
 
 impl Shared {
+    /// Whether what commands do is counted by prefix or watched.
+    #[inline]
+    pub(crate) fn observed(&self) -> bool {
+        self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()
+    }
+
     pub(crate) fn set_verbosity(&self, level: u32) {
         self.verbosity.store(level, Ordering::Relaxed);
     }
@@ -114,12 +130,17 @@ impl Server {
             store: Store::new(&Config {
                 memory_limit: settings.memory_limit(),
                 item_size_max: settings.item_size_max,
-                eviction: settings.eviction,
+                eviction: settings.eviction(),
                 now: clock.now(),
             })
             .map_err(io::Error::other)?,
             workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
             verbosity: AtomicU32::new(settings.verbosity.into()),
+            sockets: Arc::default(),
+            prefixes: Prefixes::new(settings.prefix_delimiter),
+            watchers: Arc::new(Watchers::new(settings.watcher_buffer())),
+            crawler: Crawler::new(settings.has("lru_crawler")),
+            maintenance: AtomicU64::new(0),
             settings,
             clock,
             connections: Connections::default(),
@@ -127,6 +148,7 @@ impl Server {
             shutdown: Notify::new(),
             stop: stopping,
         });
+        let listening = listening(&shared, &tcp, unix.as_ref(), &udp);
         let mut queues = Vec::new();
         let mut threads = Vec::new();
         for (number, counters) in shared.workers.iter().enumerate() {
@@ -139,7 +161,10 @@ impl Server {
         }
         threads.push(spawn("acceptor".to_owned(), {
             let shared = shared.clone();
-            move || accept(shared, tcp, unix, queues)
+            move || {
+                accept(shared, tcp, unix, queues);
+                drop(listening);
+            }
         })?);
         for address in &addresses {
             tracing::info!(%address, "listening");
@@ -167,6 +192,20 @@ impl Server {
             }
         }
     }
+}
+
+/// Notes the sockets that listen.
+fn listening(
+    shared: &Shared,
+    tcp: &[std::net::TcpListener],
+    unix: Option<&std::os::unix::net::UnixListener>,
+    udp: &[std::net::UdpSocket],
+) -> Vec<Noted> {
+    let now = shared.clock.now();
+    let tcp = tcp.iter().map(|socket| OpenSocket::listening(socket, Transport::Tcp, socket.local_addr().ok(), now));
+    let unix = unix.into_iter().map(|socket| OpenSocket::listening(socket, Transport::Local, None, now));
+    let udp = udp.iter().map(|socket| OpenSocket::listening(socket, Transport::Udp, socket.local_addr().ok(), now));
+    tcp.chain(unix).chain(udp).map(|socket| shared.sockets.note(socket)).collect()
 }
 
 fn in_words(what: &str, address: impl std::fmt::Display, error: io::Error) -> io::Error {
@@ -218,6 +257,14 @@ fn work(
 
 /// Seconds between slices of background work.
 const MAINTENANCE: Duration = Duration::from_millis(100);
+
+/// Background work that no request waits for.
+fn maintain(shared: &Shared) {
+    let now = shared.clock.now();
+    shared.store.maintain(now);
+    shared.maintenance.fetch_add(1, Ordering::Relaxed);
+    shared.watchers.show_evictions(&shared.store, now);
+}
 
 /// The acceptor: takes connections and hands them to the workers in turn.
 fn accept(
@@ -274,7 +321,7 @@ fn accept(
                         let _ = socket.write_all(b"ERROR Too many open connections\r\n");
                     }
                 }
-                _ = maintenance.tick() => shared.store.maintain(shared.clock.now()),
+                _ = maintenance.tick() => maintain(&shared),
                 _ = stop.wait_for(|&stopping| stopping) => break,
             }
         }

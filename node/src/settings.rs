@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 
 use crate::options::{self, ExtendedOption};
+use crate::store::Eviction;
 
 /// How much is logged.
 pub type Verbosity = u8;
@@ -44,7 +45,7 @@ pub struct Settings {
     pub max_connections: u32,
     /// What leaves first when memory is full: lru, s3fifo, sieve, or never to refuse writes instead
     #[arg(long, default_value_t, value_name = "POLICY")]
-    pub eviction: crate::store::Eviction,
+    pub eviction: Eviction,
     /// Largest item, in bytes or with a unit: 1k to 1024m
     #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE")]
     pub item_size_max: usize,
@@ -101,21 +102,23 @@ pub struct Settings {
     #[arg(short = 'o', long = "extended", value_parser = options::parse, value_delimiter = ',', value_name = "OPTIONS")]
     pub extended: Vec<ExtendedOption>,
     /// Serve the debugtime command, by which tests move the clock
-    #[arg(long, env = "LARDER_DEBUG_TIME", hide = true)]
+    #[arg(long, env = "LARDER_DEBUG_TIME", value_parser = clap::builder::BoolishValueParser::new(), hide = true)]
     pub debug_time: bool,
     /// Accepted for memcached's sake: this engine has no slabs
     #[arg(short = 'f', long = "slab-growth-factor", hide = true)]
-    slab_growth_factor: Option<f64>,
+    pub(crate) slab_growth_factor: Option<f64>,
     #[arg(short = 'n', long = "slab-min-size", hide = true)]
-    slab_min_size: Option<u32>,
+    pub(crate) slab_min_size: Option<u32>,
     #[arg(short = 'L', long = "enable-largepages", hide = true)]
     large_pages: bool,
     #[arg(short = 'C', long = "disable-cas", hide = true)]
     no_cas: bool,
-    #[arg(short = 'M', long = "disable-evictions", hide = true)]
-    no_evictions: bool,
-    #[arg(short = 'D', hide = true)]
-    prefix_delimiter: Option<char>,
+    /// Refuse writes when memory is full instead of evicting
+    #[arg(short = 'M', long = "disable-evictions")]
+    pub no_evictions: bool,
+    /// Count by key prefix (stats detail); a prefix ends at this character, : without -D
+    #[arg(short = 'D', value_parser = parse_delimiter, value_name = "CHARACTER")]
+    pub prefix_delimiter: Option<u8>,
     /// Print the version
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
     version: Option<bool>,
@@ -127,6 +130,13 @@ fn default_threads() -> u16 {
 
 fn parse_octal(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777).ok_or("a mask is octal, like 770".to_owned())
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        &[delimiter] => Ok(delimiter),
+        _ => Err("a delimiter is one ASCII character".to_owned()),
+    }
 }
 
 fn parse_item_size(text: &str) -> Result<usize, String> {
@@ -162,8 +172,6 @@ impl Settings {
             ("-n", self.slab_min_size.is_some()),
             ("-L", self.large_pages),
             ("-C", self.no_cas),
-            ("-M", self.no_evictions),
-            ("-D", self.prefix_delimiter.is_some()),
         ];
         let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
         let options = self.extended.iter().filter_map(|option| match option {
@@ -171,6 +179,40 @@ impl Settings {
             _ => None,
         });
         flags.chain(options).collect()
+    }
+
+    /// What leaves when memory is full.
+    pub(crate) fn eviction(&self) -> Eviction {
+        if self.no_evictions { Eviction::Never } else { self.eviction }
+    }
+
+    /// Bytes of lines that may wait for one client that watches (`-o watcher_logbuf_size`, in KiB).
+    pub(crate) fn watcher_buffer(&self) -> usize {
+        self.told("watcher_logbuf_size").and_then(|kibibytes| kibibytes.parse().ok()).unwrap_or(256) * 1024
+    }
+
+    /// What `-o name=value` told last, for an option without meaning here: dashboards read it in `stats settings`.
+    pub(crate) fn told(&self, name: &str) -> Option<&str> {
+        self.extended.iter().rev().find_map(|option| match option {
+            ExtendedOption::Meaningless(option) => {
+                option.split_once('=').filter(|told| told.0 == name).map(|told| told.1)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether memcached would have this feature on: those of `modern` are, unless `no_modern` or `no_name` came last.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let told = self.extended.iter().rev().find_map(|option| match option {
+            ExtendedOption::Meaningless(option) if option == name || option == "modern" => Some(true),
+            ExtendedOption::Meaningless(option)
+                if option.strip_prefix("no_").is_some_and(|off| off == name || off == "modern") =>
+            {
+                Some(false)
+            }
+            _ => None,
+        });
+        told.unwrap_or(true)
     }
 
     /// After how long an idle connection is closed; `None` is never.

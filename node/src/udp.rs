@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use larder_protocol::udp;
@@ -49,7 +50,7 @@ pub(crate) async fn serve(socket: std::net::UdpSocket, shared: Arc<Shared>, coun
         let Some((frame, request)) = udp::decode_request(&datagram[..len]) else { continue };
         output.clear();
         match request {
-            Ok(payload) => work_on_datagram(payload, &shared, &counters, &mut output),
+            Ok(payload) => work_on_datagram(payload, socket.as_raw_fd(), &shared, &counters, &mut output),
             Err(error) => error.encode(&mut output.bytes),
         }
         let reply = output.to_vec();

@@ -265,16 +265,7 @@ impl<'a> Packet<'_, 'a> {
 
     #[inline]
     fn get(&self, touch: Option<Exptime>, want_value: bool) -> Command<'a> {
-        Command::Get(Get {
-            keys: Keys::One(self.key),
-            touch,
-            vivify: None,
-            recache: None,
-            set_cas: None,
-            unless_cas: None,
-            want_value,
-            no_bump: false,
-        })
+        Command::Get(Get { touch, want_value, ..Get::new(Keys::One(self.key)) })
     }
 
     #[inline]

@@ -111,6 +111,22 @@ pub struct Get<'a> {
     pub no_bump: bool,
 }
 
+impl<'a> Get<'a> {
+    /// Reads the keys' values and does nothing else.
+    pub fn new(keys: Keys<'a>) -> Self {
+        Get {
+            keys,
+            touch: None,
+            vivify: None,
+            recache: None,
+            set_cas: None,
+            unless_cas: None,
+            want_value: true,
+            no_bump: false,
+        }
+    }
+}
+
 /// One key, or the blank-separated keys of a text retrieval line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys<'a> {

@@ -58,7 +58,7 @@ impl<'a> Parsed<'a> {
         let mut decoded_len = None;
         while let Some(word) = next_word(&mut rest) {
             let letter = word[0];
-            if !matches!(letter, b'A'..=b'z' | b'0'..=b'9') {
+            if !is_flag(letter) {
                 return Err(Refused::Line);
             }
             count += 1;
@@ -132,6 +132,12 @@ impl<'a> Parsed<'a> {
         let quiet = self.quiet;
         Reply::Meta(MetaReply { command, flags: self.words, key: self.reply_key, quiet, value_len: 0 })
     }
+}
+
+/// Whether a word that begins so can be a flag at all.
+#[inline]
+fn is_flag(letter: u8) -> bool {
+    matches!(letter, b'A'..=b'z' | b'0'..=b'9')
 }
 
 #[cold]
@@ -327,6 +333,9 @@ pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratc
         return refuse(Error::BAD_FORMAT, consumed);
     };
     let flags = trim_start(rest);
+    if !Words(flags).all(|word| is_flag(word[0])) {
+        return refuse(Error::BAD_FORMAT, consumed);
+    }
     let mut key = word;
     if next_word(&mut rest) == Some(b"b") {
         match base64::decode(word, &mut scratch.0) {

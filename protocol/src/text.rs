@@ -55,7 +55,10 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
         b"stats" => done(Command::Stats { group: trim(rest) }, TextReply::default(), consumed),
         b"version" => done(Command::Version, TextReply::default(), consumed),
         b"quit" => done(Command::Quit, TextReply::default(), consumed),
-        b"watch" => admin(b"watch", rest, consumed),
+        b"watch" => {
+            let arguments = trim(rest);
+            done(Command::Admin(Admin::Words { name: b"watch", arguments }), TextReply::default(), consumed)
+        }
         _ => operator_command(line, consumed),
     }
 }
@@ -172,17 +175,7 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
         return refuse(Error::BAD_FORMAT, consumed);
     }
     let keys = if memchr(b' ', rest).is_none() { Keys::One(rest) } else { Keys::Line(rest) };
-    let command = Command::Get(Get {
-        keys,
-        touch,
-        vivify: None,
-        recache: None,
-        set_cas: None,
-        unless_cas: None,
-        want_value: true,
-        no_bump: false,
-    });
-    done(command, reply, consumed)
+    done(Command::Get(Get { touch, ..Get::new(keys) }), reply, consumed)
 }
 
 /// Whether every word is at most as long as a key: there is no stretch without a blank that is longer. Looks at few bytes.

@@ -183,6 +183,8 @@ pub struct ItemInfo<'a> {
     pub fetched: bool,
     /// The client's flags.
     pub flags: u32,
+    /// Bytes of its value.
+    pub value_len: usize,
     /// Bytes it takes.
     pub size: usize,
 }
@@ -413,6 +415,11 @@ impl Store {
     /// The item size limit in bytes.
     pub fn item_size_max(&self) -> usize {
         self.item_size_max
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_bytes(&self) -> usize {
+        self.shards[0].lock().log.segment_bytes()
     }
 
     /// Calls `f` with every live item, one shard locked at a time.

@@ -605,6 +605,7 @@ impl Shard {
         self.log.clear();
         self.large = Vec::new();
         self.large_free = Vec::new();
+        self.statistics.reclaimed += self.statistics.items;
         self.statistics.items = 0;
         self.statistics.bytes = 0;
     }
@@ -635,6 +636,7 @@ impl Shard {
             cas: item.cas,
             fetched: item.fetched,
             flags: item.flags,
+            value_len: item.value.len(),
             size: item.size,
         }
     }
@@ -646,6 +648,7 @@ impl Shard {
             index_bytes: self.index.bytes() as u64,
             large_bytes: self.area.bytes() as u64,
             segments: self.log.lengths().iter().sum::<usize>() as u64,
+            free_segments: self.log.free() as u64,
             ..self.statistics
         }
     }

@@ -17,7 +17,7 @@ pub struct Statistics {
     pub evicted_active: u64,
     /// Seconds for which the item evicted last had not been used; of the shards' the longest.
     pub evicted_time: u64,
-    /// Expired items removed to have their memory back; those that a command found expired first are not among them.
+    /// Expired and flushed items removed to have their memory back; those that a command found expired first are not among them.
     pub reclaimed: u64,
     /// Of those, never read.
     pub expired_unfetched: u64,
@@ -31,6 +31,8 @@ pub struct Statistics {
     pub large_bytes: u64,
     /// Segments that hold items.
     pub segments: u64,
+    /// Segments that have their memory and hold none.
+    pub free_segments: u64,
 }
 
 impl Statistics {
@@ -49,6 +51,7 @@ impl Statistics {
         self.index_bytes += other.index_bytes;
         self.large_bytes += other.large_bytes;
         self.segments += other.segments;
+        self.free_segments += other.free_segments;
     }
 
     /// Counters to zero; gauges stay.

@@ -1,0 +1,117 @@
+//! Counts by key prefix, for `stats detail` (protocol.txt, "Statistics by prefix"; `-D` sets the delimiter).
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+/// Prefixes counted at most; keys of further ones are not counted. Clients choose the prefixes.
+const PREFIXES_MAX: usize = 65_536;
+
+/// What was asked of the keys with one prefix.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    get: u64,
+    hit: u64,
+    set: u64,
+    del: u64,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Get { hit: bool },
+    Set,
+    Delete,
+}
+
+/// The prefixes of the keys that were asked for while counting was on.
+#[derive(Debug)]
+pub(crate) struct Prefixes {
+    delimiter: u8,
+    on: AtomicBool,
+    counts: DashMap<Box<[u8]>, Counts>,
+    len: AtomicUsize,
+}
+
+impl Prefixes {
+    /// Off unless a delimiter was given.
+    pub(crate) fn new(delimiter: Option<u8>) -> Self {
+        Prefixes {
+            delimiter: delimiter.unwrap_or(b':'),
+            on: delimiter.is_some().into(),
+            counts: DashMap::new(),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn delimiter(&self) -> char {
+        self.delimiter.into()
+    }
+
+    #[inline]
+    pub(crate) fn on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn switch(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Counts a command, if the key has a prefix.
+    pub(crate) fn count(&self, key: &[u8], asked: Asked) {
+        let Some(len) = memchr::memchr(self.delimiter, key) else { return };
+        let prefix = &key[..len];
+        let count = |counts: &mut Counts| match asked {
+            Asked::Get { hit } => {
+                counts.get += 1;
+                counts.hit += u64::from(hit);
+            }
+            Asked::Set => counts.set += 1,
+            Asked::Delete => counts.del += 1,
+        };
+        if let Some(mut counts) = self.counts.get_mut(prefix) {
+            return count(&mut counts);
+        }
+        if self.len.fetch_add(1, Ordering::Relaxed) < PREFIXES_MAX {
+            count(self.counts.entry(prefix.into()).or_default().value_mut());
+        } else {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.counts.clear();
+        self.len.store(0, Ordering::Relaxed);
+    }
+
+    /// The lines of `stats detail dump`.
+    pub(crate) fn dump(&self) -> String {
+        let mut lines = String::new();
+        for entry in &self.counts {
+            let Counts { get, hit, set, del } = *entry.value();
+            let prefix = String::from_utf8_lossy(entry.key());
+            let _ = write!(lines, "PREFIX {prefix} get {get} hit {hit} set {set} del {del}\r\n");
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_beyond_the_bound_are_not_counted() {
+        let prefixes = Prefixes::new(None);
+        for number in 0..PREFIXES_MAX + 10 {
+            prefixes.count(format!("{number}:x").as_bytes(), Asked::Set);
+        }
+        prefixes.count(b"0:y", Asked::Get { hit: true });
+        prefixes.count(b"no prefix", Asked::Get { hit: true });
+        assert_eq!(prefixes.counts.len(), PREFIXES_MAX);
+        assert!(prefixes.dump().contains("PREFIX 0 get 1 hit 1 set 1 del 0\r\n"));
+        prefixes.clear();
+        assert_eq!(prefixes.dump(), "");
+    }
+}

@@ -1,0 +1,325 @@
+//! What operators look at: dumps of keys, events as they happen, statistics by prefix and by connection.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use larder_tests::{Connection, PATIENCE, Server};
+
+/// Lines until one is `end`, which is left out.
+fn lines_until(connection: &mut Connection, end: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let line = connection.line();
+        assert!(!line.is_empty(), "closed after {lines:?}");
+        if line == end {
+            return lines;
+        }
+        lines.push(line);
+    }
+}
+
+/// The words `name=value` of a line, without those that depend on when it was written.
+fn without_time(line: &str) -> String {
+    let words = line.trim_end().split(' ').filter(|word| {
+        !["ts=", "gid=", "cfd=", "rport=", "la=", "cas=", "size="].iter().any(|name| word.starts_with(name))
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn watch(server: &Server, topics: &str) -> Connection {
+    let mut watcher = server.connect();
+    watcher.send(format!("watch {topics}\n").as_bytes());
+    assert_eq!(watcher.line(), "OK\r\n");
+    watcher
+}
+
+/// Waits until a statistic has a value.
+fn wait_for(connection: &mut Connection, statistic: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !connection.exchange(b"stats\r\n").contains(&format!("STAT {statistic}\r\n")) {
+        assert!(Instant::now() < deadline, "{statistic} never came");
+    }
+}
+
+#[test]
+fn a_dump_lists_every_key_once_with_its_metadata() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        connection.exchange(
+            b"set a 7 0 1\r\nx\r\nset odd#key 0 0 2\r\nxy\r\nget a\r\nms AAE= 1 b\r\nx\r\nset past 0 -1 1\r\nx\r\n",
+        );
+        connection.send(b"lru_crawler metadump hash\r\n");
+        assert_eq!(connection.line(), "OK\r\n");
+        let lines: BTreeSet<String> =
+            lines_until(&mut connection, "END\r\n").iter().map(|line| without_time(line)).collect();
+        let expected = [
+            "key=%00%01 exp=-1 fetch=no cls=1 flags=0",
+            "key=a exp=-1 fetch=yes cls=1 flags=7",
+            "key=odd%23key exp=-1 fetch=no cls=1 flags=0",
+        ];
+        assert_eq!(lines, expected.map(str::to_owned).into());
+        connection.send(b"lru_crawler mgdump hash\r\n");
+        assert_eq!(connection.line(), "OK\r\n");
+        let lines: BTreeSet<String> = lines_until(&mut connection, "EN\r\n").into_iter().collect();
+        assert_eq!(lines, ["mg AAE= b\r\n", "mg a\r\n", "mg odd#key\r\n"].map(str::to_owned).into());
+        assert_eq!(connection.exchange(b"mg a v\r\n"), "VA 1\r\nx\r\n", "the connection goes on");
+    };
+    check(&Server::node(&[]));
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        check(&Server::memcached_at(program.as_ref(), &[]));
+    }
+}
+
+#[test]
+fn a_dump_of_many_keys_is_whole() {
+    let node = Server::node(&[]);
+    let mut connection = node.connect();
+    let sets: String = (0..20_000).map(|n| format!("set key-{n} 0 0 1 noreply\r\nx\r\n")).collect();
+    assert_eq!(connection.exchange(sets.as_bytes()), "");
+    connection.send(b"lru_crawler mgdump all\r\n");
+    assert_eq!(connection.line(), "OK\r\n");
+    let found: BTreeSet<String> = lines_until(&mut connection, "EN\r\n").into_iter().collect();
+    assert_eq!(found, (0..20_000).map(|n| format!("mg key-{n}\r\n")).collect());
+}
+
+#[test]
+fn a_client_that_does_not_read_its_dump_holds_up_nobody_and_only_other_dumps_wait() {
+    let node = Server::node(&["-m", "256"]);
+    let mut connection = node.connect();
+    let long = "k".repeat(240);
+    let sets: String = (0..100_000).map(|n| format!("set {long}{n} 0 0 1 noreply\r\nx\r\n")).collect();
+    assert_eq!(connection.exchange(sets.as_bytes()), "");
+    let mut slow = TcpStream::connect(("127.0.0.1", node.port())).unwrap();
+    slow.write_all(b"lru_crawler metadump all\r\n").unwrap();
+    let mut ok = [0; 4];
+    slow.read_exact(&mut ok).unwrap();
+    assert_eq!(&ok, b"OK\r\n");
+    // Some of these share its worker.
+    for _ in 0..4 {
+        assert_eq!(node.connect().exchange(format!("mg {long}7 v\r\n").as_bytes()), "VA 1\r\nx\r\n");
+    }
+    assert_eq!(connection.exchange(b"lru_crawler metadump all\r\n"), "BUSY currently processing crawler request\r\n");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    // The dump is 34 MB, the items are 30.
+    assert!(kibibytes < 80 * 1024, "{kibibytes} KiB are resident");
+    drop(slow);
+    wait_for(&mut connection, "lru_crawler_running 0");
+}
+
+#[test]
+fn dumps_are_refused_as_memcached_refuses_them() {
+    let check = |server: &Server, disabled: &Server| {
+        let mut connection = server.connect();
+        assert_eq!(connection.exchange(b"lru_crawler metadump 0\r\n"), "BADCLASS invalid class id\r\n");
+        connection.send(b"lru_crawler metadump 7,8\r\n");
+        assert_eq!(connection.line() + &connection.line(), "OK\r\nEND\r\n", "no items in these classes");
+        connection.send(b"version\r\nlru_crawler metadump hash\r\n");
+        assert!(connection.line().starts_with("VERSION"));
+        assert_eq!(connection.line(), "ERROR cannot pipeline other commands before metadump\r\n");
+        let mut connection = disabled.connect();
+        assert_eq!(connection.exchange(b"lru_crawler metadump all\r\n"), "ERROR metadump not allowed\r\n");
+        assert_eq!(connection.exchange(b"lru_crawler mgdump all\r\n"), "ERROR key dump not allowed\r\n");
+        assert_eq!(connection.exchange(b"stats cachedump 1 1\r\n"), "CLIENT_ERROR stats cachedump not allowed\r\n");
+        assert_eq!(connection.exchange(b"stats detail on\r\n"), "CLIENT_ERROR stats detail not allowed\r\n");
+    };
+    let node = Server::node(&[]);
+    check(&node, &Server::node(&["-X"]));
+    let mut connection = node.connect();
+    assert_eq!(connection.exchange(b"lru_crawler disable\r\n"), "OK\r\n");
+    assert_eq!(connection.exchange(b"lru_crawler mgdump hash\r\n"), "CLIENT_ERROR lru crawler disabled\r\n");
+    assert_eq!(connection.exchange(b"lru_crawler enable\r\nlru_crawler crawl all\r\n"), "OK\r\nOK\r\n");
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        let program = program.as_ref();
+        check(&Server::memcached_at(program, &[]), &Server::memcached_at(program, &["-X"]));
+    }
+}
+
+#[test]
+fn a_watcher_sees_what_commands_do() {
+    let check = |server: &Server| {
+        let mut watcher = watch(server, "fetchers mutations deletions");
+        let mut connection = server.connect();
+        connection.send(b"get a\r\nset a 0 100 2\r\nhi\r\nmg a v\r\nadd a 0 0 1\r\nx\r\nms n#w 1 MA\r\nx\r\ncas a 0 0 1 1\r\nx\r\ntouch a 0\r\ndelete a\r\nmd a\r\nset big 0 0 2000000\r\n");
+        let expected = [
+            "type=item_get key=a status=not_found clsid=0",
+            "type=item_get key=a status=not_found clsid=0",
+            "type=item_store key=a status=stored cmd=set ttl=100 clsid=1",
+            "type=item_get key=a status=found clsid=1",
+            "type=item_get key=a status=found clsid=1",
+            "type=item_store key=a status=not_stored cmd=add ttl=0 clsid=1",
+            "type=item_get key=n%23w status=not_found clsid=0",
+            "type=item_store key=n%23w status=not_stored cmd=append ttl=0 clsid=1",
+            "type=item_get key=a status=found clsid=1",
+            "type=item_store key=a status=exists cmd=cas ttl=0 clsid=1",
+            "type=item_get key=a status=found clsid=1",
+            "type=item_get key=a status=found clsid=1",
+            "type=deleted key=a cmd=delete clsid=1",
+            "type=item_get key=a status=not_found clsid=0",
+            "type=item_store key=big status=too_large cmd=set ttl=0",
+        ];
+        for expected in expected {
+            let line = watcher.line();
+            assert!(line.starts_with("ts="), "{line}");
+            assert!(without_time(&line).starts_with(expected), "{line} is not {expected}");
+        }
+    };
+    check(&Server::node(&[]));
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        check(&Server::memcached_at(program.as_ref(), &[]));
+    }
+}
+
+#[test]
+fn a_watcher_sees_connections_come_and_go() {
+    let node = Server::node(&[]);
+    let mut watcher = watch(&node, "connevents");
+    let mut connection = node.connect();
+    connection.send(b"quit\r\n");
+    let mut events = Vec::new();
+    while events.len() < 4 {
+        if events.len() == 2 {
+            let mut connection = node.connect();
+            connection.send(b"GET / HTTP/1.1\r\n");
+            assert_eq!(connection.read_to_end(), b"");
+        }
+        let event = without_time(&watcher.line());
+        // The connection that found the node ready may still be ending.
+        if !(events.is_empty() && event.contains("conn_close")) {
+            events.push(event);
+        }
+    }
+    let expected = [
+        "type=conn_new rip=127.0.0.1 transport=tcp",
+        "type=conn_close rip=127.0.0.1 transport=tcp reason=normal",
+        "type=conn_new rip=127.0.0.1 transport=tcp",
+        "type=conn_close rip=127.0.0.1 transport=tcp reason=error",
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn a_watcher_sees_what_is_evicted() {
+    let node = Server::node(&["-m", "8"]);
+    let mut watcher = watch(&node, "evictions");
+    let mut connection = node.connect();
+    let value = "x".repeat(1000);
+    let sets: String = (0..20_000).map(|n| format!("set key-{n} 0 100 1000 noreply\r\n{value}\r\n")).collect();
+    assert_eq!(connection.exchange(sets.as_bytes()), "");
+    let line = watcher.line();
+    assert!(line.contains(" type=eviction key=key-") && line.ends_with(" clsid=1 size=1000\n"), "{line}");
+    assert!(line.contains(" fetch=no ttl="), "{line}");
+}
+
+#[test]
+fn a_watcher_that_does_not_read_is_told_how_much_it_missed_and_delays_nobody() {
+    let node = Server::node(&["-o", "watcher_logbuf_size=8"]);
+    let mut watcher = watch(&node, "fetchers");
+    let mut connection = node.connect();
+    let key = "k".repeat(200);
+    let gets = format!("get {key}\r\n").repeat(1000);
+    let deadline = Instant::now() + PATIENCE;
+    while connection.exchange(b"stats\r\n").contains("STAT log_watcher_skipped 0\r\n") {
+        assert!(Instant::now() < deadline, "nothing was skipped");
+        connection.exchange(gets.as_bytes());
+    }
+    let skipped = loop {
+        // The line is written with the next one that fits.
+        connection.exchange(gets.as_bytes());
+        let line = watcher.line();
+        assert!(!line.is_empty());
+        if let Some(skipped) = line.strip_prefix("skipped=") {
+            break skipped.trim_end().parse::<u64>().unwrap();
+        }
+    };
+    assert!(skipped > 0);
+    assert!(watcher.line().contains(" type=item_get "));
+}
+
+#[test]
+fn watching_is_refused_as_memcached_refuses_it() {
+    let check = |server: &Server, disabled: &Server| {
+        let mut connection = server.connect();
+        assert_eq!(connection.exchange(b"watch nothing\r\n"), "ERROR\r\n");
+        connection.send(b"version\r\nwatch fetchers\r\n");
+        assert!(connection.line().starts_with("VERSION"));
+        assert_eq!(connection.line(), "ERROR cannot pipeline other commands before watch\r\n");
+        let watchers: Vec<_> = (0..20).map(|_| watch(server, "rawcmds sysevents")).collect();
+        connection.send(b"watch\r\n");
+        assert_eq!(connection.line(), "WATCHER_TOO_MANY log watcher limit reached\r\n");
+        drop(watchers);
+        assert_eq!(disabled.connect().exchange(b"watch\r\n"), "CLIENT_ERROR watch commands not allowed\r\n");
+    };
+    check(&Server::node(&[]), &Server::node(&["-W"]));
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        let program = program.as_ref();
+        check(&Server::memcached_at(program, &[]), &Server::memcached_at(program, &["-W"]));
+    }
+}
+
+#[test]
+fn commands_are_counted_by_the_prefix_of_their_key_while_that_is_on() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        let dump = "stats detail dump\r\n";
+        assert_eq!(connection.exchange(dump.as_bytes()), "END\r\n");
+        assert_eq!(connection.exchange(b"stats detail\r\n"), "CLIENT_ERROR usage: stats detail on|off|dump\r\n");
+        assert_eq!(connection.exchange(b"stats detail on\r\n"), "OK\r\n");
+        connection.exchange(b"set foo/1 0 0 1\r\nx\r\nget foo/1 foo/2 bar\r\ndelete foo/3\r\n");
+        assert_eq!(connection.exchange(dump.as_bytes()), "PREFIX foo get 2 hit 1 set 1 del 1\r\nEND\r\n");
+        assert_eq!(connection.exchange(b"stats detail off\r\n"), "OK\r\n");
+        connection.exchange(b"get foo/1\r\n");
+        assert_eq!(connection.exchange(dump.as_bytes()), "PREFIX foo get 2 hit 1 set 1 del 1\r\nEND\r\n");
+        assert_eq!(connection.exchange(b"stats reset\r\n"), "RESET\r\n");
+        assert_eq!(connection.exchange(dump.as_bytes()), "END\r\n");
+    };
+    check(&Server::node(&["-D", "/"]));
+    // -D alone begins to count in memcached too, but before its first command nothing is counted.
+    Server::memcached(&["-D", "/"]).iter().for_each(check);
+}
+
+#[test]
+fn connections_tell_what_they_do() {
+    let node = Server::node(&[]);
+    let mut sending = node.connect();
+    sending.send(b"set a 0 0 10\r\nhalf");
+    let mut connection = node.connect();
+    let deadline = Instant::now() + PATIENCE;
+    let address = format!("tcp:127.0.0.1:{}", node.port());
+    loop {
+        let statistics = connection.exchange(b"stats conns\r\n");
+        let count = |ending: &str| statistics.lines().filter(|line| line.ends_with(ending)).count();
+        let as_expected = count(&format!(":addr {address}")) == 1
+            && count(&format!(":listen_addr {address}")) == 2
+            && count(":state conn_listening") == 1
+            && count(":state conn_nread") == 1
+            && count(":state conn_parse_cmd") == 1;
+        if as_expected {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{statistics}");
+    }
+}
+
+#[test]
+fn where_evictions_are_forbidden_a_full_node_refuses_to_store() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        let value = "x".repeat(8192);
+        let stored = (0..).take_while(|n| {
+            let answer = connection.exchange(format!("set key-{n} 0 0 8192\r\n{value}\r\n").as_bytes());
+            assert!(["STORED\r\n", "SERVER_ERROR out of memory storing object\r\n"].contains(&&*answer), "{answer}");
+            answer == "STORED\r\n"
+        });
+        let stored = stored.count();
+        let statistics = connection.exchange(b"stats\r\n");
+        assert!(statistics.contains("STAT store_no_memory 1\r\n") && statistics.contains("STAT evictions 0\r\n"));
+        let gets: String = (0..stored).map(|n| format!("mg key-{n}\r\n")).collect();
+        assert_eq!(connection.exchange(gets.as_bytes()), "HD\r\n".repeat(stored));
+    };
+    check(&Server::node(&["-M", "-m", "4"]));
+    Server::memcached(&["-M", "-m", "4"]).iter().for_each(check);
+}
