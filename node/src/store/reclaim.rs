@@ -121,9 +121,9 @@ impl Shard {
         dead.filter(|&(dead, _)| dead >= worth).max().map(|(_, number)| number)
     }
 
-    /// Where survivors that keep their place go: before the segment that is looked at next.
+    /// Where survivors that keep their place go: before the segment they come from, behind the hand.
     pub(super) fn place_of_survivors(&self) -> u32 {
-        self.evicting.map_or(NONE, |sweep| self.log.newer(sweep.segment))
+        self.evicting.map_or(NONE, |sweep| sweep.segment)
     }
 
     /// Goes on with a sweep. False: what must stay has no place to go.

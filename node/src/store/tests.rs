@@ -303,6 +303,27 @@ fn an_item_used_within_the_last_quarter_of_memory_is_still_there() {
 
 #[test]
 #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn a_used_item_outlives_the_next_half_of_memory_under_every_policy() {
+    for eviction in Eviction::ALL {
+        let store = store(1 << 20, eviction);
+        let now = Time(START);
+        let mut numbers = 0u32..;
+        let mut write = |bytes: usize| {
+            for n in numbers.by_ref().take(bytes / 250) {
+                let _ = set(&store, &n.to_le_bytes(), &[0; 210], now);
+            }
+        };
+        write(900_000);
+        assert!((0..50).all(|n: u32| get(&store, &n.to_le_bytes(), now).is_some()), "{eviction}");
+        write(500_000);
+        assert!((0..50).all(|n: u32| get(&store, &n.to_le_bytes(), now).is_some()), "{eviction}");
+        let unused = (100..1000).filter(|n: &u32| get(&store, &n.to_le_bytes(), now).is_some()).count();
+        assert!(eviction == Eviction::Never || unused < 100, "{eviction}: {unused}");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
 fn expired_items_give_their_memory_back_with_nobody_reading_them() {
     let store = store(4 << 20, Eviction::Lru);
     for second in 0..300u32 {
