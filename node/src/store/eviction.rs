@@ -63,7 +63,6 @@ impl Eviction {
             (_, _, 0) => Verdict::Leave,
             (Eviction::Lru, ..) => Verdict::Stay(Lane::New, 0),
             (Eviction::Sieve, ..) => Verdict::Stay(Lane::Kept, 0),
-            (Eviction::S3Fifo, Lane::New, 1) => Verdict::Leave,
             (Eviction::S3Fifo, Lane::New, _) => Verdict::Stay(Lane::Kept, 0),
             (Eviction::S3Fifo, Lane::Kept, uses) => Verdict::Stay(Lane::Kept, uses - 1),
         }
