@@ -1,16 +1,19 @@
 //! Values too large for a segment: each in a block of its own, owned by reference count, so that readers and writers need no lock
 //! while they copy. In the log an item with such a value is as small as any other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::memory::{Part, SharedPart, Span};
+use super::memory::{PAGE, Part, SharedPart, Span};
 
 /// Blocks are whole multiples of this many bytes.
 const UNIT: usize = 256;
+
+/// Bytes that the books about one free range take, about.
+const RANGE_BYTES: usize = 96;
 
 /// Room that a block of so many bytes takes.
 pub(super) fn room(len: usize) -> usize {
@@ -23,27 +26,31 @@ pub(super) struct LargeArea {
     free: Mutex<Free>,
     /// Bytes in blocks.
     used: AtomicUsize,
-    /// Bytes in free ranges that still have their pages.
+    /// Bytes it holds beside the blocks: free, but with their pages.
+    spare: AtomicUsize,
+    /// Of those, bytes of whole pages.
     idle: AtomicUsize,
 }
 
-/// Free ranges, start to length. Neighbours are joined.
+/// Free ranges that still have their pages, and those that have none: these begin and end on a page.
 #[derive(Default)]
 struct Free {
-    resident: BTreeMap<usize, usize>,
-    released: BTreeMap<usize, usize>,
+    resident: Ranges,
+    released: Ranges,
 }
 
 impl LargeArea {
     pub(super) fn new(part: Part) -> Arc<LargeArea> {
         let part = SharedPart::new(part);
-        let free = Free { released: BTreeMap::from([(0, part.len())]), ..Free::default() };
-        Arc::new(LargeArea { part, free: Mutex::new(free), used: AtomicUsize::new(0), idle: AtomicUsize::new(0) })
+        let mut free = Free::default();
+        free.released.give(0, part.len());
+        let zero = || AtomicUsize::new(0);
+        Arc::new(LargeArea { part, free: Mutex::new(free), used: zero(), spare: zero(), idle: zero() })
     }
 
     /// Bytes of memory it holds.
     pub(super) fn bytes(&self) -> usize {
-        self.used() + self.idle()
+        self.used() + self.spare.load(Ordering::Relaxed)
     }
 
     /// Bytes in blocks, those that only readers hold included.
@@ -60,50 +67,113 @@ impl LargeArea {
     pub(super) fn allocate(self: &Arc<Self>, len: usize, budget: usize) -> Option<Block> {
         let room = room(len);
         let mut free = self.free.lock();
-        let at = if let Some(at) = take(&mut free.resident, room) {
-            self.idle.fetch_sub(room, Ordering::Relaxed);
-            at
-        } else if room <= budget {
-            take(&mut free.released, room)?
-        } else {
-            return None;
-        };
+        let Free { resident, released } = &mut *free;
+        let at = resident.take(room).or_else(|| {
+            let fresh = room.next_multiple_of(PAGE);
+            let at = (fresh <= budget).then(|| released.take(fresh)).flatten()?;
+            // The rest of the page before it is put to use, and the rest of its own last page is free.
+            let (at, end) = (resident.take_before(at), at + fresh);
+            let page = (at + room).next_multiple_of(PAGE);
+            if page < end {
+                released.give(page, end - page);
+            }
+            resident.give(at + room, page - (at + room));
+            Some(at)
+        })?;
         self.used.fetch_add(room, Ordering::Relaxed);
+        self.note(&free);
         Some(Block { span: self.part.span(at, len), area: self.clone() })
     }
 
-    /// Gives all free memory back to the system.
+    /// Gives all free pages back to the system.
     pub(super) fn trim(&self) {
         let mut free = self.free.lock();
-        for (at, len) in std::mem::take(&mut free.resident) {
-            self.part.release(at..at + len);
-            give(&mut free.released, at, len);
-            self.idle.fetch_sub(len, Ordering::Relaxed);
+        let Free { resident, released } = &mut *free;
+        for (at, len) in std::mem::take(resident).by_start {
+            let (first, end) = whole_pages(at, len);
+            if first < end {
+                self.part.release(first..end);
+                released.give(first, end - first);
+                resident.give(at, first - at);
+                resident.give(end, at + len - end);
+            } else {
+                resident.give(at, len);
+            }
+        }
+        self.note(&free);
+    }
+
+    fn note(&self, free: &Free) {
+        let books = (free.resident.by_start.len() + free.released.by_start.len()) * RANGE_BYTES;
+        self.spare.store(free.resident.bytes + books, Ordering::Relaxed);
+        self.idle.store(free.resident.pages, Ordering::Relaxed);
+    }
+}
+
+/// The pages wholly inside a range.
+fn whole_pages(at: usize, len: usize) -> (usize, usize) {
+    let first = at.next_multiple_of(PAGE);
+    (first, ((at + len) / PAGE * PAGE).max(first))
+}
+
+/// Ranges by place and by length. Neighbours are joined.
+#[derive(Default)]
+struct Ranges {
+    by_start: BTreeMap<usize, usize>,
+    by_len: BTreeSet<(usize, usize)>,
+    /// Bytes in all, and in whole pages.
+    bytes: usize,
+    pages: usize,
+}
+
+impl Ranges {
+    fn insert(&mut self, at: usize, len: usize) {
+        self.by_start.insert(at, len);
+        self.by_len.insert((len, at));
+        let (first, end) = whole_pages(at, len);
+        self.bytes += len;
+        self.pages += end - first;
+    }
+
+    fn remove(&mut self, at: usize) -> Option<usize> {
+        let len = self.by_start.remove(&at)?;
+        self.by_len.remove(&(len, at));
+        let (first, end) = whole_pages(at, len);
+        self.bytes -= len;
+        self.pages -= end - first;
+        Some(len)
+    }
+
+    /// Takes `len` bytes of the shortest range that has them.
+    fn take(&mut self, len: usize) -> Option<usize> {
+        let &(found, at) = self.by_len.range((len, 0)..).next()?;
+        self.remove(at);
+        if found > len {
+            self.insert(at + len, found - len);
+        }
+        Some(at)
+    }
+
+    /// Takes the range that ends at `end`, if there is one: where it starts, or `end`.
+    fn take_before(&mut self, end: usize) -> usize {
+        match self.by_start.range(..end).next_back() {
+            Some((&at, &len)) if at + len == end => {
+                self.remove(at);
+                at
+            }
+            _ => end,
         }
     }
-}
 
-/// Takes the first range that is long enough.
-fn take(ranges: &mut BTreeMap<usize, usize>, len: usize) -> Option<usize> {
-    let (&at, &found) = ranges.iter().find(|&(_, &found)| found >= len)?;
-    ranges.remove(&at);
-    if found > len {
-        ranges.insert(at + len, found - len);
+    /// Gives a range back, joined with its neighbours; nothing if it is empty.
+    fn give(&mut self, at: usize, len: usize) {
+        if len > 0 {
+            let end = at + len;
+            let end = end + self.remove(end).unwrap_or(0);
+            let start = self.take_before(at);
+            self.insert(start, end - start);
+        }
     }
-    Some(at)
-}
-
-/// Gives a range back, joined with its neighbours.
-fn give(ranges: &mut BTreeMap<usize, usize>, mut at: usize, mut len: usize) {
-    if let Some(next) = ranges.remove(&(at + len)) {
-        len += next;
-    }
-    if let Some((&before, &before_len)) = ranges.range(..at).next_back()
-        && before + before_len == at
-    {
-        (at, len) = (before, before_len + len);
-    }
-    ranges.insert(at, len);
 }
 
 /// The memory of one large value; back in its area when dropped.
@@ -129,9 +199,9 @@ impl Drop for Block {
     fn drop(&mut self) {
         let room = room(self.span.bytes().len());
         let mut free = self.area.free.lock();
-        give(&mut free.resident, self.span.at(), room);
-        self.area.idle.fetch_add(room, Ordering::Relaxed);
+        free.resident.give(self.span.at(), room);
         self.area.used.fetch_sub(room, Ordering::Relaxed);
+        self.area.note(&free);
     }
 }
 
@@ -142,7 +212,7 @@ mod tests {
 
     #[test]
     fn blocks_keep_their_bytes_and_give_their_room_back() {
-        let area = LargeArea::new(reserve([64 * UNIT]).unwrap().remove(0));
+        let area = LargeArea::new(reserve([4 * PAGE]).unwrap().remove(0));
         let mut blocks: Vec<Block> = (0..8).map(|_| area.allocate(5 * UNIT - 1, usize::MAX).unwrap()).collect();
         for (n, block) in blocks.iter_mut().enumerate() {
             block.bytes_mut().fill(n as u8);
@@ -151,16 +221,34 @@ mod tests {
         assert_eq!((area.used(), area.idle()), (40 * UNIT, 0));
         assert!(area.allocate(25 * UNIT, usize::MAX).is_none());
         drop(blocks);
-        assert_eq!((area.used(), area.idle()), (0, 40 * UNIT));
-        assert!(area.allocate(40 * UNIT, 0).is_some(), "free neighbours are joined");
+        assert_eq!((area.used(), area.idle()), (0, 3 * PAGE));
+        assert!(area.allocate(48 * UNIT, 0).is_some(), "free neighbours are joined");
         area.trim();
-        assert_eq!(area.bytes(), 0);
+        assert_eq!((area.bytes(), area.idle()), (RANGE_BYTES, 0));
         assert!(area.allocate(64 * UNIT, usize::MAX).is_some());
     }
 
     #[test]
+    fn the_pages_of_living_blocks_are_all_that_is_held_after_a_trim() {
+        let area = LargeArea::new(reserve([64 * PAGE]).unwrap().remove(0));
+        let blocks: Vec<Block> = (0..24).map(|_| area.allocate(9 * UNIT, usize::MAX).unwrap()).collect();
+        assert_eq!(
+            area.used().next_multiple_of(PAGE),
+            area.used() + area.free.lock().resident.bytes,
+            "one after the other"
+        );
+        let kept: Vec<Block> = blocks.into_iter().step_by(6).collect();
+        area.trim();
+        // Each of them is in a page of its own, or in two.
+        let pages = |block: &Block| (block.span.at() + 9 * UNIT - 1) / PAGE - block.span.at() / PAGE + 1;
+        let held: usize = kept.iter().map(pages).sum();
+        assert_eq!(area.used() + area.free.lock().resident.bytes, held * PAGE);
+        assert_eq!(area.idle(), 0);
+    }
+
+    #[test]
     fn a_block_moves_between_threads() {
-        let area = LargeArea::new(reserve([64 * UNIT]).unwrap().remove(0));
+        let area = LargeArea::new(reserve([4 * PAGE]).unwrap().remove(0));
         let mut block = area.allocate(9 * UNIT, usize::MAX).unwrap();
         block.bytes_mut().fill(7);
         let shared = bytes::Bytes::from_owner(block);

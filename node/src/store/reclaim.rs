@@ -27,12 +27,14 @@ enum Why {
 const SLICE_ITEMS: usize = 200;
 
 impl Shard {
-    /// Works through about `bytes` of a segment to be emptied. False: there is nothing to get back.
+    /// Works through about `bytes` of a segment to be emptied, or until large values of so many bytes left. False: there is nothing to get back.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
         if self.find_untidy(now) {
             return self.go_on(Why::Tidy, now, bytes);
         }
         if self.evicting.is_none() {
+            // Items that leave may leave the index larger than it has to be.
+            self.index.shrink_one();
             let Some(segment) = self.victim() else { return false };
             self.log.seal(segment);
             self.evicting = Some(Sweep { segment, done: 0 });
@@ -142,11 +144,12 @@ impl Shard {
             let location = self.log.location(segment, done);
             let header = Header::read(self.log.at(location));
             *sweep = Some(Sweep { segment, done: done + header.len() as u32 });
+            let large = self.area.used();
             if header.bits & bit::DEAD == 0 && !self.look_at(location, &header, why, now) {
                 *if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting } = None;
                 return false;
             }
-            bytes = bytes.saturating_sub(header.len());
+            bytes = bytes.saturating_sub(header.len() + large.saturating_sub(self.area.used()));
             if bytes == 0 && (self.log.segment(segment).filled as usize) > done as usize + header.len() {
                 break;
             }

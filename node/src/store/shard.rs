@@ -407,7 +407,7 @@ impl Shard {
         self.statistics.items += 1;
         self.statistics.bytes += (header.len() + if large { large::room(value_len) } else { 0 }) as u64;
         self.statistics.total_items += 1;
-        self.keep_reserve(header.len(), now);
+        self.keep_reserve(header.len(), if large { large::room(value_len) } else { 0 }, now);
         // An item that ends at once is still there for the command that wrote it.
         (self.locate(key, hash), Ok(cas))
     }
@@ -473,10 +473,10 @@ impl Shard {
     }
 
     /// A little eviction with each write, so that no write has to wait for a lot of it.
-    fn keep_reserve(&mut self, written: usize, now: Time) {
+    fn keep_reserve(&mut self, logged: usize, large: usize, now: Time) {
         let headroom = self.headroom();
         if headroom < RESERVE {
-            self.sweep(now, (written * 4).min(2048) * (RESERVE - headroom) + 512);
+            self.sweep(now, (logged * 4).min(2048) * (RESERVE - headroom) + 512 + large);
         }
         // A page of the index or an entry of a list may have been the last of the budget.
         while self.used() > self.limit && self.shrink(now) {}

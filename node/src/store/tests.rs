@@ -92,12 +92,9 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
             Step::Tick { seconds } => now.0 += seconds,
             Step::Maintain => store.maintain(now),
             Step::Limit { kib } => {
-                limit = kib << 10;
+                // Where nothing may leave, a lower limit is kept only once items have left by themselves.
+                limit = if eviction == Eviction::Never { limit.max(kib << 10) } else { kib << 10 };
                 store.set_memory_limit(limit, now);
-                if eviction == Eviction::Never {
-                    // Nothing had to leave.
-                    limit = limit.max(store.statistics().memory_used as usize);
-                }
             }
             Step::Flush { delay } => {
                 store.flush_all(Time(now.0 + delay), now);
@@ -388,34 +385,6 @@ fn values_up_to_128_mebibytes_are_held() {
         assert!(store.statistics().memory_used <= 400 << 20);
     }
     assert_eq!(set(&store, b"12345678901", &value, config.now), Err(InsertError::TooLarge));
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
-fn memory_follows_value_sizes_as_they_drift() {
-    let limit = 8 << 20;
-    let store = store(limit, Eviction::Lru);
-    let now = Time(START);
-    let mut n = 0u64;
-    for pass in 0..10 {
-        let len = [50, 200, 1000, 5000, 2000, 600, 100, 50, 5000, 50][pass];
-        let mut written = 0;
-        while written < limit * 3 / 2 {
-            set(&store, &n.to_le_bytes(), &vec![n as u8; len], now).unwrap();
-            written += len + 30;
-            n += 1;
-            if n.is_multiple_of(500) {
-                store.maintain(now);
-            }
-        }
-        let statistics = store.statistics();
-        assert!(statistics.memory_used <= limit as u64);
-        let held = statistics.items * (len as u64 + 8);
-        // Up to 24 bytes an item; those of 5000 bytes are large ones here, which leave in groups.
-        let share = if len > 1000 || pass == 9 { 85 } else { 94 };
-        let least = limit as u64 * (len as u64 + 8) / (len as u64 + 8 + 24) * share / 100;
-        assert!(held > least, "pass {pass}, {len} bytes: {held} held, {least} expected");
-    }
 }
 
 #[test]
