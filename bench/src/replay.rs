@@ -1,136 +1,327 @@
-//! `larder-bench replay`: replays a key trace against servers, reading through on a miss.
+//! `larder-bench replay`: replays a key trace through the client library, reading through on a miss.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use larder_client::Client;
+use larder_client::{Client, Stored};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::load::{Address, check_reachable, client_cpu, end_on_interrupt};
+use crate::report::{Interval, Outcome, Progress, Report, ReportArgs, parse_duration};
 use crate::trace::{self, Operation, Request};
+use crate::workload;
 
 /// What a replay is run with.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A trace has a line for each request, without a header line (the columns of the public Twitter cache traces):
+  timestamp,key,key size,value size,client id,operation,TTL
+Times are in seconds. Without --speed, requests go out as fast as they are answered. With it they are due as their timestamps \
+say, those of one second spread over it, and latency counts from when a request was due: a stalled server cannot hide it.
+
+Examples:
+  larder-bench generate-trace trace.csv.zst && larder-bench replay trace.csv.zst --servers 127.0.0.1:11211
+  larder-bench replay cluster52.sort.zst --servers cache1,cache2,cache3 --speed 10 --html replay.html")]
 pub struct ReplayOptions {
-    /// The trace: CSV lines timestamp,key,key size,value size,client id,operation,TTL (as the public Twitter cache
-    /// traces); decompressed if the name ends in .zst, - is standard input
-    trace: PathBuf,
-    /// Servers, host:port, with commas or repeated
-    #[arg(long, short, required = true, value_delimiter = ',')]
-    servers: Vec<String>,
-    /// How fast: 1 as the trace's timestamps say, 10 ten times as fast; as fast as it goes unless told
-    #[arg(long)]
-    speed: Option<f64>,
-    /// Requests under way at once; requests of one key stay in order
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    concurrency: u16,
+    /// The trace; decompressed if the name ends in .zst, - is standard input
+    pub trace: PathBuf,
+    /// Servers: HOST or HOST:PORT; keys spread over several as ketama does
+    #[arg(short, long, value_delimiter = ',', default_value = "127.0.0.1:11211", value_name = "ADDRESS")]
+    pub servers: Vec<Address>,
+    /// Keep to the trace's timestamps: 1 as they say, 10 ten times as fast [default: as fast as it goes]
+    #[arg(long, value_name = "FACTOR", value_parser = above_zero)]
+    pub speed: Option<f64>,
+    /// Requests under way at once; those of one key stay in order
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "COUNT")]
+    pub concurrency: u16,
     /// Replay only so many requests
-    #[arg(long)]
-    limit: Option<usize>,
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u64>,
+    /// A request without an answer for so long has failed
+    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// What to make of the figures
+    #[command(flatten)]
+    pub output: ReportArgs,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    reads: AtomicU64,
-    hits: AtomicU64,
-    writes: AtomicU64,
-    errors: AtomicU64,
+fn above_zero(text: &str) -> Result<f64> {
+    let number: f64 = text.parse()?;
+    ensure!(number > 0.0 && number.is_finite(), "it must be above 0");
+    Ok(number)
 }
 
-/// Requests that wait for one worker, at the most.
+/// Requests that wait for one task, at the most.
 const QUEUE: usize = 256;
+/// Requests of one second that are held in memory to spread them over it; more are taken for a second's worth again.
+const SECOND_MAX: usize = 1 << 20;
+/// How long a stretch in the report over time is.
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Replays the trace and prints the hit ratio. Exits with 1 where requests failed.
+/// Replays the trace and reports. A trace that ends in an error is reported up to there.
 pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
-    let cache = Client::builder().servers(&options.servers).build()?;
-    let requests = trace::read(&options.trace)?.take(options.limit.unwrap_or(usize::MAX));
-    let counts = Arc::new(Counts::default());
-    let workers: Vec<_> = (0..options.concurrency)
+    let (report, fault) = replay(&options).await?;
+    let code = options.output.finish(report)?;
+    fault.map_or(Ok(code), Err)
+}
+
+/// Replays the trace and returns the figures, and what was wrong with the trace.
+pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::Error>)> {
+    let is_tcp = |address: &Address| matches!(address, Address::Tcp { .. });
+    ensure!(options.servers.iter().all(is_tcp), "--servers: a replay goes over TCP (HOST or HOST:PORT)");
+    options.servers.iter().try_for_each(|address| check_reachable(address, options.timeout))?;
+    let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
+    let cache = Client::builder().servers(&servers).timeout(options.timeout).build()?;
+    let progress = Progress::new("replaying", options.limit, !options.output.no_progress);
+    let requests = match options.limit {
+        None => trace::read(&options.trace, progress.bar())?,
+        Some(_) => trace::read(&options.trace, &indicatif::ProgressBar::hidden())?,
+    };
+    let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let meter = Arc::new(Meter::new(servers.len()));
+    let cpu = client_cpu();
+    let (queues, tasks): (Vec<_>, Vec<_>) = (0..options.concurrency)
         .map(|_| {
-            let (queue, mut requests) = mpsc::channel::<Request>(QUEUE);
-            let (cache, counts) = (cache.clone(), counts.clone());
-            let worker = tokio::spawn(async move {
-                while let Some(request) = requests.recv().await {
-                    if let Err(error) = replay(&cache, &request, &counts).await {
-                        tracing::debug!(%error, key = request.key, "a request failed");
-                        counts.errors.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-            (queue, worker)
+            let (queue, due) = mpsc::channel(QUEUE);
+            (queue, tokio::spawn(answer(cache.clone(), due, meter.clone())))
         })
-        .collect();
-    let bar = ProgressBar::no_length()
-        .with_style(ProgressStyle::with_template("replaying  {human_pos} requests  {per_sec}  {msg}")?);
-    let started = Instant::now();
-    let mut sent = 0u64;
-    for request in requests {
+        .unzip();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    end_on_interrupt(&interrupted)?;
+    let (speed, limited, pacer_meter) = (options.speed, options.limit.is_some(), meter.clone());
+    // It waits for moments and for room, and reads a file.
+    let pacer = tokio::task::spawn_blocking(move || {
+        let (mut sent, mut shown) = (0u64, Duration::ZERO);
+        let ended = pace(requests.take(limit), speed, pacer_meter.started, |due| {
+            let mut hasher = DefaultHasher::new();
+            due.request.key.hash(&mut hasher);
+            let queue = &queues[hasher.finish() as usize % queues.len()];
+            queue.blocking_send(due).context("a task ended early")?;
+            sent += 1;
+            let now = pacer_meter.started.elapsed();
+            if now > shown + INTERVAL {
+                shown = now;
+                pacer_meter.show(&progress);
+                if limited {
+                    progress.bar().set_position(sent);
+                }
+            }
+            Ok(!interrupted.load(Ordering::Relaxed))
+        });
+        (sent, ended)
+    });
+    let (sent, ended) = pacer.await?;
+    for task in tasks {
+        task.await?;
+    }
+    let seconds = meter.started.elapsed().as_secs_f64();
+    let client_cpu_seconds = client_cpu() - cpu;
+    let mut report = meter.report(&servers, seconds);
+    report.started = started;
+    report.client_cpu_seconds = client_cpu_seconds;
+    let (length, fault) = match ended {
+        Ok(length) => (length, None),
+        Err(error) => (None, Some(error)),
+    };
+    report.rate_asked = length.map(|length| sent as f64 / length.as_secs_f64());
+    Ok((report, fault))
+}
+
+/// A request of the trace.
+struct Due {
+    request: Request,
+    /// When it is due, since the start; absent where it is due as soon as its turn comes.
+    at: Option<Duration>,
+}
+
+/// Hands every request to `send` when it is due, until that is false; the time between the first and the last, where
+/// `speed` gives them one.
+fn pace(
+    requests: impl Iterator<Item = Result<Request>>,
+    speed: Option<f64>,
+    started: Instant,
+    mut send: impl FnMut(Due) -> Result<bool>,
+) -> Result<Option<Duration>> {
+    let Some(speed) = speed else {
+        for request in requests {
+            if !send(Due { request: request?, at: None })? {
+                break;
+            }
+        }
+        return Ok(None);
+    };
+    let mut requests = requests.peekable();
+    let (mut first, mut last) = (None, Duration::ZERO);
+    let mut second = Vec::new();
+    while let Some(request) = requests.next() {
         let request = request?;
-        if let Some(speed) = options.speed.filter(|&speed| speed > 0.0) {
-            let due = started + Duration::from_secs_f64(request.time as f64 / speed);
-            tokio::time::sleep_until(due.into()).await;
+        let time = request.time;
+        second.push(request);
+        let goes_on = matches!(requests.peek(), Some(Ok(next)) if next.time == time) && second.len() < SECOND_MAX;
+        if goes_on {
+            continue;
         }
-        let mut hasher = DefaultHasher::new();
-        request.key.hash(&mut hasher);
-        let (queue, _) = &workers[hasher.finish() as usize % workers.len()];
-        queue.send(request).await?;
-        sent += 1;
-        if sent.is_multiple_of(4096) {
-            bar.set_position(sent);
-            bar.set_message(format!("hit ratio {:.2} %", 100.0 * counts.hit_ratio()));
+        // A line may tell an earlier time than the line before: it is due at once.
+        let begin = time.saturating_sub(*first.get_or_insert(time)) as f64;
+        let count = second.len() as f64;
+        for (place, request) in second.drain(..).enumerate() {
+            let at = Duration::from_secs_f64((begin + place as f64 / count) / speed);
+            std::thread::sleep(at.saturating_sub(started.elapsed()));
+            if !send(Due { request, at: Some(at) })? {
+                return Ok(Some(at));
+            }
         }
+        last = last.max(Duration::from_secs_f64((begin + 1.0) / speed));
     }
-    for (queue, worker) in workers {
-        drop(queue);
-        worker.await?;
-    }
-    bar.finish_and_clear();
-    let seconds = started.elapsed().as_secs_f64();
-    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    println!("requests   {sent} in {seconds:.1} s, {:.0} a second", sent as f64 / seconds);
-    println!("reads      {}", get(&counts.reads));
-    println!("writes     {} (fills after a miss not counted)", get(&counts.writes));
-    println!("hit ratio  {:.2} %", 100.0 * counts.hit_ratio());
-    println!("errors     {}", get(&counts.errors));
-    Ok(if get(&counts.errors) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(first.map(|_| last))
 }
 
-impl Counts {
-    fn hit_ratio(&self) -> f64 {
-        let reads = self.reads.load(Ordering::Relaxed);
-        if reads == 0 { 0.0 } else { self.hits.load(Ordering::Relaxed) as f64 / reads as f64 }
+/// Sends one request after the other.
+async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>) {
+    while let Some(Due { request, at }) = due.recv().await {
+        let at = at.unwrap_or_else(|| meter.started.elapsed());
+        let server = cache.owner(&request.key);
+        let (operation, result) = send(&cache, &request).await;
+        meter.count(server, operation, at, &result, false);
+        if let (workload::Operation::Get, Ok(false)) = (operation, &result) {
+            let at = meter.started.elapsed();
+            let filled = cache.set(&request.key, value(&request), ttl(&request)).await.map(|()| true);
+            meter.count(server, workload::Operation::Set, at, &filled, true);
+        }
     }
 }
 
-async fn replay(cache: &Client, request: &Request, counts: &Counts) -> larder_client::Result<()> {
-    let ttl = Duration::from_secs(request.ttl);
-    let value = || vec![b'v'; request.value_size];
+fn value(request: &Request) -> Vec<u8> {
+    vec![b'v'; request.value_size]
+}
+
+fn ttl(request: &Request) -> Duration {
+    Duration::from_secs(request.ttl)
+}
+
+/// What kind of request it was, and whether it found (or wrote) its key.
+async fn send(cache: &Client, request: &Request) -> (workload::Operation, larder_client::Result<bool>) {
+    let (key, ttl) = (&request.key, ttl(request));
+    let stored = |stored: Stored| stored == Stored::Yes;
     match request.operation {
         Operation::Get | Operation::Gets => {
-            counts.reads.fetch_add(1, Ordering::Relaxed);
-            match cache.get(&request.key).await? {
-                Some(_) => {
-                    counts.hits.fetch_add(1, Ordering::Relaxed);
-                }
-                None => cache.set(&request.key, value(), ttl).await?,
-            }
-            return Ok(());
+            (workload::Operation::Get, cache.get(key).await.map(|value| value.is_some()))
         }
-        Operation::Set | Operation::Cas => cache.set(&request.key, value(), ttl).await?,
-        Operation::Add => drop(cache.add(&request.key, value(), ttl).await?),
-        Operation::Replace => drop(cache.replace(&request.key, value(), ttl).await?),
-        Operation::Append => drop(cache.append(&request.key, value()).await?),
-        Operation::Prepend => drop(cache.prepend(&request.key, value()).await?),
-        Operation::Delete => drop(cache.delete(&request.key).await?),
-        Operation::Incr => drop(cache.incr(&request.key, 1).await?),
-        Operation::Decr => drop(cache.decr(&request.key, 1).await?),
+        Operation::Set | Operation::Cas => {
+            (workload::Operation::Set, cache.set(key, value(request), ttl).await.map(|()| true))
+        }
+        Operation::Add => (workload::Operation::Set, cache.add(key, value(request), ttl).await.map(stored)),
+        Operation::Replace => (workload::Operation::Set, cache.replace(key, value(request), ttl).await.map(stored)),
+        Operation::Append => (workload::Operation::Set, cache.append(key, value(request)).await.map(stored)),
+        Operation::Prepend => (workload::Operation::Set, cache.prepend(key, value(request)).await.map(stored)),
+        Operation::Delete => (workload::Operation::Delete, cache.delete(key).await),
+        Operation::Incr => (workload::Operation::Incr, cache.incr(key, 1).await.map(|number| number.is_some())),
+        Operation::Decr => (workload::Operation::Incr, cache.decr(key, 1).await.map(|number| number.is_some())),
     }
-    counts.writes.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+}
+
+/// Counts for all tasks.
+struct Meter {
+    started: Instant,
+    servers: usize,
+    counts: Mutex<(Outcome, Interval)>,
+}
+
+impl Meter {
+    fn new(servers: usize) -> Meter {
+        let counts = (Outcome::new(servers, INTERVAL), Interval::new(0, servers));
+        Meter { started: Instant::now(), servers, counts: Mutex::new(counts) }
+    }
+
+    fn count(
+        &self,
+        server: usize,
+        operation: workload::Operation,
+        due: Duration,
+        result: &larder_client::Result<bool>,
+        is_fill: bool,
+    ) {
+        let now = self.started.elapsed();
+        let index = (now.as_nanos() / INTERVAL.as_nanos()) as usize;
+        let (outcome, interval) = &mut *self.counts.lock();
+        if index > interval.index {
+            outcome.take(std::mem::replace(interval, Interval::new(index, self.servers)));
+        }
+        let tally = interval.tallies.at(server, operation);
+        tally.requests += 1;
+        tally.keys += 1;
+        tally.in_time += 1;
+        tally.kept += u64::from(!is_fill);
+        tally.fills += u64::from(is_fill);
+        match result {
+            Ok(found) => {
+                if operation != workload::Operation::Set {
+                    tally.hits += u64::from(*found);
+                    tally.misses += u64::from(!*found);
+                }
+                tally.latency.saturating_record(now.saturating_sub(due).as_nanos() as u64);
+            }
+            Err(error) => {
+                tally.errors += 1;
+                interval.fault.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    fn show(&self, progress: &Progress) {
+        if let Some(point) = self.counts.lock().0.recent() {
+            progress.show(&point);
+        }
+    }
+
+    fn report(&self, servers: &[String], seconds: f64) -> Report {
+        let (mut outcome, last) =
+            std::mem::replace(&mut *self.counts.lock(), (Outcome::new(0, INTERVAL), Interval::new(0, 0)));
+        outcome.take(last);
+        outcome.report(servers, seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(times: &[u64]) -> impl Iterator<Item = Result<Request>> {
+        let request = |&time: &u64| Request {
+            time,
+            key: "a".to_owned(),
+            key_size: 1,
+            value_size: 1,
+            client: 1,
+            operation: Operation::Get,
+            ttl: 0,
+        };
+        times.iter().map(request).map(Ok).collect::<Vec<_>>().into_iter()
+    }
+
+    fn due(times: &[u64], speed: Option<f64>) -> (Vec<Option<u128>>, Option<u128>) {
+        let mut due = Vec::new();
+        let length = pace(requests(times), speed, Instant::now(), |request| {
+            due.push(request.at.map(|at| at.as_millis()));
+            Ok(true)
+        });
+        (due, length.expect("a good trace").map(|length| length.as_millis()))
+    }
+
+    #[test]
+    fn requests_of_a_second_spread_over_it_at_the_speed_asked_from_the_first_on() {
+        let times = [1000, 1000, 1000, 1000, 1001, 1003, 1002];
+        let ms = |times: &[u128]| times.iter().map(|&ms| Some(ms)).collect::<Vec<_>>();
+        assert_eq!(due(&times, Some(100.0)), (ms(&[0, 2, 5, 7, 10, 30, 20]), Some(40)));
+        assert_eq!(due(&times[..5], Some(50.0)), (ms(&[0, 5, 10, 15, 20]), Some(40)));
+        assert_eq!(due(&times[..2], None), (vec![None, None], None));
+    }
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
 
 use crate::report;
@@ -121,7 +122,9 @@ impl Trace {
         let mut keys: Vec<Box<str>> = Vec::new();
         let mut sizes: Vec<u32> = Vec::new();
         let mut requests = Vec::new();
-        for request in trace::read(path)? {
+        let bar = ProgressBar::new(0)
+            .with_style(ProgressStyle::with_template("reading the trace  [{bar:30}] {percent:>3} %")?);
+        for request in trace::read(path, &bar)? {
             let request = request?;
             let act = match request.operation {
                 Operation::Get | Operation::Gets => Act::Read,

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
@@ -59,23 +60,35 @@ pub struct Request {
     pub ttl: u64,
 }
 
-/// The requests of a trace in order; an error names the line.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Request>> + use<>> {
+/// The requests of a trace in order; an error names the line. `bar` follows the bytes of the file.
+pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Result<Request>> + Send + use<>> {
     let name = path.display().to_string();
     let input: Box<dyn Read + Send> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => {
-            let file = File::open(path).with_context(|| format!("opening the trace {name}"))?;
+            let file = File::open(path).with_context(|| format!("cannot open the trace {name}"))?;
+            bar.set_length(file.metadata()?.len());
+            let file = bar.wrap_read(file);
             match path.extension() {
                 Some(extension) if extension == "zst" => Box::new(zstd::Decoder::new(file)?),
                 _ => Box::new(file),
             }
         }
     };
-    let lines = csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_reader(BufReader::new(input));
+    // A quotation mark is a character of a key.
+    let lines = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .quoting(false)
+        .trim(csv::Trim::All)
+        .from_reader(BufReader::new(input));
     let requests = lines.into_deserialize().enumerate();
-    Ok(requests.map(move |(number, request)| request.with_context(|| format!("{name}, line {}", number + 1))))
+    Ok(requests.map(move |(number, request)| {
+        request.with_context(|| format!("{name}, line {}: expected {COLUMNS}", number + 1))
+    }))
 }
+
+/// The columns of a trace.
+const COLUMNS: &str = "timestamp,key,key size,value size,client id,operation,TTL";
 
 /// Which requests a made trace has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -183,7 +196,7 @@ mod tests {
             for shape in [Shape::Zipf, Shape::Scan, Shape::Ttl] {
                 let options = options(folder.path().join(name), shape);
                 generate(&options).unwrap();
-                let back = read(&options.output).unwrap().collect::<Result<Vec<_>>>().unwrap();
+                let back = read(&options.output, &ProgressBar::hidden()).unwrap().collect::<Result<Vec<_>>>().unwrap();
                 assert_eq!(back, requests(&options).unwrap().collect::<Vec<_>>());
             }
         }
@@ -194,7 +207,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace.csv");
         std::fs::write(&path, "7,nz:u:eeW511W3dcH3de3d15ec,22,304,284,get,60\n").unwrap();
-        let request = read(&path).unwrap().next().unwrap().unwrap();
+        let request = read(&path, &ProgressBar::hidden()).unwrap().next().unwrap().unwrap();
         assert_eq!((request.time, request.value_size, request.ttl), (7, 304, 60));
         assert_eq!(request.operation, Operation::Get);
     }
@@ -204,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace.csv");
         std::fs::write(&path, "0,a,1,1,1,get,0\n0,a,1,1,1,fetch,0\n").unwrap();
-        let error = read(&path).unwrap().nth(1).unwrap().unwrap_err();
+        let error = read(&path, &ProgressBar::hidden()).unwrap().nth(1).unwrap().unwrap_err();
         assert!(format!("{error:#}").contains("line 2"), "{error:#}");
     }
 }

@@ -14,16 +14,18 @@ mod worker;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use signal_hook::consts::SIGINT;
 
 pub use args::LoadArgs;
 pub use transport::Address;
+pub(crate) use transport::check_reachable;
 pub use verify::Verdict;
 pub use wire::Protocol;
 
@@ -68,11 +70,8 @@ impl Session {
     }
 
     /// Lets ctrl-C end the running load early, with a report of what there is; a second one ends the program.
-    pub fn end_on_interrupt(&self) -> anyhow::Result<()> {
-        use signal_hook::{consts::SIGINT, flag};
-        flag::register_conditional_shutdown(SIGINT, 130, self.plan.interrupted.clone())?;
-        flag::register(SIGINT, self.plan.interrupted.clone())?;
-        Ok(())
+    pub fn end_on_interrupt(&self) -> std::io::Result<()> {
+        end_on_interrupt(&self.plan.interrupted)
     }
 
     /// Whether ctrl-C was pressed.
@@ -108,7 +107,7 @@ impl Session {
             Stop::After(duration) => duration.as_millis() as u64,
             Stop::Requests(count) => count,
         };
-        let progress = Progress::new(name, length, self.plan.shows_progress);
+        let progress = Progress::new(name, Some(length), self.plan.shows_progress);
         self.crew.run(phase, |interval| {
             outcome.take(interval);
             if let Some(point) = outcome.recent() {
@@ -138,8 +137,15 @@ impl Session {
     }
 }
 
+/// Lets ctrl-C set `flag`; a second one ends the program.
+pub(crate) fn end_on_interrupt(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, flag.clone())?;
+    signal_hook::flag::register(SIGINT, flag.clone())?;
+    Ok(())
+}
+
 /// User and system time of this process, in seconds.
-fn client_cpu() -> f64 {
+pub(crate) fn client_cpu() -> f64 {
     getrusage(UsageWho::RUSAGE_SELF)
         .map_or(0.0, |usage| (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6)
 }

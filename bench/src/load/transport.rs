@@ -84,6 +84,11 @@ impl Below {
     }
 }
 
+/// Fails in words for a user where nobody accepts connections at `address`.
+pub(crate) fn check_reachable(address: &Address, patience: Duration) -> anyhow::Result<()> {
+    Transport::connect(address, &Below::Tcp, patience).map(drop)
+}
+
 /// A connected socket that does not block.
 pub(crate) enum Transport {
     Tcp(TcpStream),

@@ -8,13 +8,14 @@ use super::{Point, count, duration};
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar of `length` parts, whatever they are, before `name`.
-    pub(crate) fn new(name: &'static str, length: u64, shown: bool) -> Progress {
+    /// A bar of `length` parts, whatever they are, after `name`; without a length it tells the time alone, until it is
+    /// given one.
+    pub(crate) fn new(name: &'static str, length: Option<u64>, shown: bool) -> Progress {
         if !shown {
             return Progress(ProgressBar::hidden());
         }
         let style = ProgressStyle::with_template("{prefix:10} {elapsed:>4} [{bar:30}] {percent:>3} %  {msg}");
-        let bar = ProgressBar::new(length).with_prefix(name);
+        let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new).with_prefix(name);
         Progress(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 

@@ -97,3 +97,9 @@ pub(crate) struct Interval {
     /// Something that went wrong, in words.
     pub(crate) fault: Option<String>,
 }
+
+impl Interval {
+    pub(crate) fn new(index: usize, servers: usize) -> Interval {
+        Interval { index, tallies: Tallies::new(servers), unsent: 0, fault: None }
+    }
+}
