@@ -490,7 +490,8 @@ impl Random {
                     4 => format!("gat {word} {key}\r\n"),
                     5 => format!("cas {key} 0 0 2 {word}\r\nhi\r\n"),
                     6 => format!("mg {key} T{word}\r\n"),
-                    _ => format!("ms {key} 2 {}{word}\r\nhi\r\n", self.pick(&["F", "C", "T", "E", "M", "I", "q"])),
+                    // Not E: a CAS unique that the client gives is above memcached's own, and below the node's.
+                    _ => format!("ms {key} 2 {}{word}\r\nhi\r\n", self.pick(&["F", "C", "T", "M", "I", "q"])),
                 }
             }
             1 => {

@@ -1,4 +1,5 @@
-//! What is said on the wire: tables of exchanges. Where Debian's memcached can be had, it must give the same bytes.
+//! What is said on the wire: tables of exchanges. Where Debian's memcached can be had, it must give the same bytes; for
+//! what it does not know yet, the program that `LARDER_MEMCACHED` names (1.6.45 or newer).
 //!
 //! Each table is one connection's life. In an expected answer `<cas>` stands for any number.
 
@@ -155,18 +156,208 @@ const ERRORS: Exchanges = &[
     ("get a\r\n", "END\r\n"),
 ];
 
-/// What memcached 1.6.45 answers and Debian's 1.6.18 does not yet.
-const NEWER: Exchanges = &[
+/// Flags of meta commands that Debian's 1.6.18 does not know, or knows otherwise.
+const NEWER_META: Exchanges = &[
+    ("set k 7 100 3\r\nabc\r\n", "STORED\r\n"),
+    ("mg k s v f t k O1 q\r\n", "VA 3 s3 f7 t100 kk O1\r\nabc\r\n"),
+    ("mg k h l t N30 R30 T50 q O9\r\n", "HD h1 l0 t100 O9\r\n"),
+    ("mg k t\r\n", "HD t50\r\n"),
+    ("mg k T0 t\r\n", "HD t-1\r\n"),
+    ("mg k t v E77 c\r\n", "VA 3 t-1 c<cas>\r\nabc\r\n"),
+    ("mg k u h\r\n", "HD h1\r\n"),
+    ("mg k C77 v\r\n", "VA 3\r\nabc\r\n"),
+    ("mg k C78 v k\r\n", "VA 3 kk\r\nabc\r\n"),
+    ("mg k S9 P L\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    ("mg new N0 E5 c t v\r\n", "VA 0 c<cas> t-1 W\r\n\r\n"),
+    ("mg new v\r\n", "VA 0 Z\r\n\r\n"),
+    ("md new I E900 T30 q\r\n", ""),
+    ("mg new c t v\r\n", "VA 0 c<cas> t30 X W\r\n\r\n"),
+    ("mg new c k O7\r\n", "HD c<cas> knew O7 Z X\r\n"),
+    ("ms new 2 E1000 c I C901\r\nhi\r\n", "EX c0\r\n"),
+    ("ms new 2 E1000 c I C5 O1 k\r\nho\r\n", "HD c<cas> O1 knew\r\n"),
+    ("mg new c v t\r\n", "VA 2 c<cas> t30 Z X\r\nho\r\n"),
+    ("md new C1\r\n", "EX\r\n"),
+    ("md new C1000 x T20 k O3\r\n", "HD knew O3\r\n"),
+    ("mg new f s v t c\r\n", "VA 0 f0 s0 t20 c<cas>\r\n\r\n"),
+    ("md new E1 x I\r\n", "HD\r\n"),
+    ("mg new s v c\r\n", "VA 0 s0 c<cas> X W\r\n\r\n"),
+    ("md new q\r\n", ""),
+    ("md new q\r\n", "NF\r\n"),
+    ("ms v 2 N10 MA F5 T60\r\nab\r\n", "HD\r\n"),
+    ("mg v v f t\r\n", "VA 2 f5 t10\r\nab\r\n"),
+    ("ms v 2 ma\r\ncd\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    ("ms v 2 MP T5\r\nef\r\n", "HD\r\n"),
+    ("mg v v t\r\n", "VA 4 t10\r\nefab\r\n"),
+    ("ms v 1 MR F9 T0 I\r\nr\r\n", "HD\r\n"),
+    ("mg v v t f\r\n", "VA 1 t-1 f9\r\nr\r\n"),
+    ("ms v 1 Mappend\r\n!\r\n", "CLIENT_ERROR invalid mode for ms M token\r\n"),
+    ("ms v 1 S1\r\nx\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    ("ms v 1 S2\r\nx\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    ("ms v 2 b\r\nhi\r\n", "CLIENT_ERROR error decoding key\r\n"),
+    ("ms dg== 2 b k s c\r\nhi\r\n", "HD kdg== b s2 c<cas>\r\n"),
+    ("mg dg== b k v s\r\n", "VA 2 kdg== b s2\r\nhi\r\n"),
+    ("ma n\r\n", "NF\r\n"),
+    ("ma n N30 J7 v t k O4\r\n", "VA 1 t30 kn O4\r\n7\r\n"),
+    ("ma n v\r\n", "VA 1\r\n8\r\n"),
+    ("ma n D100 v E500 c\r\n", "VA 3 c<cas>\r\n108\r\n"),
+    ("ma n M- D7 v t\r\n", "VA 3 t30\r\n101\r\n"),
+    ("ma n Mdecr D7 v\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
+    ("ma n M+ v q\r\n", ""),
+    ("ma n MI q\r\n", ""),
+    ("ma n C1\r\n", "EX\r\n"),
+    ("ma n T5 t v\r\n", "VA 3 t5\r\n104\r\n"),
+    ("ma n T0 t N5 v\r\n", "VA 3 t-1\r\n105\r\n"),
+    ("ma n Dx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("ma n Jx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("ma n D18446744073709551615 v\r\n", "VA 3\r\n104\r\n"),
+    ("ma n D18446744073709551616\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("ma n D-1\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("mn\r\n", "MN\r\n"),
+    ("mn k\r\n", "MN\r\n"),
+    ("me missing\r\n", "EN\r\n"),
+    ("me missing v\r\n", "EN\r\n"),
+    ("me a !\r\n", "CLIENT_ERROR bad command line format\r\n"),
+];
+
+/// What is wrong with meta commands.
+const NEWER_META_ERRORS: Exchanges = &[
+    ("mg\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("mg \r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("mg k Ex\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k Cx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k Nx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k Rx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k T\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k T1x\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("mg k !\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("mg k v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    ("mg k q q\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    ("mg k O123456789012345678901234567890123\r\n", "CLIENT_ERROR opaque token too long\r\n"),
+    ("mg k O12345678901234567890123456789012\r\n", "CLIENT_ERROR opaque token too long\r\n"),
+    ("mg k O1234567890123456789012345678901\r\n", "HD O1234567890123456789012345678901\r\n"),
+    ("mg a b\r\n", "CLIENT_ERROR error decoding key\r\n"),
+    ("mg a= b\r\n", "CLIENT_ERROR error decoding key\r\n"),
+    ("mg AAE= b k\r\n", "EN kAAE= b\r\n"),
+    ("ms\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ms k\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ms k x\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n"),
+    ("ms k -2\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n"),
+    ("ms k 2 Fx\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ms k 2 Tx\r\nhi\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("ms k 2 MX\r\nhi\r\n", "CLIENT_ERROR invalid mode for ms M token\r\n"),
+    ("ms k 2 ME MA\r\nhi\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    ("ms k 2 C\r\nhi\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("ms k 2 F4294967296\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ms k 2147483648\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("md\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("md k Cx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
+    ("md k v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    ("md k b\r\n", "CLIENT_ERROR error decoding key\r\n"),
+    ("ma\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ma k MX\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
+    ("ma k Nx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("ma k b\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    ("me\r\n", "CLIENT_ERROR bad command line format\r\n"),
+];
+
+/// What is wrong with other commands, word by word as 1.6.45 says it.
+const NEWER_ERRORS: Exchanges = &[
     ("\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("ab\r\n", "ERROR\r\n"),
+    ("  \r\n", "ERROR\r\n"),
     ("get\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("get \r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("gets\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("gat\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("gat 0\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("gat 0 \r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    ("gat -1 a\r\n", "END\r\n"),
+    ("set\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 0\r\n", "CLIENT_ERROR bad command line format\r\n"),
     ("set a 0 0\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 0 0 \r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a -1 0 2\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("set a 4294967296 0 2\r\nhi\r\n", "STORED\r\n"),
+    ("set a 4294967295 0 2\r\nhi\r\n", "STORED\r\n"),
+    ("set a 0 99999999999 2\r\nhi\r\n", "STORED\r\n"),
+    ("set a 0 0 2x\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\nERROR\r\n"),
     ("set a 0 0 -1\r\n", "CLIENT_ERROR bad command line format\r\n"),
-    ("set a x 0 1\r\nb\r\n", "CLIENT_ERROR bad command line format\r\n"),
-    ("set a 0 x 1\r\nb\r\n", "CLIENT_ERROR bad command line format\r\n"),
-    ("mg b k O1\r\n", "EN kb O1\r\n"),
-    ("ms none 1 MA N30\r\nz\r\n", "HD\r\n"),
-    ("mg none v t\r\n", "VA 1 t30\r\nz\r\n"),
+    ("set a 0 0 2 noreply\r\nhi\r\n", ""),
+    ("set a 0 0 2 x\r\nhi\r\n", "STORED\r\n"),
+    ("set a 0 0 1\r\nhi\r\n", "CLIENT_ERROR bad data chunk\r\nCLIENT_ERROR bad command line format\r\n"),
+    ("cas a 0 0 2\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("cas a 0 0 2 x\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("cas a 0 0 2 -1\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("add\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("replace\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("append a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("prepend a 0\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("delete\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("delete a 0\r\n", "DELETED\r\n"),
+    ("delete a 5\r\n", "NOT_FOUND\r\n"),
+    ("delete a noreply\r\n", ""),
+    ("incr\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("incr a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("incr a -1\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+    ("incr a 1x\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+    ("incr a 18446744073709551616\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
+    ("decr a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("touch\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("touch a\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    ("touch a 1 noreply\r\n", ""),
+    ("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
+    ("flush_all noreply\r\n", ""),
+    ("flush_all 0 noreply\r\n", ""),
+    ("flush_all x noreply\r\n", ""),
     ("verbosity\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("verbosity x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("verbosity noreply\r\n", ""),
+    ("verbosity 0 noreply\r\n", ""),
+    ("verbosity 0 0\r\n", "OK\r\n"),
+    ("cache_memlimit\r\n", "ERROR\r\n"),
+    ("cache_memlimit x\r\n", "ERROR\r\n"),
+    ("lru\r\n", "ERROR\r\n"),
+    ("lru tune\r\n", "ERROR\r\n"),
+    ("lru tune 10 20 0.1\r\n", "ERROR\r\n"),
+    ("lru tune x 20 0.1 2.0\r\n", "ERROR\r\n"),
+    ("lru mode\r\n", "ERROR\r\n"),
+    ("lru temp_ttl x\r\n", "ERROR\r\n"),
+    ("slabs\r\n", "ERROR\r\n"),
+    ("slabs reassign\r\n", "ERROR\r\n"),
+    ("slabs reassign x 1\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("slabs reassign 1\r\n", "ERROR\r\n"),
+    ("slabs automove\r\n", "ERROR\r\n"),
+    ("slabs automove x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("slabs automove ratio x\r\n", "ERROR\r\n"),
+    ("slabs automove window 1\r\n", "CLIENT_ERROR automove window too low or too high\r\n"),
+    ("slabs automove window x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("lru_crawler crawl\r\n", "ERROR\r\n"),
+    ("lru_crawler crawl hash\r\n", "ERROR an unknown error happened\r\n"),
+    ("lru_crawler metadump\r\n", "ERROR\r\n"),
+    ("lru_crawler mgdump\r\n", "ERROR\r\n"),
+    ("lru_crawler metadump x\r\n", "BADCLASS invalid class id\r\n"),
+    ("lru_crawler metadump all all\r\n", "ERROR\r\n"),
+    ("lru_crawler sleep\r\n", "ERROR\r\n"),
+    ("lru_crawler sleep x\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("stats nonsense\r\n", "ERROR\r\n"),
+    ("stats sizes\r\n", "STAT sizes_status disabled\r\nEND\r\n"),
+    ("stats sizes_enable\r\n", "ERROR\r\n"),
+    ("stats cachedump\r\n", "CLIENT_ERROR bad command line\r\n"),
+    ("stats cachedump 1\r\n", "CLIENT_ERROR bad command line\r\n"),
+    ("stats cachedump x 1\r\n", "CLIENT_ERROR bad command line format\r\n"),
+    ("stats cachedump 64 1\r\n", "CLIENT_ERROR Illegal slab id\r\n"),
+    ("stats cachedump 63 1\r\n", "END\r\n"),
+    ("watch nothing\r\n", "ERROR\r\n"),
+    ("watch fetchers nothing\r\n", "ERROR\r\n"),
+    ("shutdown\r\n", "SERVER_ERROR: shutdown not enabled\r\n"),
+    ("shutdown graceful\r\n", "SERVER_ERROR: shutdown not enabled\r\n"),
+    ("debugtime 1\r\n", "ERROR\r\n"),
+    ("extstore\r\n", "ERROR\r\n"),
+    ("version noreply\r\nx\r\n", "VERSION\r\nCLIENT_ERROR bad command line format\r\n"),
 ];
 
 /// Replaces CAS uniques, which differ from server to server, by `<cas>`.
@@ -229,6 +420,16 @@ fn differences(server: &Server, table: Exchanges) -> Vec<String> {
         .collect()
 }
 
+/// Holds a table against a node and against the memcached that LARDER_MEMCACHED names, of 1.6.45 or newer.
+fn check_newest(table: Exchanges) {
+    let node = Server::node(&[]);
+    assert_eq!(differences(&node, table), Vec::<String>::new(), "larder-node");
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        let memcached = Server::memcached_at(program.as_ref(), &[]);
+        assert_eq!(differences(&memcached, table), Vec::<String>::new(), "memcached: the table is wrong");
+    }
+}
+
 fn check(table: Exchanges) {
     let node = Server::node(&[]);
     assert_eq!(differences(&node, table), Vec::<String>::new(), "larder-node");
@@ -250,12 +451,14 @@ fn arithmetic_is_answered_as_memcached_answers_it() {
 #[test]
 fn meta_commands_are_answered_as_memcached_answers_them() {
     check(META);
+    check_newest(NEWER_META);
 }
 
 #[test]
 fn errors_have_memcacheds_words() {
     check(ERRORS);
-    assert_eq!(differences(&Server::node(&[]), NEWER), Vec::<String>::new());
+    check_newest(NEWER_ERRORS);
+    check_newest(NEWER_META_ERRORS);
 }
 
 #[test]
