@@ -212,8 +212,6 @@ const NEWER_META: Exchanges = &[
     ("ma n D18446744073709551615 v\r\n", "VA 3\r\n104\r\n"),
     ("ma n D18446744073709551616\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
     ("ma n D-1\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
-    ("mn\r\n", "MN\r\n"),
-    ("mn k\r\n", "MN\r\n"),
     ("me missing\r\n", "EN\r\n"),
     ("me missing v\r\n", "EN\r\n"),
     ("me a !\r\n", "CLIENT_ERROR bad command line format\r\n"),
@@ -221,6 +219,7 @@ const NEWER_META: Exchanges = &[
 
 /// What is wrong with meta commands.
 const NEWER_META_ERRORS: Exchanges = &[
+    ("ms k 2\r\nhi\r\n", "HD\r\n"),
     ("mg\r\n", "CLIENT_ERROR bad command line format\r\n"),
     ("mg \r\n", "CLIENT_ERROR bad command line format\r\n"),
     ("mg k Ex\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
@@ -357,7 +356,6 @@ const NEWER_ERRORS: Exchanges = &[
     ("shutdown graceful\r\n", "SERVER_ERROR: shutdown not enabled\r\n"),
     ("debugtime 1\r\n", "ERROR\r\n"),
     ("extstore\r\n", "ERROR\r\n"),
-    ("version noreply\r\nx\r\n", "VERSION\r\nCLIENT_ERROR bad command line format\r\n"),
 ];
 
 /// Replaces CAS uniques, which differ from server to server, by `<cas>`.

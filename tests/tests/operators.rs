@@ -323,3 +323,47 @@ fn where_evictions_are_forbidden_a_full_node_refuses_to_store() {
     check(&Server::node(&["-M", "-m", "4"]));
     Server::memcached(&["-M", "-m", "4"]).iter().for_each(check);
 }
+
+#[test]
+fn every_statistic_that_exporters_read_is_there_and_a_number() {
+    let node = Server::node(&[]);
+    let mut connection = node.connect();
+    connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n");
+    let groups = [
+        (
+            "stats",
+            "uptime time rusage_user rusage_system curr_connections total_connections rejected_connections \
+             max_connections cmd_get cmd_set cmd_flush cmd_touch cmd_meta get_hits get_misses get_expired get_flushed \
+             delete_hits delete_misses incr_hits incr_misses decr_hits decr_misses cas_hits cas_misses cas_badval \
+             touch_hits touch_misses store_too_large store_no_memory auth_cmds auth_errors bytes_read bytes_written \
+             limit_maxbytes accepting_conns listen_disabled_num threads conn_yields hash_bytes bytes curr_items \
+             total_items expired_unfetched evicted_unfetched evicted_active evictions reclaimed crawler_reclaimed \
+             crawler_items_checked lru_crawler_starts direct_reclaims moves_to_cold moves_to_warm moves_within_lru \
+             slab_global_page_pool log_watchers",
+        ),
+        (
+            "stats items",
+            "items:1:number items:1:age items:1:mem_requested items:1:evicted items:1:evicted_time \
+             items:1:evicted_unfetched items:1:expired_unfetched items:1:outofmemory items:1:reclaimed \
+             items:1:tailrepairs items:1:crawler_reclaimed items:1:moves_within_lru",
+        ),
+        (
+            "stats slabs",
+            "1:chunk_size 1:chunks_per_page 1:total_pages 1:total_chunks 1:used_chunks 1:free_chunks 1:free_chunks_end \
+             1:get_hits 1:cmd_set 1:delete_hits 1:incr_hits 1:decr_hits 1:cas_hits 1:cas_badval 1:touch_hits \
+             active_slabs total_malloced",
+        ),
+        (
+            "stats settings",
+            "maxbytes maxconns tcpport num_threads item_size_max lru_crawler_sleep lru_crawler_tocrawl hot_lru_pct \
+             warm_lru_pct hot_max_factor warm_max_factor idle_timeout",
+        ),
+    ];
+    for (group, names) in groups {
+        let answer = connection.exchange(format!("{group}\r\n").as_bytes());
+        for name in names.split(' ') {
+            let value = answer.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
+            assert!(value.is_some_and(|value| value.parse::<f64>().is_ok()), "{group} {name} is {value:?}");
+        }
+    }
+}
