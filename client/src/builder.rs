@@ -42,7 +42,21 @@ impl Client {
 }
 
 impl Builder {
-    /// Adds a server: `host`, `host:port`, or `host:port weight`. The spelling counts: the ring is made of it.
+    /// Adds a server: `host:port`, or the path of a unix socket. The port is 11211 unless told. Behind it may stand a
+    /// weight, and behind that a name.
+    ///
+    /// The spelling counts: the ring is made of it, or of the name where there is one. All clients of a fleet spell a
+    /// server alike.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
+    /// let cache = larder_client::Client::builder()
+    ///     .server("cache1.internal:11211")
+    ///     .server("10.0.1.2:11211 3")
+    ///     .server("/run/larder.sock 1 local")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn server(mut self, server: impl Into<String>) -> Self {
         self.servers.push(server.into());
         self
@@ -112,10 +126,9 @@ impl Builder {
         if servers.is_empty() {
             return Err(Error::InvalidServer(String::new()));
         }
-        let address = |server: &Server| format!("{}:{}", server.host, server.port);
         let topology = Topology {
             ring: Ring::new(&servers, self.hashing),
-            nodes: servers.iter().map(|server| Arc::new(Node::new(&address(server), &self.settings))).collect(),
+            nodes: servers.iter().map(|server| Arc::new(Node::new(&server.address(), &self.settings))).collect(),
             failover: self.failover,
         };
         Ok(Client {
@@ -130,19 +143,20 @@ impl Builder {
 
 fn parse_server(text: &str) -> Result<Server> {
     let invalid = || Error::InvalidServer(text.to_owned());
-    let (address, weight) = match text.trim().split_once(char::is_whitespace) {
-        Some((address, weight)) => (address, weight.trim().parse().map_err(|_| invalid())?),
-        None => (text.trim(), 1),
-    };
+    let mut words = text.split_whitespace();
+    let address = words.next().ok_or_else(invalid)?;
+    let weight = words.next().map_or(Ok(1), str::parse).map_err(|_| invalid())?;
+    let name = words.next().map(str::to_owned);
     let (host, port) = match address.rsplit_once(':') {
+        _ if address.starts_with('/') => (address, 0),
         Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(invalid()),
         Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
         None => (address, 11211),
     };
-    if host.is_empty() {
+    if host.is_empty() || words.next().is_some() {
         return Err(invalid());
     }
-    Ok(Server { host: host.to_owned(), port, weight })
+    Ok(Server { host: host.to_owned(), port, weight, name })
 }
 
 #[cfg(test)]
@@ -150,12 +164,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_a_host_with_a_port_and_a_weight_where_given() {
-        let server = |host: &str, port, weight| Server { host: host.to_owned(), port, weight };
-        assert_eq!(parse_server("cache1").unwrap(), server("cache1", 11211, 1));
-        assert_eq!(parse_server("10.0.0.1:7 3").unwrap(), server("10.0.0.1", 7, 3));
-        assert_eq!(parse_server("[::1]:7").unwrap(), server("[::1]", 7, 1));
-        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "::1"] {
+    fn a_server_is_a_host_with_a_port_a_weight_and_a_name_where_given() {
+        let server = |host: &str, port, weight, name: Option<&str>| Server {
+            host: host.to_owned(),
+            port,
+            weight,
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(parse_server("cache1").unwrap(), server("cache1", 11211, 1, None));
+        assert_eq!(parse_server("10.0.0.1:7 3").unwrap(), server("10.0.0.1", 7, 3, None));
+        assert_eq!(parse_server("10.0.0.1:7 3 first").unwrap(), server("10.0.0.1", 7, 3, Some("first")));
+        assert_eq!(parse_server("[::1]:7").unwrap(), server("[::1]", 7, 1, None));
+        assert_eq!(parse_server("/run/cache.sock").unwrap(), server("/run/cache.sock", 0, 1, None));
+        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "cache1:7 1 two words", "::1"] {
             assert!(parse_server(wrong).is_err(), "{wrong}");
         }
     }

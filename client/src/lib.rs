@@ -11,6 +11,7 @@ mod builder;
 mod client;
 mod connect;
 mod error;
+mod hash;
 mod link;
 mod load;
 mod node;
@@ -21,7 +22,7 @@ pub use builder::Builder;
 pub use client::{Client, Item, Stored};
 pub use error::{Error, Result};
 pub use node::{Circuit, NodeStatus};
-pub use ring::{Hashing, Ring, Server};
+pub use ring::{Hashing, KeyHash, Ring, Server};
 pub use topology::Failover;
 
 /// The README's examples compile.

@@ -1,13 +1,15 @@
-//! Which server owns a key: consistent hashing, point for point the ketama ring of libmemcached.
+//! Which server owns a key: consistent hashing, key for key as the clients of other languages have it.
 //!
-//! Points and lookup are those of libmemcached 1.1 with `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED` (clients of many languages
-//! share it). The points stand in a [`consistent_hash_ring::Ring`], which looks up the first at or after a hash.
+//! A ketama ring is that of libmemcached 1.1, point for point; twemproxy makes the same points and hashes keys in ways of
+//! its own. The points stand in a [`consistent_hash_ring::Ring`], which looks up the first at or after a hash. pymemcache
+//! has no points: a key belongs to the server that scores highest for it.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use consistent_hash_ring::{Ring as Points, RingBuilder};
-use md5::{Digest, Md5};
+
+use crate::hash::{crc32, fnv1a_64_low, md5_words, murmur2, murmur3, one_at_a_time};
 
 /// A server as the ring knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,6 +20,24 @@ pub struct Server {
     pub port: u16,
     /// Share of the keys, relative to the other servers; 0 counts as 1.
     pub weight: u32,
+    /// What its points are made of instead of host and port, as twemproxy has it: a server can move and keep its keys.
+    pub name: Option<String>,
+}
+
+impl Server {
+    /// What its points are made of. Ketama leaves its default port out.
+    fn ring_name(&self) -> String {
+        match (&self.name, self.port) {
+            (Some(name), _) => name.clone(),
+            (None, DEFAULT_PORT) => self.host.clone(),
+            (None, _) => self.address(),
+        }
+    }
+
+    /// `host:port`, or the path of a unix socket.
+    pub(crate) fn address(&self) -> String {
+        if self.host.starts_with('/') { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
 }
 
 /// How points are made and keys are hashed. A fleet of mixed clients agrees on owners when all use the same.
@@ -31,6 +51,39 @@ pub enum Hashing {
     Ketama,
     /// As [`Hashing::Ketama`], with `MEMCACHED_BEHAVIOR_HASH` set to MD5.
     KetamaMd5,
+    /// twemproxy with `distribution: ketama`; the key hash is its `hash` setting.
+    Twemproxy(KeyHash),
+    /// pymemcache's `HashClient`: rendezvous hashing with MurmurHash3 of the key as text. Weights do not count, and an
+    /// owner is found in time that grows with the number of servers.
+    Rendezvous,
+}
+
+/// twemproxy's names for how a key is hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyHash {
+    /// `md5`.
+    Md5,
+    /// `fnv1a_64`, twemproxy's default. It is 32 bits wide there, in spite of its name.
+    #[default]
+    Fnv1a64,
+    /// `one_at_a_time`.
+    OneAtATime,
+    /// `murmur`: MurmurHash2.
+    Murmur,
+    /// `crc32a`.
+    Crc32a,
+}
+
+impl KeyHash {
+    fn of(self, key: &[u8]) -> u32 {
+        match self {
+            KeyHash::Md5 => md5_words(key)[0],
+            KeyHash::Fnv1a64 => fnv1a_64_low(key),
+            KeyHash::OneAtATime => one_at_a_time(key),
+            KeyHash::Murmur => murmur2(key),
+            KeyHash::Crc32a => crc32(key),
+        }
+    }
 }
 
 /// The port that libmemcached leaves out of a point's name.
@@ -42,27 +95,32 @@ const DEFAULT_PORT: u16 = 11211;
 /// use larder_client::{Hashing, Ring, Server};
 ///
 /// let servers: Vec<Server> = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
-///     .map(|host| Server { host: host.to_owned(), port: 11211, weight: 1 })
+///     .map(|host| Server { host: host.to_owned(), port: 11211, weight: 1, name: None })
 ///     .into();
 /// let ring = Ring::new(&servers, Hashing::KetamaWeighted);
 /// assert!(ring.owner(b"user:1") < 3);
 /// assert_eq!(ring.owners(b"user:1", 2).len(), 2);
 /// ```
 pub struct Ring {
-    points: Points<Point, PointHasher>,
-    /// The same points, for walking on from one.
-    sorted: Vec<Point>,
     servers: usize,
     hashing: Hashing,
+    owners: Owners,
+}
+
+enum Owners {
+    Points {
+        points: Points<Point, PointHasher>,
+        /// The same points, for walking on from one.
+        sorted: Vec<Point>,
+        key_hash: KeyHash,
+    },
+    /// The highest score, of the servers by these names.
+    Scores(Vec<String>),
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring")
-            .field("servers", &self.servers)
-            .field("points", &self.sorted.len())
-            .field("hashing", &self.hashing)
-            .finish()
+        f.debug_struct("Ring").field("servers", &self.servers).field("hashing", &self.hashing).finish_non_exhaustive()
     }
 }
 
@@ -125,6 +183,15 @@ impl Ring {
     /// Where `servers` is empty.
     pub fn new(servers: &[Server], hashing: Hashing) -> Ring {
         assert!(!servers.is_empty(), "a ring needs a server");
+        let key_hash = match hashing {
+            Hashing::KetamaWeighted | Hashing::KetamaMd5 => KeyHash::Md5,
+            Hashing::Ketama => KeyHash::OneAtATime,
+            Hashing::Twemproxy(key_hash) => key_hash,
+            Hashing::Rendezvous => {
+                let names = servers.iter().map(Server::address).collect();
+                return Ring { servers: servers.len(), hashing, owners: Owners::Scores(names) };
+            }
+        };
         let mut sorted = points(servers, hashing);
         // Among tied points the lower server counts. Ascending order also keeps each insertion cheap.
         sorted.sort_unstable_by_key(|point| (point.position, point.server));
@@ -133,7 +200,7 @@ impl Ring {
         for &point in &sorted {
             ring.insert(point);
         }
-        Ring { points: ring, sorted, servers: servers.len(), hashing }
+        Ring { servers: servers.len(), hashing, owners: Owners::Points { points: ring, sorted, key_hash } }
     }
 
     /// The server that owns `key`.
@@ -143,64 +210,60 @@ impl Ring {
         if self.servers == 1 {
             return 0;
         }
-        self.points.try_get(self.key_hash(key)).map_or(0, |point| point.server as usize)
+        match &self.owners {
+            Owners::Points { points, key_hash, .. } => {
+                points.try_get(key_hash.of(key)).map_or(0, |point| point.server as usize)
+            }
+            Owners::Scores(names) => {
+                (0..names.len()).max_by_key(|&server| score(&names[server], key)).unwrap_or_default()
+            }
+        }
     }
 
     /// The first `count` distinct servers from `key`'s place on, its owner first; fewer where there are fewer.
     pub fn owners(&self, key: &[u8], count: usize) -> Vec<usize> {
-        let hash = self.key_hash(key);
-        let first = self.sorted.partition_point(|point| point.position < hash);
         let mut owners = Vec::with_capacity(count.min(self.servers));
-        for point in self.sorted[first..].iter().chain(&self.sorted[..first]) {
-            if owners.len() == count {
-                break;
+        match &self.owners {
+            Owners::Points { sorted, key_hash, .. } => {
+                let hash = key_hash.of(key);
+                let first = sorted.partition_point(|point| point.position < hash);
+                for point in sorted[first..].iter().chain(&sorted[..first]) {
+                    if owners.len() == count {
+                        break;
+                    }
+                    if !owners.contains(&(point.server as usize)) {
+                        owners.push(point.server as usize);
+                    }
+                }
             }
-            if !owners.contains(&(point.server as usize)) {
-                owners.push(point.server as usize);
+            Owners::Scores(names) => {
+                owners.extend(0..names.len());
+                owners.sort_by_cached_key(|&server| std::cmp::Reverse(score(&names[server], key)));
+                owners.truncate(count);
             }
         }
         owners
     }
-
-    fn key_hash(&self, key: &[u8]) -> u32 {
-        match self.hashing {
-            Hashing::KetamaWeighted | Hashing::KetamaMd5 => md5_words(key)[0],
-            Hashing::Ketama => one_at_a_time(key),
-        }
-    }
 }
 
-/// The four little-endian words of an MD5 digest.
-fn md5_words(text: &[u8]) -> [u32; 4] {
-    let digest = Md5::digest(text);
-    std::array::from_fn(|word| {
-        u32::from_le_bytes([digest[4 * word], digest[4 * word + 1], digest[4 * word + 2], digest[4 * word + 3]])
-    })
-}
-
-/// Bob Jenkins' one-at-a-time hash as libmemcached computes it: bytes are sign-extended.
-fn one_at_a_time(text: &[u8]) -> u32 {
-    let mut hash = 0u32;
-    for &byte in text {
-        hash = hash.wrapping_add(i32::from(byte as i8) as u32);
-        hash = hash.wrapping_add(hash << 10);
-        hash ^= hash >> 6;
-    }
-    hash = hash.wrapping_add(hash << 3);
-    hash ^= hash >> 11;
-    hash.wrapping_add(hash << 15)
+/// How well a server scores for a key; of equal scores the greater name counts.
+fn score<'a>(name: &'a str, key: &[u8]) -> (u32, &'a str) {
+    // pymemcache hashes the characters of the text, each cut to a byte. A key that is no text stands for Latin-1.
+    let text: &mut dyn Iterator<Item = u8> = match std::str::from_utf8(key) {
+        Ok(key) if !key.is_ascii() => &mut key.chars().map(|character| character as u32 as u8),
+        _ => &mut key.iter().copied(),
+    };
+    (murmur3(name.bytes().chain([b'-']).chain(text)), name)
 }
 
 fn points(servers: &[Server], hashing: Hashing) -> Vec<Point> {
     let weight = |server: &Server| server.weight.max(1);
     let total: u32 = servers.iter().map(weight).sum();
-    let weighted = hashing == Hashing::KetamaWeighted || servers.iter().any(|server| server.weight > 1);
+    let weighted = matches!(hashing, Hashing::KetamaWeighted | Hashing::Twemproxy(_))
+        || servers.iter().any(|server| server.weight > 1);
     let mut points = Vec::new();
     for (index, server) in servers.iter().enumerate() {
-        let name = match server.port {
-            DEFAULT_PORT => server.host.clone(),
-            port => format!("{}:{port}", server.host),
-        };
+        let name = server.ring_name();
         let mut push = |position| points.push(Point { position, server: index as u32 });
         if weighted {
             // Single precision on purpose: some counts of equal servers get 156 points each, not 160.

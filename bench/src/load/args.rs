@@ -162,8 +162,8 @@ impl LoadArgs {
             None => Below::Tcp,
         };
         let spelled = self.servers.iter().map(|address| match address {
-            Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1 },
-            Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1 },
+            Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1, name: None },
+            Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1, name: None },
         });
         let servers: Vec<Server> = spelled.collect();
         // Versions of a later run are above those of an earlier one.
