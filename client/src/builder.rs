@@ -9,8 +9,10 @@ use crate::client::{Client, Inner};
 use crate::connect::Connector;
 use crate::error::{Error, Result};
 use crate::link::Patience;
-use crate::load::Loads;
+use crate::metrics::LoadMetrics;
+use crate::near::Near;
 use crate::node::{Node, NodeSettings};
+use crate::read_through::Flights;
 use crate::ring::{Hashing, Ring, Server};
 use crate::topology::{Failover, Topology};
 
@@ -22,6 +24,8 @@ pub struct Builder {
     settings: NodeSettings,
     lease: Duration,
     failover: Failover,
+    hash_long_keys: bool,
+    near: Option<(usize, Duration)>,
 }
 
 impl Client {
@@ -34,9 +38,12 @@ impl Client {
                 connector: Connector { timeout: Duration::from_secs(1) },
                 connections: 1,
                 patience: Patience { operation: Duration::from_millis(500), timeouts: 3 },
+                metrics: false,
             },
             lease: Duration::from_secs(10),
             failover: Failover::Next { ttl: Duration::from_secs(10) },
+            hash_long_keys: false,
+            near: None,
         }
     }
 }
@@ -114,6 +121,30 @@ impl Builder {
         self
     }
 
+    /// Takes keys longer than 250 bytes, which are refused otherwise: such a key becomes its first 100 bytes, `#sha256:` and
+    /// the SHA-256 of the whole in hexadecimal. All clients of a fleet that use such keys must do the same.
+    pub fn hash_long_keys(mut self) -> Self {
+        self.hash_long_keys = true;
+        self
+    }
+
+    /// Keeps up to `bytes` of what was read through the cache in this process too, for `ttl`.
+    ///
+    /// Reading such a key takes no exchange with a node, and may bring a value that is older than the node's by up to `ttl`:
+    /// a second or less, for keys that are read thousands of times a second. A change through this client (and its clones)
+    /// drops the key here; one by another process is not seen.
+    pub fn near_cache(mut self, bytes: usize, ttl: Duration) -> Self {
+        self.near = Some((bytes, ttl));
+        self
+    }
+
+    /// Counts requests, hits, misses, errors and latencies: see [`metrics`](crate::metrics) for the names. Install a recorder
+    /// before building the client. Costs two readings of the clock a call.
+    pub fn metrics(mut self) -> Self {
+        self.settings.metrics = true;
+        self
+    }
+
     /// The client. Connecting goes on in the background: a server that is down now is used when it is up.
     ///
     /// # Errors
@@ -134,8 +165,11 @@ impl Builder {
         Ok(Client {
             inner: Arc::new(Inner {
                 topology: ArcSwap::from_pointee(topology),
-                loads: Loads::default(),
+                loads: Flights::default(),
                 lease: self.lease,
+                hash_long_keys: self.hash_long_keys,
+                metrics: LoadMetrics::new(self.settings.metrics),
+                near: self.near.map(|(bytes, ttl)| Near::new(bytes, ttl)),
             }),
         })
     }

@@ -1,18 +1,23 @@
-//! The client: memcache's operations over all nodes.
+//! The client: memcache's operations on one key.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use larder_protocol::meta::Code;
-use larder_protocol::{KEY_MAX_LEN, push_number};
+use larder_protocol::{RELATIVE_EXPTIME_MAX, push_number};
 
 use crate::error::{Error, Result};
+use crate::key;
 use crate::link::{Answer, Facts};
-use crate::load::Loads;
+use crate::metrics::LoadMetrics;
+use crate::near::{Changing, Near};
 use crate::node::Node;
+use crate::read_through::Flights;
 use crate::topology::Topology;
+use crate::value::flag;
 
 /// A value with what the server keeps beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +69,11 @@ impl std::fmt::Debug for Client {
 
 pub(crate) struct Inner {
     pub(crate) topology: ArcSwap<Topology>,
-    pub(crate) loads: Loads,
+    pub(crate) loads: Flights,
     pub(crate) lease: Duration,
+    pub(crate) hash_long_keys: bool,
+    pub(crate) near: Option<Near>,
+    pub(crate) metrics: LoadMetrics,
 }
 
 impl Client {
@@ -75,175 +83,201 @@ impl Client {
     }
 
     /// As [`Client::get`], with flags and CAS unique.
+    #[doc(alias = "gets")]
     pub async fn get_item(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let answer = self.call(b"mg", key.as_ref(), |out| out.extend_from_slice(b" v c f")).await?;
+        let answer = self.read(key.as_ref(), |out| out.extend_from_slice(b" v c f")).await?;
         Ok(answer.item())
     }
 
     /// As [`Client::get`], and gives the item a new time to live.
+    #[doc(alias = "gat")]
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Option<Bytes>> {
         let answer = self
-            .call(b"mg", key.as_ref(), |out| {
-                out.extend_from_slice(b" v");
-                push_ttl(out, ttl);
+            .read(key.as_ref(), |out| {
+                out.extend_from_slice(b" v c f");
+                push_ttl(out, b'T', ttl);
             })
             .await?;
         Ok(answer.item().map(|item| item.value))
     }
 
-    /// The values of `keys`, in their order, with one exchange for each node that owns some, all nodes at once.
-    ///
-    /// A node that fails makes an error of its keys only.
-    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Bytes>>> {
-        let mut results: Vec<Result<Option<Bytes>>> = Vec::with_capacity(keys.len());
-        let topology = self.inner.topology.load_full();
-        let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); topology.nodes.len()];
-        for (place, key) in keys.iter().enumerate() {
-            match check(key.as_ref()) {
-                Ok(()) => {
-                    by_node[topology.route(key.as_ref()).node].push(place);
-                    results.push(Ok(None));
-                }
-                Err(error) => results.push(Err(error)),
-            }
-        }
-        let nodes_with_keys = topology.nodes.iter().zip(&by_node).filter(|(_, places)| !places.is_empty());
-        let calls = nodes_with_keys.map(|(node, places)| async move {
-            let answers = node
-                .call_many(places.len(), |out| {
-                    for &place in places {
-                        out.extend_from_slice(b"mg ");
-                        out.extend_from_slice(keys[place].as_ref());
-                        out.extend_from_slice(b" v\r\n");
-                    }
-                })
-                .await;
-            (node, places, answers)
-        });
-        for (node, places, answers) in futures_util::future::join_all(calls).await {
-            match answers {
-                Ok(answers) => {
-                    for (&place, answer) in places.iter().zip(answers) {
-                        results[place] = accepted(node, answer).map(|answer| answer.value);
-                    }
-                }
-                Err(error) => places.iter().for_each(|&place| results[place] = Err(error.clone())),
-            }
-        }
-        results
-    }
-
     /// Stores a value. A `ttl` of zero keeps it until it is evicted; parts of a second count as a whole one.
     pub async fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<()> {
-        self.store(key.as_ref(), value.as_ref(), ttl, b"").await.map(|_| ())
+        self.store(key.as_ref(), value.as_ref(), ttl, 0, b"").await.map(|_| ())
     }
 
     /// Stores a value where there is none.
     pub async fn add(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<Stored> {
-        self.store(key.as_ref(), value.as_ref(), ttl, b" ME").await
+        self.store(key.as_ref(), value.as_ref(), ttl, 0, b" ME").await
     }
 
     /// Stores a value where there is one already.
     pub async fn replace(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<Stored> {
-        self.store(key.as_ref(), value.as_ref(), ttl, b" MR").await
+        self.store(key.as_ref(), value.as_ref(), ttl, 0, b" MR").await
     }
 
     /// Adds to the end of a value that is there.
     pub async fn append(&self, key: impl AsRef<[u8]>, tail: impl AsRef<[u8]>) -> Result<Stored> {
-        self.store(key.as_ref(), tail.as_ref(), Duration::ZERO, b" MA").await
+        self.store(key.as_ref(), tail.as_ref(), Duration::ZERO, 0, b" MA").await
     }
 
     /// Adds to the front of a value that is there.
     pub async fn prepend(&self, key: impl AsRef<[u8]>, head: impl AsRef<[u8]>) -> Result<Stored> {
-        self.store(key.as_ref(), head.as_ref(), Duration::ZERO, b" MP").await
+        self.store(key.as_ref(), head.as_ref(), Duration::ZERO, 0, b" MP").await
     }
 
-    /// Stores a value if nobody changed the item since it had CAS unique `cas` (see [`Client::get_item`]).
+    /// Stores a value if nobody changed the item since it had CAS unique `cas` (see [`Client::get_item`], and
+    /// [`Client::update`], which tries again where somebody did).
     pub async fn cas(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration, cas: u64) -> Result<Stored> {
         let mut flags = Vec::with_capacity(24);
         flags.extend_from_slice(b" C");
         push_number(&mut flags, cas);
-        self.store(key.as_ref(), value.as_ref(), ttl, &flags).await
+        self.store(key.as_ref(), value.as_ref(), ttl, 0, &flags).await
     }
 
     /// Removes an item; `false` where there was none. After a change is committed, this keeps old values out: also one
     /// that a caller of [`Client::get_or_load`] has read and not yet stored.
+    ///
+    /// # Errors
+    /// Where the key's owner could not be reached, which may then keep the old value: delete again, or the value lives on for
+    /// its time to live.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
-        check(key)?;
-        let nodes = self.inner.topology.load().copies(key);
-        let deletes = nodes.iter().map(|node| call_node(node, b"md", key, |_| ()));
+        self.delete_copies(key.as_ref(), |_| ()).await
+    }
+
+    /// As [`Client::delete`], and lets those who read through the cache take the old value for up to `stale_for` while one of
+    /// them loads the new one. For [`Client::get`] the item is gone at once.
+    pub async fn invalidate(&self, key: impl AsRef<[u8]>, stale_for: Duration) -> Result<bool> {
+        let flags = |out: &mut Vec<u8>| {
+            out.extend_from_slice(b" I");
+            // For ever is too long to be stale.
+            push_ttl(out, b'T', stale_for.max(Duration::from_secs(1)));
+        };
+        self.delete_copies(key.as_ref(), flags).await
+    }
+
+    /// Gives an item a new time to live; `false` where there is none.
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
+        let answer = self
+            .read(key.as_ref(), |out| {
+                out.extend_from_slice(b" c");
+                push_ttl(out, b'T', ttl);
+            })
+            .await?;
+        Ok(answer.code == Code::Hd && !answer.facts.stale)
+    }
+
+    /// Adds to a decimal value, wrapping at 2^64, and returns the new one; `None` where there is no item.
+    pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.calculate(key.as_ref(), b" MI", delta, None).await
+    }
+
+    /// Subtracts from a decimal value, stopping at 0, and returns the new one; `None` where there is no item.
+    pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.calculate(key.as_ref(), b" MD", delta, None).await
+    }
+
+    /// As [`Client::incr`]; where there is no item it is made with the value `initial`, which is returned, and kept for `ttl`.
+    pub async fn incr_or_init(&self, key: impl AsRef<[u8]>, delta: u64, initial: u64, ttl: Duration) -> Result<u64> {
+        Ok(self.calculate(key.as_ref(), b" MI", delta, Some((initial, ttl))).await?.unwrap_or(initial))
+    }
+
+    /// As [`Client::decr`]; where there is no item it is made with the value `initial`, which is returned, and kept for `ttl`.
+    pub async fn decr_or_init(&self, key: impl AsRef<[u8]>, delta: u64, initial: u64, ttl: Duration) -> Result<u64> {
+        Ok(self.calculate(key.as_ref(), b" MD", delta, Some((initial, ttl))).await?.unwrap_or(initial))
+    }
+
+    /// The key to send.
+    #[inline]
+    pub(crate) fn key<'k>(&self, key: &'k [u8]) -> Result<Cow<'k, [u8]>> {
+        key::checked(key, self.inner.hash_long_keys)
+    }
+
+    /// To be kept while a key is changed.
+    #[inline]
+    pub(crate) fn changing<'a>(&'a self, key: &'a [u8]) -> Option<Changing<'a>> {
+        self.inner.near.as_ref().map(|near| near.changing(key))
+    }
+
+    /// Reads with `mg` and the flags that `flags` writes, `c` among them where a lease could be won.
+    ///
+    /// Whoever reads an item that was invalidated wins the right to load it, asked or not. Here it goes back.
+    async fn read(&self, key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
+        let key = self.key(key)?;
+        let (node, _) = self.inner.topology.load().node_of(&key);
+        let answer = call_node(&node, b"mg", &key, flags).await?;
+        if answer.facts.won {
+            give_back(&node, &key, answer.facts.cas, true).await;
+        }
+        Ok(answer)
+    }
+
+    async fn calculate(
+        &self,
+        key: &[u8],
+        mode: &[u8],
+        delta: u64,
+        initial: Option<(u64, Duration)>,
+    ) -> Result<Option<u64>> {
+        let key = self.key(key)?;
+        let _changing = self.changing(&key);
+        let (node, ttl_max) = self.inner.topology.load().node_of(&key);
+        let answer = call_node(&node, b"ma", &key, |out| {
+            out.extend_from_slice(b" v");
+            out.extend_from_slice(mode);
+            out.extend_from_slice(b" D");
+            push_number(out, delta);
+            if let Some((initial, ttl)) = initial {
+                out.extend_from_slice(b" J");
+                push_number(out, initial);
+                push_ttl(out, b'N', clamped(ttl, ttl_max));
+            }
+        });
+        Ok(answer.await?.value.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()))
+    }
+
+    pub(crate) async fn store(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl: Duration,
+        client_flags: u32,
+        mode: &[u8],
+    ) -> Result<Stored> {
+        let key = self.key(key)?;
+        let _changing = self.changing(&key);
+        let (node, ttl_max) = self.inner.topology.load().node_of(&key);
+        store_at(&node, ttl_max, &key, value, ttl, |out| {
+            if client_flags != 0 {
+                out.extend_from_slice(b" F");
+                push_number(out, client_flags);
+            }
+            out.extend_from_slice(mode);
+        })
+        .await
+    }
+
+    /// Deletes on the key's owner and where a copy may be; what the owner answered.
+    pub(crate) async fn delete_copies(&self, key: &[u8], flags: impl Fn(&mut Vec<u8>)) -> Result<bool> {
+        let key = self.key(key)?;
+        let _changing = self.changing(&key);
+        let nodes = self.inner.topology.load().copies(&key);
+        let deletes = nodes.iter().map(|node| call_node(node, b"md", &key, &flags));
         let mut results = futures_util::future::join_all(deletes).await.into_iter();
         let of_owner = results.next().unwrap_or(Ok(Accepted::MISS))?;
         // The stand-in may be down while the owner is up; what it kept dies with it or with its short time to live.
         let _ = results.next();
         Ok(of_owner.code == Code::Hd)
     }
-
-    /// Gives an item a new time to live; `false` where there is none.
-    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
-        let answer = self.call(b"mg", key.as_ref(), |out| push_ttl(out, ttl)).await?;
-        Ok(answer.code == Code::Hd)
-    }
-
-    /// Adds to a decimal value, wrapping at 2^64, and returns the new one; `None` where there is no item.
-    pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.calculate(key.as_ref(), delta, b" v MI D").await
-    }
-
-    /// Subtracts from a decimal value, stopping at 0, and returns the new one; `None` where there is no item.
-    pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.calculate(key.as_ref(), delta, b" v MD D").await
-    }
-
-    async fn calculate(&self, key: &[u8], delta: u64, flags: &[u8]) -> Result<Option<u64>> {
-        let answer = self
-            .call(b"ma", key, |out| {
-                out.extend_from_slice(flags);
-                push_number(out, delta);
-            })
-            .await?;
-        Ok(answer.value.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()))
-    }
-
-    pub(crate) async fn store(&self, key: &[u8], value: &[u8], ttl: Duration, flags: &[u8]) -> Result<Stored> {
-        check(key)?;
-        let (node, ttl_max) = self.inner.topology.load().node_of(key);
-        let ttl = match ttl_max {
-            // Zero is for ever.
-            Some(ttl_max) if ttl.is_zero() || ttl > ttl_max => ttl_max,
-            _ => ttl,
-        };
-        let answer = node
-            .call(|out| {
-                out.extend_from_slice(b"ms ");
-                out.extend_from_slice(key);
-                out.push(b' ');
-                push_number(out, value.len());
-                push_ttl(out, ttl);
-                out.extend_from_slice(flags);
-                out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(value);
-                out.extend_from_slice(b"\r\n");
-            })
-            .await?;
-        Ok(match accepted(&node, answer)?.code {
-            Code::Hd => Stored::Yes,
-            Code::Ex => Stored::Changed,
-            Code::Nf => Stored::Gone,
-            _ => Stored::No,
-        })
-    }
-
-    /// Sends the meta command `name` for `key`, with the flags that `flags` writes, to the node that serves it.
-    pub(crate) async fn call(&self, name: &[u8], key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
-        check(key)?;
-        let (node, _) = self.inner.topology.load().node_of(key);
-        call_node(&node, name, key, flags).await
-    }
 }
 
-async fn call_node(node: &Node, name: &[u8], key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
+/// Sends the meta command `name` for `key` with the flags that `flags` writes.
+pub(crate) async fn call_node(
+    node: &Node,
+    name: &[u8],
+    key: &[u8],
+    flags: impl FnOnce(&mut Vec<u8>),
+) -> Result<Accepted> {
     let answer = node
         .call(|out| {
             out.extend_from_slice(name);
@@ -256,7 +290,51 @@ async fn call_node(node: &Node, name: &[u8], key: &[u8], flags: impl FnOnce(&mut
     accepted(node, answer)
 }
 
-fn accepted(node: &Node, answer: Answer) -> Result<Accepted> {
+/// Stores on this node, where an item may live for `ttl_max`, with the further flags that `flags` writes.
+pub(crate) async fn store_at(
+    node: &Node,
+    ttl_max: Option<Duration>,
+    key: &[u8],
+    value: &[u8],
+    ttl: Duration,
+    flags: impl FnOnce(&mut Vec<u8>),
+) -> Result<Stored> {
+    let answer = node
+        .call(|out| {
+            out.extend_from_slice(b"ms ");
+            out.extend_from_slice(key);
+            out.push(b' ');
+            push_number(out, value.len());
+            push_ttl(out, b'T', clamped(ttl, ttl_max));
+            flags(out);
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        })
+        .await?;
+    Ok(match accepted(node, answer)?.code {
+        Code::Hd => Stored::Yes,
+        Code::Ex => Stored::Changed,
+        Code::Nf => Stored::Gone,
+        _ => Stored::No,
+    })
+}
+
+/// Gives the right to load a key back; `keep` leaves the value there, as stale.
+pub(crate) async fn give_back(node: &Node, key: &[u8], cas: u64, keep: bool) {
+    let returned = call_node(node, b"md", key, |out| {
+        out.extend_from_slice(b" C");
+        push_number(out, cas);
+        if keep {
+            out.extend_from_slice(b" I");
+        }
+    });
+    if let Err(error) = returned.await {
+        tracing::debug!(%error, "a lease was not given back");
+    }
+}
+
+pub(crate) fn accepted(node: &Node, answer: Answer) -> Result<Accepted> {
     match answer {
         Answer::Code { code, value, facts } => Ok(Accepted { code, value, facts }),
         Answer::Refused(line) => Err(Error::Refused { node: node.address().clone(), line }),
@@ -273,32 +351,42 @@ pub(crate) struct Accepted {
 impl Accepted {
     const MISS: Accepted = Accepted { code: Code::Nf, value: None, facts: Facts::NONE };
 
-    /// The item, unless it is the empty stub that marks a load under way.
-    fn item(self) -> Option<Item> {
-        let is_stub = |value: &Bytes| value.is_empty() && self.facts.already_won;
-        let value = self.value.filter(|value| !is_stub(value))?;
-        Some(Item { value, flags: self.facts.flags, cas: self.facts.cas })
+    /// The item, unless it is none to a plain reader: the empty value that stands for a load under way, a value that was
+    /// invalidated, or the note that the datastore has none.
+    pub(crate) fn item(self) -> Option<Item> {
+        let Facts { cas, flags, won, already_won, stale, .. } = self.facts;
+        let is_none = |value: &Bytes| stale || value.is_empty() && (won || already_won || flags & flag::ABSENT != 0);
+        let value = self.value.filter(|value| !is_none(value))?;
+        Some(Item { value, flags, cas })
     }
 }
 
-/// Refuses keys that would not arrive as one key, or as a command of their own.
-fn check(key: &[u8]) -> Result<()> {
-    let fits = (1..=KEY_MAX_LEN).contains(&key.len());
-    if fits && !key.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
-        return Ok(());
+/// A time to live on a node that keeps items for at most `ttl_max`.
+fn clamped(ttl: Duration, ttl_max: Option<Duration>) -> Duration {
+    match ttl_max {
+        // Zero is for ever.
+        Some(ttl_max) if ttl.is_zero() || ttl > ttl_max => ttl_max,
+        _ => ttl,
     }
-    Err(Error::InvalidKey(String::from_utf8_lossy(&key[..key.len().min(80)]).into_owned()))
 }
 
-/// Appends the flag T for a time to live; whole seconds, rounded up. Beyond 30 days it must be a Unix time.
-fn push_ttl(out: &mut Vec<u8>, ttl: Duration) {
-    let mut seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    if seconds > larder_protocol::RELATIVE_EXPTIME_MAX as u64 {
-        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        seconds = (unix + seconds).min(i32::MAX as u64);
+/// Longer than anybody waits, and short enough to be added to the clock.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// A time to live as it is sent: whole seconds, rounded up. Beyond 30 days it must be a Unix time.
+pub(crate) fn exptime(ttl: Duration) -> u64 {
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+    if seconds <= RELATIVE_EXPTIME_MAX as u64 {
+        return seconds;
     }
-    out.extend_from_slice(b" T");
-    push_number(out, seconds);
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    (unix.saturating_add(seconds)).min(i32::MAX as u64)
+}
+
+/// Appends the flag `letter` (T, N) for a time to live.
+pub(crate) fn push_ttl(out: &mut Vec<u8>, letter: u8, ttl: Duration) {
+    out.extend_from_slice(&[b' ', letter]);
+    push_number(out, exptime(ttl));
 }
 
 #[cfg(test)]
@@ -306,24 +394,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_could_be_more_than_a_key_is_refused() {
-        for wrong in [&b""[..], b"two words", b"line\r\nflush_all", b"tab\t", &[b'k'; 251]] {
-            assert!(matches!(check(wrong), Err(Error::InvalidKey(_))));
-        }
-        assert!(check(&[b'k'; 250]).is_ok());
-        assert!(check("ключ".as_bytes()).is_ok());
-    }
-
-    #[test]
     fn a_ttl_counts_parts_of_a_second_as_a_whole_one_and_months_as_unix_time() {
-        let flag = |ttl| {
-            let mut out = Vec::new();
-            push_ttl(&mut out, ttl);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(flag(Duration::ZERO), " T0");
-        assert_eq!(flag(Duration::from_millis(1)), " T1");
-        assert_eq!(flag(Duration::from_secs(2_592_000)), " T2592000");
-        assert!(flag(Duration::from_secs(2_592_001)).len() > " T2592001".len());
+        assert_eq!(exptime(Duration::ZERO), 0);
+        assert_eq!(exptime(Duration::from_millis(1)), 1);
+        assert_eq!(exptime(Duration::from_secs(2_592_000)), 2_592_000);
+        assert!(exptime(Duration::from_secs(2_592_001)) > 1_700_000_000);
+        assert_eq!(exptime(Duration::MAX), i32::MAX as u64);
     }
 }

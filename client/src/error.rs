@@ -8,7 +8,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key is empty, longer than 250 bytes, or holds a blank or control character.
+    /// The key is empty, longer than 250 bytes (see [`Builder::hash_long_keys`](crate::Builder::hash_long_keys)), or holds a
+    /// blank or control character.
     #[error("invalid key {0:?}: a key is 1 to 250 bytes without blanks or control characters")]
     InvalidKey(String),
     /// No answer within the operation time-out. Whether a write took effect is not known.
@@ -38,9 +39,34 @@ pub enum Error {
     /// The loader given to `get_or_load` failed.
     #[error("the loader failed: {0}")]
     Load(Arc<dyn StdError + Send + Sync>),
+    /// A value cannot be encoded, or the one in the cache not decoded.
+    #[error("the value of {key:?}: {error}")]
+    Codec {
+        /// Its key.
+        key: String,
+        /// What the codec said.
+        error: Arc<dyn StdError + Send + Sync>,
+    },
+    /// Others changed the item each time before this caller's change could be stored.
+    #[error("{key:?} was changed by others in all of {tries} tries")]
+    Contended {
+        /// The item's key.
+        key: String,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// The thread of a blocking client cannot be started.
+    #[error("starting the client's thread: {0}")]
+    Runtime(Arc<std::io::Error>),
     /// A server list that is empty or has an address that is not `host:port`.
     #[error("invalid server {0:?}: expected host or host:port")]
     InvalidServer(String),
+}
+
+impl Error {
+    pub(crate) fn codec(key: &[u8], error: crate::CodecError) -> Error {
+        Error::Codec { key: String::from_utf8_lossy(key).into_owned(), error: Arc::from(error) }
+    }
 }
 
 /// Shorthand for this crate's results.

@@ -1,29 +1,104 @@
 //! A memcache client that gets caching right.
 //!
-//! - [`Client`] spreads keys over nodes on a [`Ring`] that agrees with libmemcached, and shares one pipelined connection
-//!   a node among all tasks.
-//! - [`Client::get_or_load`] reads through the cache: one load for all concurrent callers, and no old value kept after a
-//!   change.
-//! - Every call has a time-out; a node that is down costs a quick error and comes back by itself.
+//! ```no_run
+//! use std::time::Duration;
+//! use larder_client::Client;
+//! # async fn select_user(id: u32) -> std::io::Result<String> { Ok(id.to_string()) }
+//! # async fn update_user(id: u32) -> std::io::Result<()> { Ok(()) }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Client::builder().servers(["10.0.1.1:11211", "10.0.1.2:11211"]).build()?;
+//!
+//! // Read: from the cache, or from the loader, which runs once however many ask, in however many processes.
+//! let user = cache.get_or_load("user:1", Duration::from_secs(300), || select_user(1)).await?;
+//!
+//! // Write: commit, then delete. No caller keeps, or will store, what was read before.
+//! update_user(1).await?;
+//! cache.delete("user:1").await?;
+//! # let _ = user;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Two rules
+//!
+//! A cache in front of a datastore goes wrong in one way above all: a reader loads a value, a writer changes it, and then
+//! the reader stores what it had loaded. The old value stays until it expires. With this client that cannot happen as long as
+//! you
+//!
+//! 1. **fill the cache by reading through it** ([`Client::get_or_load`], [`ReadThrough`]), never by [`Client::set`] after a read
+//!    of your own. The client takes a *lease* on the missing key before it calls the loader, and the node takes the value only
+//!    if nothing happened to the key since. The loader reads from the primary, not from a replica that may lag behind;
+//! 2. **delete after the commit** ([`Client::delete`], or [`Client::invalidate`] where the old value may be served for a moment),
+//!    and try again where that fails.
+//!
+//! # What do you want to do?
+//!
+//! | | |
+//! | --- | --- |
+//! | read a value through the cache | [`Client::get_or_load`] |
+//! | the same with early refresh, stale values on failure, jitter, "there is none" | [`Client::read_through`] |
+//! | read many through the cache, with one query for those missing | [`Client::get_or_load_many`], [`ReadThrough::get_many`] |
+//! | store structs, strings, numbers | [`Client::typed`] with [`Json`], [`MessagePack`], [`Plain`], or your own [`Codec`] |
+//! | compress large values | [`Compressed`] |
+//! | share values with Python programs | [`Plain`], and [`Method::Zlib`] |
+//! | invalidate many keys at once | [`Client::namespace`] |
+//! | keep the hottest values in the process | [`Builder::near_cache`] |
+//! | count | [`Client::incr`], [`Client::incr_or_init`] |
+//! | change a value that others change too | [`Client::update`], [`Client::cas`] |
+//! | get, set and delete many | [`Client::get_many`], [`Client::set_many`], [`Client::delete_many`] |
+//! | use any flag of the meta protocol | [`Client::meta_get`], [`Client::meta_set`], [`Client::meta_delete`], [`Client::meta_arithmetic`] |
+//! | work without an async runtime | [`blocking::Client`] |
+//! | watch it | [`metrics`], [`Client::nodes`], [`Client::stats`] |
+//! | share a cluster with clients of other languages | [`Builder::hashing`] |
+//!
+//! The [`cookbook`] has a whole example for each.
+//!
+//! # What to rely on
+//!
+//! - A miss is `Ok(None)`, and never an error in disguise: a time-out or a node that is down is an [`Error`]. Reading through goes
+//!   on without the cache.
+//! - Every call has a time-out. A caller that times out or is dropped leaves nothing behind that could reach another caller.
+//! - A node that is down costs a quick error, or another node stands in ([`Failover`]), and it comes back by itself.
+//! - Keys are checked: what cannot be one key is refused before it is sent.
+//! - Plain readers do not see what reading through leaves in the cache on its way: a load that goes on, an invalidated value, or the
+//!   note that there is none are misses to them.
 #![forbid(unsafe_code)]
 
+mod admin;
+pub mod blocking;
 mod builder;
 mod client;
 mod connect;
 mod error;
 mod hash;
+mod key;
 mod link;
-mod load;
+mod many;
+mod meta;
+pub mod metrics;
+mod namespace;
+mod near;
 mod node;
+mod read_through;
 mod ring;
 mod topology;
+mod update;
+mod value;
 
 pub use builder::Builder;
 pub use client::{Client, Item, Stored};
 pub use error::{Error, Result};
+pub use meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaSet, MetaStatus};
+pub use namespace::Namespace;
 pub use node::{Circuit, NodeStatus};
+pub use read_through::ReadThrough;
 pub use ring::{Hashing, KeyHash, Ring, Server};
 pub use topology::Failover;
+pub use value::{Codec, CodecError, Compressed, Encoded, Json, MessagePack, Method, Plain, Typed};
+
+#[doc = include_str!("../../docs/cookbook.md")]
+pub mod cookbook {}
 
 /// The README's examples compile.
 #[cfg(doctest)]

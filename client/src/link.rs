@@ -38,13 +38,26 @@ pub(crate) struct Facts {
     pub(crate) cas: u64,
     pub(crate) flags: u32,
     pub(crate) ttl: Option<u32>,
+    pub(crate) size: Option<u32>,
+    pub(crate) last_access: Option<u32>,
+    pub(crate) hit_before: Option<bool>,
     pub(crate) won: bool,
     pub(crate) already_won: bool,
     pub(crate) stale: bool,
 }
 
 impl Facts {
-    pub(crate) const NONE: Facts = Facts { cas: 0, flags: 0, ttl: None, won: false, already_won: false, stale: false };
+    pub(crate) const NONE: Facts = Facts {
+        cas: 0,
+        flags: 0,
+        ttl: None,
+        size: None,
+        last_access: None,
+        hit_before: None,
+        won: false,
+        already_won: false,
+        stale: false,
+    };
 
     fn of(flags: &meta::ResponseFlags<'_>) -> Facts {
         let mut facts = Facts::NONE;
@@ -54,6 +67,9 @@ impl Facts {
                 b'c' => facts.cas = number().unwrap_or(0),
                 b'f' => facts.flags = number().unwrap_or(0) as u32,
                 b't' => facts.ttl = number().map(|ttl| ttl as u32),
+                b's' => facts.size = number().map(|size| size as u32),
+                b'l' => facts.last_access = number().map(|seconds| seconds as u32),
+                b'h' => facts.hit_before = number().map(|hit| hit != 0),
                 b'W' => facts.won = true,
                 b'Z' => facts.already_won = true,
                 b'X' => facts.stale = true,

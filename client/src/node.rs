@@ -11,10 +11,12 @@ use rand::Rng;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::connect::Connector;
 use crate::error::{Error, Result};
 use crate::link::{Answer, Failure, Link, Patience, drive};
+use crate::metrics::NodeMetrics;
 
 /// Pauses between attempts to connect grow from the first to the last, each shortened by up to half at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -26,6 +28,7 @@ pub(crate) struct NodeSettings {
     pub(crate) connector: Connector,
     pub(crate) connections: usize,
     pub(crate) patience: Patience,
+    pub(crate) metrics: bool,
 }
 
 /// Whether calls go to a node: a circuit breaker's state.
@@ -60,6 +63,8 @@ pub struct NodeStatus {
 pub(crate) struct Node {
     shared: Arc<Shared>,
     timeout: Duration,
+    connector: Connector,
+    metrics: NodeMetrics,
     next: AtomicUsize,
     connectors: Vec<AbortHandle>,
 }
@@ -99,11 +104,27 @@ impl Node {
         });
         let connector = |number| tokio::spawn(keep_connected(shared.clone(), number, settings.clone())).abort_handle();
         let connectors = (0..shared.links.len()).map(connector).collect();
-        Node { shared, timeout: settings.patience.operation, next: AtomicUsize::new(0), connectors }
+        Node {
+            shared,
+            timeout: settings.patience.operation,
+            connector: settings.connector.clone(),
+            metrics: NodeMetrics::new(address, settings.metrics),
+            next: AtomicUsize::new(0),
+            connectors,
+        }
     }
 
     pub(crate) fn address(&self) -> &Arc<str> {
         &self.shared.address
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How a connection of one's own is made.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     pub(crate) fn circuit(&self) -> Circuit {
@@ -148,12 +169,20 @@ impl Node {
 
     /// Sends one request and waits for its answer.
     pub(crate) async fn call(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
-        self.link().await?.call(encode).await.map_err(|failure| self.failed(failure))
+        let began = self.metrics.begin();
+        let call = async { self.link().await?.call(encode).await.map_err(|failure| self.failed(failure)) };
+        let answer = call.instrument(tracing::trace_span!("call", node = %self.address())).await;
+        self.metrics.end(began, 1, answer.as_ref().map(std::slice::from_ref).map_err(|_| ()));
+        answer
     }
 
     /// Sends `count` requests and waits for their answers, in the requests' order.
     pub(crate) async fn call_many(&self, count: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<Answer>> {
-        self.link().await?.call_many(count, encode).await.map_err(|failure| self.failed(failure))
+        let began = self.metrics.begin();
+        let call = async { self.link().await?.call_many(count, encode).await.map_err(|failure| self.failed(failure)) };
+        let answers = call.instrument(tracing::trace_span!("call", node = %self.address(), count)).await;
+        self.metrics.end(began, count, answers.as_deref().map_err(|_| ()));
+        answers
     }
 
     fn failed(&self, failure: Failure) -> Error {

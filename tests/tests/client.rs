@@ -1,10 +1,9 @@
 //! The client library over real nodes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder_client::{Client, Error, Stored};
+use futures_util::future::join_all;
+use larder_client::{Client, Compressed, Error, Failover, Json, MetaStatus, Method, Plain, Stored};
 use larder_tests::{PATIENCE, Server};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -53,6 +52,241 @@ async fn every_operation_does_what_memcache_says() {
 }
 
 #[tokio::test]
+async fn counters_begin_at_what_they_are_told() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    assert_eq!(cache.incr_or_init("n", 5, 10, TTL).await.unwrap(), 10);
+    assert_eq!(cache.incr_or_init("n", 5, 10, TTL).await.unwrap(), 15);
+    assert_eq!(cache.decr_or_init("n", 6, 10, TTL).await.unwrap(), 9);
+    assert_eq!(cache.decr_or_init("m", 6, 10, TTL).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn meta_commands_ask_for_what_their_flags_say() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let stored = cache.meta_set("k", "value").ttl(TTL).flags(7).new_cas(99).return_cas().send().await.unwrap();
+    assert_eq!((stored.status, stored.cas), (MetaStatus::Done, 99));
+    let all = cache.meta_get("k").value().flags().cas().ttl().size().last_access().hit_before();
+    let reply = all.clone().no_bump().send().await.unwrap();
+    assert_eq!(reply.value.as_deref(), Some(&b"value"[..]));
+    assert_eq!((reply.flags, reply.cas, reply.size, reply.hit_before), (7, 99, Some(5), Some(false)));
+    assert!(reply.ttl.is_some_and(|ttl| (50..=60).contains(&ttl)) && reply.last_access.is_some());
+    assert_eq!(all.clone().send().await.unwrap().hit_before, Some(false));
+    assert_eq!(all.send().await.unwrap().hit_before, Some(true));
+    assert_eq!(cache.meta_get("k").value().unless_cas(99).send().await.unwrap().value, None);
+    assert_eq!(cache.meta_set("k", "x").add().send().await.unwrap().status, MetaStatus::NotStored);
+    assert_eq!(cache.meta_set("k", "x").cas(1).send().await.unwrap().status, MetaStatus::Changed);
+    cache.meta_set("log", "a").append().vivify(TTL).send().await.unwrap();
+    cache.meta_set("log", "b").append().vivify(TTL).send().await.unwrap();
+    assert_eq!(cache.get("log").await.unwrap().unwrap(), "ab");
+    let counted = cache.meta_arithmetic("n").initial(10, TTL).return_ttl().send().await.unwrap();
+    assert_eq!((counted.value.unwrap(), counted.ttl.is_some()), ("10".into(), true));
+    let counted = cache.meta_arithmetic("n").decrement().delta(3).send().await.unwrap();
+    assert_eq!(counted.value.unwrap(), "7");
+    // Who wins loads, everybody else is told so.
+    assert!(cache.meta_get("absent").vivify(TTL).send().await.unwrap().won);
+    assert!(cache.meta_get("absent").vivify(TTL).send().await.unwrap().already_won);
+    assert!(cache.meta_get("k").recache(Duration::from_secs(300)).send().await.unwrap().won);
+    cache.meta_delete("k").invalidate().ttl(TTL).send().await.unwrap();
+    let stale = cache.meta_get("k").value().send().await.unwrap();
+    assert!(stale.stale && stale.won && stale.value.is_some());
+    assert_eq!(cache.meta_delete("k").cas(1).send().await.unwrap().status, MetaStatus::Changed);
+    assert_eq!(cache.meta_delete("k").send().await.unwrap().status, MetaStatus::Done);
+    assert_eq!(cache.meta_delete("k").send().await.unwrap().status, MetaStatus::Missing);
+}
+
+#[tokio::test]
+async fn an_update_counts_each_of_many_concurrent_changes() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let numbers = cache.typed(Json);
+    let updates = (0..64u32).map(|number| {
+        let numbers = numbers.clone();
+        tokio::spawn(async move {
+            let push = |list: Option<Vec<u32>>| {
+                let mut list = list.unwrap_or_default();
+                list.push(number);
+                Some(list)
+            };
+            numbers.update("list", TTL, push).await.unwrap().unwrap()
+        })
+    });
+    for update in updates.collect::<Vec<_>>() {
+        update.await.unwrap();
+    }
+    let mut list: Vec<u32> = numbers.get("list").await.unwrap().unwrap();
+    list.sort_unstable();
+    assert_eq!(list, (0..64).collect::<Vec<_>>());
+    assert_eq!(numbers.update("list", TTL, |_: Option<Vec<u32>>| None).await.unwrap(), None);
+    assert_eq!(numbers.get::<Vec<u32>>("list").await.unwrap().unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn an_update_overtakes_a_load_under_way() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let loader = || async {
+        cache.update("k", TTL, |current| current.is_none().then(|| "updated".into())).await.unwrap();
+        Ok::<_, std::io::Error>("loaded")
+    };
+    assert_eq!(cache.get_or_load("k", TTL, loader).await.unwrap(), "loaded");
+    assert_eq!(cache.get("k").await.unwrap().unwrap(), "updated");
+}
+
+#[tokio::test]
+async fn a_load_under_way_is_a_miss_to_plain_readers() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let loader = || async {
+        assert_eq!(cache.get("k").await.unwrap(), None);
+        assert!(cache.get_many(&["k"]).await.remove(0).unwrap().is_none());
+        Ok::<_, std::io::Error>("")
+    };
+    assert_eq!(cache.get_or_load("k", TTL, loader).await.unwrap(), "");
+    assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b""[..]));
+}
+
+#[tokio::test]
+async fn long_keys_are_refused_or_hashed() {
+    let node = Server::node(&[]);
+    let (long, longer) = ("k".repeat(300), "k".repeat(301));
+    assert!(matches!(client(&[&node]).set(&long, "1", TTL).await, Err(Error::InvalidKey(_))));
+    let cache = Client::builder().server(node.address()).hash_long_keys().build().unwrap();
+    cache.set(&long, "1", TTL).await.unwrap();
+    cache.set(&longer, "2", TTL).await.unwrap();
+    assert_eq!(cache.get(&long).await.unwrap().unwrap(), "1");
+    let many = cache.get_many(&[&longer, &long]).await;
+    assert_eq!(many.into_iter().map(|value| value.unwrap().unwrap()).collect::<Vec<_>>(), ["2", "1"]);
+    assert!(cache.delete(&long).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_invalidated_namespace_is_empty_and_an_evicted_generation_brings_nothing_back() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let (users, elsewhere) = (cache.namespace("users"), client(&[&node]).namespace("users").remember(Duration::ZERO));
+    let key = users.key("1").await.unwrap();
+    assert_eq!(elsewhere.key("1").await.unwrap(), key);
+    cache.set(&key, "Ada", TTL).await.unwrap();
+    users.invalidate().await.unwrap();
+    let new_key = users.key("1").await.unwrap();
+    assert_ne!(new_key, key);
+    assert_eq!(elsewhere.key("1").await.unwrap(), new_key);
+    // As an eviction would.
+    cache.delete("users:generation").await.unwrap();
+    let newest_key = elsewhere.key("1").await.unwrap();
+    assert!(newest_key != new_key && newest_key != key);
+}
+
+#[tokio::test]
+async fn typed_values_come_back_as_they_were_stored_and_not_as_another_type() {
+    let node = Server::node(&[]);
+    let cache = client(&[&node]);
+    let plain = cache.typed(Plain);
+    plain.set("n", &41u64, TTL).await.unwrap();
+    assert_eq!(cache.incr("n", 1).await.unwrap(), Some(42));
+    assert_eq!(plain.get::<u64>("n").await.unwrap(), Some(42));
+    assert!(matches!(plain.get::<String>("n").await, Err(Error::Codec { .. })));
+    let compressed = cache.typed(Compressed::new(Json).method(Method::Zlib));
+    let words = vec!["larder".to_owned(); 1000];
+    assert_eq!(compressed.add("words", &words, TTL).await.unwrap(), Stored::Yes);
+    assert_eq!(compressed.replace("words", &words, TTL).await.unwrap(), Stored::Yes);
+    assert_eq!(compressed.get_many(&["words", "none"]).await.remove(0).unwrap(), Some(words));
+    assert!(cache.get("words").await.unwrap().unwrap().len() < 200);
+    assert!(matches!(cache.typed(Json).get::<Vec<String>>("words").await, Err(Error::Codec { .. })));
+}
+
+#[tokio::test]
+async fn many_keys_are_set_and_deleted_with_a_result_for_each() {
+    let nodes = [Server::node(&[]), Server::node(&[])];
+    let cache = client(&[&nodes[0], &nodes[1]]);
+    let items = [("a", vec![1]), ("two words", vec![2]), ("b", vec![0; 2 << 20]), ("c", vec![3])];
+    let results = cache.set_many(&items, TTL).await;
+    assert!(results[0].is_ok() && results[3].is_ok());
+    assert!(matches!(results[1], Err(Error::InvalidKey(_))));
+    assert!(matches!(results[2], Err(Error::Refused { .. })));
+    let deleted = cache.delete_many(&["c", "two words", "a", "b"]).await;
+    assert!(matches!(deleted[..], [Ok(true), Err(Error::InvalidKey(_)), Ok(true), Ok(false)]), "{deleted:?}");
+}
+
+#[tokio::test]
+async fn all_nodes_tell_their_version_and_statistics_and_are_emptied() {
+    let nodes = [Server::node(&[]), Server::node(&[])];
+    let down = format!("127.0.0.1:{}", larder_tests::free_port());
+    let addresses = nodes.iter().map(Server::address).chain([down.clone()]);
+    let cache = Client::builder().servers(addresses).timeout(PATIENCE).failover(Failover::Error).build().unwrap();
+    let versions = cache.version().await;
+    assert!(versions[0].1.as_ref().unwrap().starts_with("1.6."), "{versions:?}");
+    assert_eq!(&*versions[2].0, down);
+    assert!(matches!(versions[2].1, Err(Error::Down { .. })));
+    let keys: Vec<String> = (0..100).map(|number| format!("key:{number}")).collect();
+    let stored = join_all(keys.iter().map(|key| cache.set(key, "v", TTL))).await;
+    let stored = stored.iter().filter(|result| result.is_ok()).count();
+    let count = async || {
+        let statistics = cache.stats("").await;
+        let items = statistics.into_iter().filter_map(|(_, statistics)| statistics.ok());
+        items.map(|statistics| statistics["curr_items"].parse::<usize>().unwrap()).sum::<usize>()
+    };
+    assert!(stored > 0);
+    assert_eq!(count().await, stored);
+    assert!(cache.stats("settings").await[0].1.as_ref().unwrap().contains_key("maxbytes"));
+    assert!(cache.stats("x\r\nflush_all").await[0].1.is_err());
+    let flushed = cache.flush_all().await;
+    assert!(flushed[0].1.is_ok() && flushed[1].1.is_ok() && flushed[2].1.is_err());
+    assert!(cache.get_many(&keys).await.iter().all(|value| !matches!(value, Ok(Some(_)))));
+}
+
+#[test]
+fn the_blocking_client_needs_no_runtime() {
+    let node = Server::node(&[]);
+    let cache = Client::builder().server(node.address()).timeout(PATIENCE).build_blocking().unwrap();
+    cache.set("a", "1", TTL).unwrap();
+    let other = cache.clone();
+    let thread = std::thread::spawn(move || other.incr("a", 1).unwrap());
+    assert_eq!(thread.join().unwrap(), Some(2));
+    assert_eq!(cache.get_many(&["a", "b"])[0].as_ref().unwrap().as_deref(), Some(&b"2"[..]));
+    let loaded = cache.get_or_load("c", TTL, || Ok::<_, std::io::Error>("loaded")).unwrap();
+    assert_eq!(loaded, "loaded");
+    let size = cache.wait(|cache| async move { cache.meta_get("c").size().send().await });
+    assert_eq!(size.unwrap().size, Some(6));
+    assert!(cache.delete("c").unwrap());
+    assert!(matches!(cache.get("two words"), Err(Error::InvalidKey(_))));
+}
+
+#[tokio::test]
+async fn requests_hits_misses_errors_and_loads_are_counted_by_node() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let node = Server::node(&[]);
+    let recorder = DebuggingRecorder::new();
+    let build = || Client::builder().server(node.address()).metrics().build().unwrap();
+    let cache = metrics::with_local_recorder(&recorder, build);
+    cache.set("a", "1", TTL).await.unwrap();
+    cache.get("a").await.unwrap();
+    cache.get_many(&["a", "b", "c"]).await;
+    cache.get_or_load("d", TTL, || async { Ok::<_, std::io::Error>("value") }).await.unwrap();
+    assert!(cache.set("big", vec![0; 2 << 20], TTL).await.is_err());
+    let counted = recorder.snapshotter().snapshot().into_vec();
+    let counter = |name: &str| {
+        let found = counted.iter().find(|(key, ..)| key.key().name() == name);
+        let (key, _, _, value) = found.unwrap_or_else(|| panic!("{name} is registered"));
+        let labels: Vec<&str> = key.key().labels().map(|label| label.value()).collect();
+        match value {
+            DebugValue::Counter(count) => (*count, labels.concat()),
+            DebugValue::Histogram(values) => (values.len() as u64, labels.concat()),
+            DebugValue::Gauge(_) => panic!("there are no gauges"),
+        }
+    };
+    assert_eq!(counter("larder_client_requests"), (8, node.address()));
+    assert_eq!(counter("larder_client_hits"), (2, node.address()));
+    // "b" and "c", and "d", which won a lease.
+    assert_eq!(counter("larder_client_misses"), (3, node.address()));
+    assert_eq!(counter("larder_client_errors"), (1, node.address()));
+    assert_eq!(counter("larder_client_latency_seconds"), (6, node.address()));
+    assert_eq!(counter("larder_client_loads"), (1, String::new()));
+}
+
+#[tokio::test]
 async fn many_keys_come_back_in_order_from_all_nodes() {
     let nodes = [Server::node(&[]), Server::node(&[]), Server::node(&[])];
     let cache = client(&[&nodes[0], &nodes[1], &nodes[2]]);
@@ -67,101 +301,6 @@ async fn many_keys_come_back_in_order_from_all_nodes() {
     }
     let owners: std::collections::HashSet<usize> = keys.iter().map(|key| cache.owner(key)).collect();
     assert_eq!(owners.len(), 3);
-}
-
-#[tokio::test]
-async fn a_thousand_callers_of_a_missing_key_load_it_once() {
-    let node = Server::node(&[]);
-    // Two clients are as two processes: they share nothing but the cache.
-    let clients = [client(&[&node]), client(&[&node])];
-    let loads = Arc::new(AtomicUsize::new(0));
-    let callers = (0..1000).map(|number| {
-        let (cache, loads) = (clients[number % 2].clone(), loads.clone());
-        tokio::spawn(async move {
-            let loader = || async {
-                loads.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                Ok::<_, std::io::Error>("Ada")
-            };
-            cache.get_or_load("user:1", TTL, loader).await
-        })
-    });
-    for caller in callers.collect::<Vec<_>>() {
-        assert_eq!(caller.await.unwrap().unwrap(), "Ada");
-    }
-    assert_eq!(loads.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test]
-async fn a_value_read_before_a_delete_is_returned_but_not_cached() {
-    let node = Server::node(&[]);
-    let cache = client(&[&node]);
-    let loader = || async {
-        // The change is committed after the read and before the fill.
-        cache.delete("user:1").await.unwrap();
-        Ok::<_, std::io::Error>("old")
-    };
-    assert_eq!(cache.get_or_load("user:1", TTL, loader).await.unwrap(), "old");
-    assert_eq!(cache.get("user:1").await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn a_caller_after_a_delete_does_not_share_a_load_that_began_before_it() {
-    let node = Server::node(&[]);
-    let cache = client(&[&node]);
-    let (began, has_began) = tokio::sync::oneshot::channel();
-    let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
-    let early = tokio::spawn({
-        let cache = cache.clone();
-        async move {
-            let loader = || async move {
-                began.send(()).unwrap();
-                may_go_on.await.unwrap();
-                Ok::<_, std::io::Error>("old")
-            };
-            cache.get_or_load("k", TTL, loader).await
-        }
-    });
-    has_began.await.unwrap();
-    cache.delete("k").await.unwrap();
-    let late = cache.get_or_load("k", TTL, || async { Ok::<_, std::io::Error>("new") }).await;
-    assert_eq!(late.unwrap(), "new");
-    go_on.send(()).unwrap();
-    assert_eq!(early.await.unwrap().unwrap(), "old");
-    assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"new"[..]));
-}
-
-#[tokio::test]
-async fn a_failed_loader_gives_its_lease_back_to_the_next_caller() {
-    let node = Server::node(&[]);
-    let cache = client(&[&node]);
-    let failing = || async { Err::<String, _>(std::io::Error::other("no database")) };
-    assert!(matches!(cache.get_or_load("k", TTL, failing).await, Err(Error::Load(_))));
-    let loaded = cache.get_or_load("k", TTL, || async { Ok::<_, std::io::Error>("value") }).await;
-    assert_eq!(loaded.unwrap(), "value");
-    assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"value"[..]));
-}
-
-#[tokio::test]
-async fn a_dropped_leader_leaves_the_load_to_the_next_caller() {
-    let node = Server::node(&[]);
-    let cache = Client::builder().server(node.address()).lease(Duration::from_secs(1)).build().unwrap();
-    let stuck = cache.get_or_load("k", TTL, || async {
-        std::future::pending::<()>().await;
-        Ok::<_, std::io::Error>("never")
-    });
-    assert!(tokio::time::timeout(Duration::from_millis(200), stuck).await.is_err());
-    let loaded = cache.get_or_load("k", TTL, || async { Ok::<_, std::io::Error>("value") }).await;
-    assert_eq!(loaded.unwrap(), "value");
-}
-
-#[tokio::test]
-async fn the_loaders_value_is_returned_where_every_node_is_down() {
-    let address = format!("127.0.0.1:{}", larder_tests::free_port());
-    let cache = Client::builder().server(address).build().unwrap();
-    let loaded = cache.get_or_load("k", TTL, || async { Ok::<_, std::io::Error>("value") }).await;
-    assert_eq!(loaded.unwrap(), "value");
-    assert!(matches!(cache.get("k").await, Err(Error::Down { .. })));
 }
 
 #[tokio::test]

@@ -4,8 +4,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use larder_tests::Server;
+use bytes::Bytes;
+use larder_client::{Client, Compressed, Method, Plain};
+use larder_tests::{PATIENCE, Server};
 
 /// The Python of an environment that has the client libraries.
 fn python() -> Option<&'static PathBuf> {
@@ -67,6 +70,52 @@ fn pylibmc_works_in_binary_with_ketama() {
 #[test]
 fn python_binary_memcached_works() {
     check("python-binary-memcached");
+}
+
+/// Runs `values.py`; `false` where the library cannot be had.
+fn values(library: &str, action: &str, node: &Server) -> bool {
+    let Some(python) = python() else {
+        eprintln!("SKIPPED: {library} could not be installed with python3 -m venv and pip");
+        return false;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/values.py");
+    let output = Command::new(python).args([script, library, action, &node.address()]).output().unwrap();
+    assert!(output.status.success(), "{library}, {action}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+async fn exchange_values(library: &str) {
+    let node = Server::node(&[]);
+    let cache = Client::builder().server(node.address()).timeout(PATIENCE).build().unwrap();
+    let plain = cache.typed(Compressed::new(Plain).method(Method::Zlib));
+    let (text, long, bytes) = ("h\u{e9}llo".to_owned(), "larder ".repeat(1000), Bytes::from_static(&[0, 255]));
+    let ttl = Duration::from_secs(60);
+    plain.set("string", &text, ttl).await.unwrap();
+    plain.set("integer", &42u64, ttl).await.unwrap();
+    plain.set("negative", &-7i64, ttl).await.unwrap();
+    plain.set("bytes", &bytes, ttl).await.unwrap();
+    plain.set("long", &long, ttl).await.unwrap();
+    if !values(library, "read", &node) {
+        return;
+    }
+    cache.delete_many(&["string", "integer", "negative", "bytes", "long"]).await;
+    values(library, "write", &node);
+    assert_eq!(plain.get("string").await.unwrap(), Some(text));
+    assert_eq!(plain.get("integer").await.unwrap(), Some(42u64));
+    assert_eq!(plain.get("negative").await.unwrap(), Some(-7i64));
+    assert_eq!(plain.get("bytes").await.unwrap(), Some(bytes));
+    assert_eq!(plain.get("long").await.unwrap(), Some(long));
+    assert!(cache.get("long").await.unwrap().unwrap().len() < 1000, "it was written compressed");
+}
+
+#[tokio::test]
+async fn pymemcache_and_larder_read_each_others_strings_integers_and_bytes() {
+    exchange_values("pymemcache").await;
+}
+
+#[tokio::test]
+async fn pylibmc_and_larder_read_each_others_strings_integers_and_bytes() {
+    exchange_values("pylibmc").await;
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! Commands to all nodes: what they are, what they count, and emptying them.
+//!
+//! Each goes over a connection of its own: the answers are of another protocol than those of the shared ones.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
+
+use crate::client::Client;
+use crate::connect::line;
+use crate::error::{Error, Result};
+use crate::node::Node;
+
+impl Client {
+    /// The version of each node, by address.
+    pub async fn version(&self) -> Vec<(Arc<str>, Result<String>)> {
+        let version = |lines: Vec<String>| lines.concat().trim_start_matches("VERSION ").to_owned();
+        self.ask_all("version", version).await
+    }
+
+    /// The statistics of each node, by address: the general ones where `group` is empty, or those of `stats <group>` (`items`,
+    /// `settings`, …).
+    pub async fn stats(&self, group: &str) -> Vec<(Arc<str>, Result<BTreeMap<String, String>>)> {
+        if group.contains(|letter: char| letter.is_control()) {
+            let invalid = || Err(Error::InvalidKey(group.to_owned()));
+            return self.nodes().into_iter().map(|node| (node.address, invalid())).collect();
+        }
+        let statistics = |lines: Vec<String>| {
+            let words = lines.iter().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
+            words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        self.ask_all(format!("stats {group}").trim_end(), statistics).await
+    }
+
+    /// Invalidates all items of all nodes. The datastore will feel it.
+    pub async fn flush_all(&self) -> Vec<(Arc<str>, Result<()>)> {
+        let flushed = self.ask_all("flush_all", |_| ()).await;
+        if let Some(near) = &self.inner.near {
+            near.clear();
+        }
+        flushed
+    }
+
+    async fn ask_all<T>(&self, command: &str, read: impl Fn(Vec<String>) -> T) -> Vec<(Arc<str>, Result<T>)> {
+        let topology = self.inner.topology.load_full();
+        let asked = topology.nodes.iter().map(|node| async {
+            let answer = tokio::time::timeout(node.timeout(), ask(node, command)).await;
+            let answer = match answer {
+                Err(_) => Err(Error::Timeout { node: node.address().clone(), after: node.timeout() }),
+                Ok(Err(error)) => Err(Error::Down { node: node.address().clone(), reason: error.to_string().into() }),
+                Ok(Ok(Err(line))) => Err(Error::Refused { node: node.address().clone(), line }),
+                Ok(Ok(Ok(lines))) => Ok(read(lines)),
+            };
+            (node.address().clone(), answer)
+        });
+        join_all(asked).await
+    }
+}
+
+/// Longest answer in lines.
+const LINES_MAX: usize = 100_000;
+
+/// The lines of the answer to a text command, or the line that refuses it.
+async fn ask(node: &Node, command: &str) -> io::Result<Result<Vec<String>, String>> {
+    let mut stream = node.connector().connect(node.address()).await?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    stream.flush().await?;
+    let mut lines = Vec::new();
+    loop {
+        let line = line(&mut stream).await?;
+        match line.split(' ').next() {
+            Some("ERROR" | "CLIENT_ERROR" | "SERVER_ERROR") => return Ok(Err(line)),
+            Some("END") => return Ok(Ok(lines)),
+            Some("OK" | "VERSION" | "RESET") => return Ok(Ok(vec![line])),
+            _ if lines.len() == LINES_MAX => return Err(io::Error::other("the node's answer does not end")),
+            _ => lines.push(line),
+        }
+    }
+}

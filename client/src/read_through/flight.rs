@@ -1,0 +1,192 @@
+//! One load of a key at a time in this process.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dashmap::{DashMap, Entry};
+use tokio::sync::watch;
+
+use crate::error::Result;
+use crate::value::Encoded;
+
+/// What a load came to; `None` where the datastore has no such thing.
+pub(super) type Loaded = Result<Option<Encoded>>;
+
+#[derive(Clone)]
+struct Landed {
+    loaded: Loaded,
+    /// The value was current then.
+    as_of: Instant,
+}
+
+struct Flight {
+    number: u64,
+    began: Instant,
+    /// `None` while it is under way.
+    landed: watch::Receiver<Option<Landed>>,
+}
+
+/// Who loads what, or waits for another process that does.
+#[derive(Default)]
+pub(crate) struct Flights {
+    by_key: DashMap<Bytes, Flight>,
+    next: AtomicU64,
+}
+
+/// A caller's part in getting a key.
+pub(super) enum Part<'a> {
+    /// It gets the value, for itself and for those who join.
+    Lead(Leader<'a>),
+    /// Another caller is at it.
+    Join(Joined),
+}
+
+impl Flights {
+    /// Joins the flight for `key`, or leads one where there is none or it is older than `patience`.
+    pub(super) fn enter(&self, key: &[u8], patience: Duration) -> Part<'_> {
+        let now = Instant::now();
+        let joined = |flight: &Flight| {
+            let until = flight.began + patience;
+            (now < until).then(|| Joined { landed: flight.landed.clone(), until })
+        };
+        if let Some(joined) = self.by_key.get(key).and_then(|flight| joined(&flight)) {
+            return Part::Join(joined);
+        }
+        match self.by_key.entry(Bytes::copy_from_slice(key)) {
+            Entry::Occupied(mut entry) => match joined(entry.get()) {
+                Some(joined) => Part::Join(joined),
+                None => {
+                    let (flight, leader) = self.flight(entry.key().clone(), now);
+                    entry.insert(flight);
+                    Part::Lead(leader)
+                }
+            },
+            Entry::Vacant(entry) => {
+                let (flight, leader) = self.flight(entry.key().clone(), now);
+                entry.insert(flight);
+                Part::Lead(leader)
+            }
+        }
+    }
+
+    /// Leads, whoever else does: they go on, unseen by later callers.
+    pub(super) fn lead(&self, key: &[u8]) -> Leader<'_> {
+        let key = Bytes::copy_from_slice(key);
+        let (flight, leader) = self.flight(key.clone(), Instant::now());
+        self.by_key.insert(key, flight);
+        leader
+    }
+
+    fn flight(&self, key: Bytes, began: Instant) -> (Flight, Leader<'_>) {
+        let (landing, landed) = watch::channel(None);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (Flight { number, began, landed }, Leader { flights: self, key, number, landing })
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+/// The caller that gets the value. The others learn what it was, or that this was dropped on the way.
+pub(super) struct Leader<'a> {
+    flights: &'a Flights,
+    key: Bytes,
+    number: u64,
+    landing: watch::Sender<Option<Landed>>,
+}
+
+impl Leader<'_> {
+    /// The waiting is over and the loading begins: who joins has patience anew.
+    pub(super) fn renew(&self) {
+        if let Some(mut flight) = self.flights.by_key.get_mut(&self.key)
+            && flight.number == self.number
+        {
+            flight.began = Instant::now();
+        }
+    }
+
+    /// Tells those who joined. Later callers do not find the flight any more.
+    pub(super) fn land(self, loaded: Loaded, as_of: Instant) {
+        self.leave();
+        self.landing.send_replace(Some(Landed { loaded, as_of }));
+    }
+
+    fn leave(&self) {
+        self.flights.by_key.remove_if(&self.key, |_, flight| flight.number == self.number);
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A place in another caller's flight.
+pub(super) struct Joined {
+    landed: watch::Receiver<Option<Landed>>,
+    until: Instant,
+}
+
+impl Joined {
+    /// What the flight brought. `None` where it takes too long, was dropped, or brought what may be older than
+    /// `arrived`: a load that began before a change was committed must not answer a caller that came after it.
+    pub(super) async fn landed(mut self, arrived: Instant) -> Option<Loaded> {
+        let landing = tokio::time::timeout_at(self.until.into(), self.landed.wait_for(Option::is_some));
+        let landed = landing.await.ok()?.ok()?.clone()?;
+        (landed.as_of >= arrived).then_some(landed.loaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn lead<'a>(flights: &'a Flights, patience: Duration) -> Leader<'a> {
+        match flights.enter(b"k", patience) {
+            Part::Lead(leader) => leader,
+            Part::Join(_) => panic!("nobody else leads"),
+        }
+    }
+
+    fn join(flights: &Flights) -> Joined {
+        match flights.enter(b"k", PATIENCE) {
+            Part::Join(joined) => joined,
+            Part::Lead(_) => panic!("somebody else leads"),
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_came_before_the_value_was_current_share_it_and_later_ones_do_not() {
+        let flights = Flights::default();
+        let before = Instant::now();
+        let leader = lead(&flights, PATIENCE);
+        let (early, late) = (join(&flights), join(&flights));
+        let as_of = Instant::now();
+        let after = as_of + Duration::from_nanos(1);
+        leader.land(Ok(None), as_of);
+        assert!(matches!(early.landed(before).await, Some(Ok(None))));
+        assert!(late.landed(after).await.is_none());
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_or_replaced_leader_leaves_no_trace_and_keeps_nobody_waiting() {
+        let flights = Flights::default();
+        let first = lead(&flights, PATIENCE);
+        let joined = join(&flights);
+        // Nobody's patience is so short: the second leads.
+        let second = lead(&flights, Duration::ZERO);
+        drop(first);
+        assert!(joined.landed(Instant::now()).await.is_none());
+        let joined = join(&flights);
+        drop(second);
+        assert!(joined.landed(Instant::now()).await.is_none());
+        assert!(flights.is_empty());
+    }
+}

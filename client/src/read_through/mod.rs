@@ -1,0 +1,266 @@
+//! Reading through the cache: a hit, or the loader, and the cache filled without ever keeping an old value.
+//!
+//! The invariant: **no value read before a change was committed stays in the cache after the delete that follows the
+//! commit.** It holds where
+//!
+//! 1. a loader's value is stored only under a lease, won before the loader began and on the same node, and only while the
+//!    item that the lease stands for is unchanged. A delete removes that item, so that a store which comes after it finds
+//!    nothing to match, and its value is returned but not cached;
+//! 2. writers delete after the commit, and a delete that fails is tried again until it has reached the node;
+//! 3. the loader reads from the primary: a replica that lags behind the commit is a datastore of old values.
+//!
+//! `lease` has the exchange with a node, `read` what a caller does with its answers, `flight` the sharing of one
+//! load within the process, and `model` tries the interleavings of readers and writers on a real node.
+
+mod flight;
+mod lease;
+mod many;
+#[cfg(test)]
+mod model;
+mod options;
+mod read;
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tracing::Instrument;
+
+pub(crate) use self::flight::Flights;
+use self::options::Terms;
+use crate::client::{Client, YEAR};
+use crate::error::{Error, Result};
+use crate::value::{Codec, Encoded, Plain};
+
+/// What a loader may fail with: anything that is, or becomes, a boxed error.
+type LoadError = Box<dyn StdError + Send + Sync>;
+
+/// How values are read through the cache. Made by [`Client::read_through`] or [`Typed::read_through`](crate::Typed::read_through); keep
+/// one for each kind of value and use it for all their keys.
+///
+/// All callers of a key should use the same settings.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use larder_client::{Client, Json};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct User;
+/// # async fn select_user(id: u32) -> std::io::Result<Option<User>> { Ok(None) }
+///
+/// # async fn example(cache: Client) -> Result<(), larder_client::Error> {
+/// let users = cache
+///     .typed(Json)
+///     .read_through(Duration::from_secs(300))
+///     .jitter(0.1)
+///     .refresh_early(Duration::from_secs(30))
+///     .keep_stale(Duration::from_secs(3600))
+///     .remember_absent(Duration::from_secs(10));
+///
+/// let user: Option<User> = users.get_optional("user:1", || select_user(1)).await?;
+/// # let _ = user;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ReadThrough<C = Plain> {
+    client: Client,
+    codec: C,
+    terms: Terms,
+}
+
+impl<C> ReadThrough<C> {
+    pub(crate) fn new(client: Client, codec: C, ttl: Duration) -> Self {
+        let terms = Terms::new(ttl, client.inner.lease);
+        ReadThrough { client, codec, terms }
+    }
+
+    /// Shortens each time to live by up to this share (0 to 1) at random, so that what was cached together does not expire
+    /// together.
+    ///
+    /// # Panics
+    /// Where `share` is not from 0 to 1.
+    pub fn jitter(mut self, share: f64) -> Self {
+        assert!((0.0..=1.0).contains(&share), "a share is from 0 to 1, and this is {share}");
+        self.terms.jitter = share;
+        self
+    }
+
+    /// In the last `time` before a value expires one caller loads it anew, while the others use it: no caller but that one
+    /// waits for a value that is asked for often. At most half the time to live; whole seconds.
+    pub fn refresh_early(mut self, time: Duration) -> Self {
+        self.terms.early = time;
+        self
+    }
+
+    /// Keeps a value for `time` beyond its time to live. In that time one caller at a time loads it anew, and the others, and
+    /// that one too where its load fails, use the old value.
+    pub fn keep_stale(mut self, time: Duration) -> Self {
+        self.terms.keep_stale = time;
+        self
+    }
+
+    /// Caches for `ttl` that the datastore has no such thing ([`ReadThrough::get_optional`]). A writer who inserts it deletes the
+    /// key after the commit, as after every change.
+    pub fn remember_absent(mut self, ttl: Duration) -> Self {
+        self.terms.absent = Some(ttl);
+        self
+    }
+
+    /// Waits for a fresh value where the one in the cache was invalidated ([`Client::invalidate`]). Without this the stale one is
+    /// taken while another caller loads, or where loading fails.
+    pub fn never_stale(mut self) -> Self {
+        self.terms.take_stale = false;
+        self
+    }
+
+    /// How long to wait for another caller's load before loading too; as long as a lease
+    /// ([`Builder::lease`](crate::Builder::lease)) unless told. Then one caller in each process loads, the others wait for that one, and
+    /// its value is returned but not cached.
+    pub fn wait_at_most(mut self, time: Duration) -> Self {
+        self.terms.wait = time.min(YEAR);
+        self
+    }
+
+    /// Reads past the near cache ([`Builder::near_cache`](crate::Builder::near_cache)).
+    pub fn without_near_cache(mut self) -> Self {
+        self.terms.near = false;
+        self
+    }
+
+    /// The value of `key`: from the cache, or from `loader`.
+    ///
+    /// Concurrent callers of one key share one load, in this process and, by a lease in the cache, across processes. The
+    /// loader's value is returned even where the cache cannot be reached. A cached value that the codec cannot decode is
+    /// loaded anew.
+    ///
+    /// # Errors
+    /// [`Error::Load`] where the loader fails, [`Error::Codec`] where its value cannot be encoded, and
+    /// [`Error::InvalidKey`]; never because of the cache.
+    pub async fn get<T, E, F, L>(&self, key: impl AsRef<[u8]>, loader: L) -> Result<T>
+    where
+        C: Codec<T>,
+        L: FnOnce() -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<LoadError>,
+    {
+        let some = async || loader().await.map(Some);
+        match self.get_optional(key.as_ref(), some).await? {
+            Some(value) => Ok(value),
+            // Only a caller of get_optional caches that.
+            None => Err(Error::Load(Arc::from(LoadError::from("the cache says that there is no such thing")))),
+        }
+    }
+
+    /// As [`ReadThrough::get`], of a thing that the datastore may not have.
+    ///
+    /// # Errors
+    /// As [`ReadThrough::get`].
+    pub async fn get_optional<T, E, F, L>(&self, key: impl AsRef<[u8]>, loader: L) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Option<T>, E>>,
+        E: Into<LoadError>,
+    {
+        let key = self.client.key(key.as_ref())?;
+        if let Some(value) = self.near(&key) {
+            return value.map(|value| self.decode(&key, value)).transpose();
+        }
+        // The loader can be called once, and decoding fail before that.
+        let mut loader = Some(loader);
+        for _ in 0..2 {
+            let load = async || match loader.take() {
+                Some(loader) => self.load(&key, loader).await,
+                None => Err(Error::Load(Arc::from(LoadError::from("another caller's value cannot be decoded")))),
+            };
+            let found = read::read(&self.client, &self.client.inner.loads, &key, &self.terms, load).await?;
+            match found.map(|value| self.decode(&key, value)).transpose() {
+                Err(Error::Codec { error, .. }) if loader.is_some() => {
+                    tracing::warn!(%error, "a cached value cannot be decoded and is loaded anew");
+                    self.client.delete(&*key).await.ok();
+                }
+                decoded => return decoded,
+            }
+        }
+        unreachable!("without its loader the loop has returned")
+    }
+
+    /// Loads and encodes.
+    async fn load<T, E, F, L>(&self, key: &[u8], loader: L) -> Result<Option<Encoded>>
+    where
+        C: Codec<T>,
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Option<T>, E>>,
+        E: Into<LoadError>,
+    {
+        let value = self.timed(loader()).await?;
+        value.map(|value| self.encode(key, &value)).transpose()
+    }
+
+    /// Waits for a loader and counts it.
+    async fn timed<T, E: Into<LoadError>>(&self, loading: impl Future<Output = Result<T, E>>) -> Result<T> {
+        let began = Instant::now();
+        let loaded = loading.instrument(tracing::debug_span!("load")).await;
+        self.client.inner.metrics.load(began, loaded.is_ok());
+        loaded.map_err(|error| Error::Load(Arc::from(error.into())))
+    }
+
+    fn encode<T>(&self, key: &[u8], value: &T) -> Result<Encoded>
+    where
+        C: Codec<T>,
+    {
+        self.codec.encode(value).map_err(|error| Error::codec(key, error))
+    }
+
+    fn decode<T>(&self, key: &[u8], value: Encoded) -> Result<T>
+    where
+        C: Codec<T>,
+    {
+        self.codec.decode(value).map_err(|error| Error::codec(key, error))
+    }
+
+    /// What the near cache says of a key, if anything.
+    fn near(&self, key: &[u8]) -> Option<Option<Encoded>> {
+        let near = self.client.inner.near.as_ref().filter(|_| self.terms.near)?;
+        let value = near.get(key)?;
+        self.client.inner.metrics.near_hit();
+        Some(value.present())
+    }
+}
+
+impl Client {
+    /// Reads through the cache with settings of their own: see [`ReadThrough`]. Values are kept for `ttl`; zero keeps them until
+    /// they are evicted, parts of a second count as a whole one.
+    pub fn read_through(&self, ttl: Duration) -> ReadThrough {
+        ReadThrough::new(self.clone(), Plain, ttl)
+    }
+
+    /// The value of `key`: from the cache, or from `loader`, whose value is cached for `ttl`. [`ReadThrough::get`] with the usual
+    /// settings.
+    ///
+    /// # Errors
+    /// [`Error::Load`] where the loader fails, and [`Error::InvalidKey`]; never because of the cache.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example(cache: larder_client::Client) -> Result<(), larder_client::Error> {
+    /// let user = cache
+    ///     .get_or_load("user:1", Duration::from_secs(300), || async {
+    ///         tokio::fs::read("users/1.json").await
+    ///     })
+    ///     .await?;
+    /// # let _ = user;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load<V, E, F, L>(&self, key: impl AsRef<[u8]>, ttl: Duration, loader: L) -> Result<Bytes>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+        E: Into<LoadError>,
+    {
+        self.read_through(ttl).get(key, async || loader().await.map(Into::into)).await
+    }
+}

@@ -1,0 +1,197 @@
+//! One read: a hit, another caller's load, or the loader.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::flight::{Flights, Leader, Loaded, Part};
+use super::lease::{Cache, Lease, Lookup, Old};
+use super::options::Terms;
+use crate::error::Error;
+use crate::value::Encoded;
+
+/// Pauses between looks at a key that another process is loading grow from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(25);
+
+/// Reads `key`, and loads it where it is this caller's turn.
+pub(super) async fn read<C: Cache, F: Future<Output = Loaded>>(
+    cache: &C,
+    flights: &Flights,
+    key: &[u8],
+    terms: &Terms,
+    load: impl FnOnce() -> F,
+) -> Loaded {
+    match find(cache, flights, key, terms).await {
+        Found::Value(loaded) => loaded,
+        Found::Turn(turn) => {
+            let began = Instant::now();
+            let loaded = load().await;
+            turn.finish(terms, loaded, began).await
+        }
+    }
+}
+
+/// How a search for a value ends.
+pub(super) enum Found<'a, C: Cache> {
+    Value(Loaded),
+    /// It is this caller's turn to load.
+    Turn(Turn<'a, C>),
+}
+
+/// Looks `key` up until there is a value, or it is this caller's turn to load.
+pub(super) async fn find<'a, C: Cache>(
+    cache: &'a C,
+    flights: &'a Flights,
+    key: &'a [u8],
+    terms: &Terms,
+) -> Found<'a, C> {
+    let arrived = Instant::now();
+    let lookup = cache.look_up(key, terms).await;
+    settle(cache, flights, key, terms, lookup, arrived).await
+}
+
+/// As [`find`], from a look-up on that a caller who came at `arrived` has made.
+pub(super) async fn settle<'a, C: Cache>(
+    cache: &'a C,
+    flights: &'a Flights,
+    key: &'a [u8],
+    terms: &Terms,
+    mut lookup: crate::Result<Lookup>,
+    arrived: Instant,
+) -> Found<'a, C> {
+    loop {
+        let may_watch = match lookup {
+            Ok(Lookup::Hit(value)) => return Found::Value(Ok(value.present())),
+            Ok(Lookup::Won { lease, old }) => {
+                return Found::Turn(Turn::new(cache, key, flights.lead(key), Some((lease, old))));
+            }
+            Ok(Lookup::Wait { stale: Some(value) }) if terms.take_stale => return Found::Value(Ok(value.present())),
+            Ok(Lookup::Wait { .. }) => true,
+            Ok(Lookup::NoLease) => false,
+            Err(error @ Error::InvalidKey(_)) => return Found::Value(Err(error)),
+            Err(error) => {
+                tracing::debug!(%error, "reading without the cache");
+                false
+            }
+        };
+        match flights.enter(key, terms.wait) {
+            Part::Join(joined) => {
+                if let Some(loaded) = joined.landed(arrived).await {
+                    return Found::Value(loaded);
+                }
+            }
+            Part::Lead(leader) if may_watch => match watch(cache, key, terms).await {
+                Watched::Value(value, as_of) => {
+                    let loaded = Ok(value.present());
+                    leader.land(loaded.clone(), as_of);
+                    return Found::Value(loaded);
+                }
+                Watched::Stale(value) => return Found::Value(Ok(value.present())),
+                Watched::Won(lease, old) => {
+                    leader.renew();
+                    return Found::Turn(Turn::new(cache, key, leader, Some((lease, old))));
+                }
+                Watched::Over => {
+                    leader.renew();
+                    return Found::Turn(Turn::new(cache, key, leader, None));
+                }
+            },
+            Part::Lead(leader) => return Found::Turn(Turn::new(cache, key, leader, None)),
+        }
+        lookup = cache.look_up(key, terms).await;
+    }
+}
+
+/// How waiting for another process ended.
+enum Watched {
+    /// With a value that was current then.
+    Value(Encoded, Instant),
+    Stale(Encoded),
+    Won(Lease, Option<Old>),
+    /// In vain.
+    Over,
+}
+
+/// Looks at a key that another process loads, for all callers of this one, until there is a value.
+async fn watch(cache: &impl Cache, key: &[u8], terms: &Terms) -> Watched {
+    let until = Instant::now() + terms.wait;
+    let mut pause = FIRST_PAUSE;
+    while Instant::now() < until {
+        cache.pause(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+        let sent = Instant::now();
+        match cache.look_up(key, terms).await {
+            Ok(Lookup::Hit(value)) => return Watched::Value(value, sent),
+            Ok(Lookup::Won { lease, old }) => return Watched::Won(lease, old),
+            Ok(Lookup::Wait { stale: Some(value) }) if terms.take_stale => return Watched::Stale(value),
+            Ok(Lookup::Wait { .. }) => {}
+            Ok(Lookup::NoLease) | Err(_) => break,
+        }
+    }
+    Watched::Over
+}
+
+/// A caller's turn to load. Dropped on the way, it leaves the turn to another.
+pub(super) struct Turn<'a, C: Cache> {
+    cache: &'a C,
+    key: &'a [u8],
+    leader: Option<Leader<'a>>,
+    /// Without a lease the value is returned, and not cached.
+    lease: Option<(Lease, Option<Old>)>,
+}
+
+impl<'a, C: Cache> Turn<'a, C> {
+    fn new(cache: &'a C, key: &'a [u8], leader: Leader<'a>, lease: Option<(Lease, Option<Old>)>) -> Self {
+        Turn { cache, key, leader: Some(leader), lease }
+    }
+
+    /// Caches what was loaded and tells all who wait. The loading began at `began`.
+    pub(super) async fn finish(mut self, terms: &Terms, loaded: Loaded, began: Instant) -> Loaded {
+        let mut as_of = began;
+        let mut answer = loaded.clone();
+        match &loaded {
+            Ok(value) => {
+                if let Some((lease, old)) = &self.lease {
+                    let value = &value.clone().unwrap_or(Encoded::ABSENT);
+                    let sent = Instant::now();
+                    match terms.expiry(value) {
+                        None => self.cache.give_back(self.key, lease, false).await,
+                        Some(ttl) => match self.cache.fill(self.key, lease, value, ttl).await {
+                            // Nothing was deleted between the lease and this: the value was current when this was sent.
+                            Ok(true) => as_of = sent,
+                            Ok(false) => tracing::debug!("a value changed while it was loaded, and was not cached"),
+                            Err(error) => {
+                                tracing::debug!(%error, "a loaded value was not cached");
+                                self.cache.give_back(self.key, lease, old.is_some()).await;
+                            }
+                        },
+                    }
+                }
+            }
+            Err(error) => {
+                if let Some((lease, old)) = &self.lease {
+                    self.cache.give_back(self.key, lease, old.is_some()).await;
+                    if let Some(old) = old.as_ref().filter(|old| terms.take_stale || !old.stale) {
+                        tracing::warn!(%error, "a load failed, and the old value was taken");
+                        answer = Ok(old.value.clone().present());
+                    }
+                }
+                // A failure is as good an answer to those who came while it happened.
+                as_of = Instant::now();
+            }
+        }
+        self.lease = None;
+        if let Some(leader) = self.leader.take() {
+            leader.land(loaded, as_of);
+        }
+        answer
+    }
+}
+
+impl<C: Cache> Drop for Turn<'_, C> {
+    fn drop(&mut self) {
+        if let Some((lease, old)) = self.lease.take() {
+            self.cache.abandon(self.key, lease, old.is_some());
+        }
+    }
+}
