@@ -116,6 +116,23 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+        if name == "STOP" {
+            // The signal is on its way; each thread stops when it next enters the kernel.
+            let deadline = Instant::now() + PATIENCE;
+            while !self.is_stopped() {
+                assert!(Instant::now() < deadline, "the server goes on after SIGSTOP");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Whether all its threads are stopped.
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        threads.map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| {
+            // The state is the word behind the name, which may hold anything.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Waits until it has ended by itself and tells whether that was a success.
