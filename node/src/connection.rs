@@ -1,7 +1,7 @@
 //! A connection: reads what there is, carries out every whole command in it, and writes the answers at once.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::auth::{self, Users};
@@ -39,10 +41,18 @@ impl Socket {
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => socket.try_read(buffer),
-            Socket::Unix(socket) => socket.try_read(buffer),
-        }
+        let mut read = 0;
+        let mut receive = |socket: SockRef<'_>| {
+            read = (&*socket).read(buffer)?;
+            // A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and would
+            // let the next read ask the kernel in vain.
+            if 0 < read && read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let result = match self {
+            Socket::Tcp(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
+            Socket::Unix(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
+        };
+        if read > 0 { Ok(read) } else { result.map(|()| 0) }
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
