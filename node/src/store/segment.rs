@@ -4,7 +4,7 @@
 //! location is `segment * segment size + offset`: no pointers.
 
 use super::eviction::Lane;
-use super::memory::Part;
+use super::memory::{HUGE_PAGE, Part};
 use super::{Expiry, Time};
 
 /// No segment.
@@ -34,7 +34,8 @@ pub(super) struct Segment {
 /// See the [module](self).
 pub(super) struct Log {
     part: Part,
-    segment_bytes: usize,
+    /// A segment has two to the power of this many bytes.
+    segment_bits: u32,
     segments: Vec<Segment>,
     /// Free segments that have their memory, and those without.
     free: Vec<u32>,
@@ -48,10 +49,15 @@ pub(super) struct Log {
 
 impl Log {
     /// An empty log. `expected` is the number of segments it is likely to have: few make classes of time to live coarse.
-    pub(super) fn new(part: Part, segment_bytes: usize, expected: usize) -> Log {
+    pub(super) fn new(mut part: Part, segment_bytes: usize, expected: usize) -> Log {
+        // As much as a full log is sure to fill, so that no memory is taken for nothing.
+        let huge = expected * segment_bytes / 8 * 7 / HUGE_PAGE * HUGE_PAGE;
+        if huge >= 4 * HUGE_PAGE {
+            part.use_huge_pages(0..huge, true);
+        }
         Log {
             part,
-            segment_bytes,
+            segment_bits: segment_bytes.trailing_zeros(),
             segments: Vec::new(),
             free: Vec::new(),
             released: Vec::new(),
@@ -70,7 +76,7 @@ impl Log {
 
     /// Bytes of memory it holds.
     pub(super) fn bytes(&self) -> usize {
-        (self.segments.len() - self.released.len()) * self.segment_bytes
+        (self.segments.len() - self.released.len()) * self.segment_bytes()
             + self.segments.len() * (size_of::<Segment>() + 8)
             + size_of_val(&*self.open)
     }
@@ -78,7 +84,7 @@ impl Log {
     /// Bytes of a segment.
     #[inline]
     pub(super) fn segment_bytes(&self) -> usize {
-        self.segment_bytes
+        1 << self.segment_bits
     }
 
     /// Free segments that have their memory.
@@ -108,13 +114,13 @@ impl Log {
     /// The location of a byte of a segment.
     #[inline]
     pub(super) fn location(&self, segment: u32, offset: u32) -> u64 {
-        u64::from(segment) * self.segment_bytes as u64 + u64::from(offset)
+        u64::from(segment) * self.segment_bytes() as u64 + u64::from(offset)
     }
 
     /// The segment that a location is in.
     #[inline]
     pub(super) fn segment_of(&self, location: u64) -> u32 {
-        (location / self.segment_bytes as u64) as u32
+        (location >> self.segment_bits) as u32
     }
 
     #[inline]
@@ -141,18 +147,23 @@ impl Log {
         *ends = (ends.0.min(end), ends.1.max(end));
     }
 
+    #[inline]
+    fn rest_of_segment(&self, location: usize) -> usize {
+        self.segment_bytes() - (location & (self.segment_bytes() - 1))
+    }
+
     /// The bytes from a location to the end of its segment.
     #[inline]
     pub(super) fn at(&self, location: u64) -> &[u8] {
         let location = location as usize;
-        self.part.bytes(location, self.segment_bytes - location % self.segment_bytes)
+        self.part.bytes(location, self.rest_of_segment(location))
     }
 
     /// The bytes from a location to the end of its segment, to write.
     #[inline]
     pub(super) fn at_mut(&mut self, location: u64) -> &mut [u8] {
         let location = location as usize;
-        self.part.bytes_mut(location, self.segment_bytes - location % self.segment_bytes)
+        self.part.bytes_mut(location, self.rest_of_segment(location))
     }
 
     /// Asks the processor to fetch what an item's look-up reads first.
@@ -171,12 +182,12 @@ impl Log {
     #[inline]
     pub(super) fn open(&self, class: u8, lane: Lane, len: usize) -> Option<u32> {
         let segment = self.open[lane as usize][class as usize];
-        (segment != NONE && self.segment(segment).filled as usize + len <= self.segment_bytes).then_some(segment)
+        (segment != NONE && self.segment(segment).filled as usize + len <= self.segment_bytes()).then_some(segment)
     }
 
     /// An open segment of whatever class that has `len` bytes left.
     pub(super) fn any_open(&self, len: usize) -> Option<u32> {
-        let fits = |segment: u32| self.segment(segment).filled as usize + len <= self.segment_bytes;
+        let fits = |segment: u32| self.segment(segment).filled as usize + len <= self.segment_bytes();
         self.open.iter().flatten().copied().find(|&segment| segment != NONE && fits(segment))
     }
 
@@ -193,7 +204,7 @@ impl Log {
         let at = &mut self.segments[segment as usize];
         at.filled += len as u32;
         at.live += len as u32;
-        debug_assert!(at.filled as usize <= self.segment_bytes);
+        debug_assert!(at.filled as usize <= self.segment_bytes());
         location
     }
 
@@ -202,14 +213,14 @@ impl Log {
         if let Some(segment) = self.free.pop() {
             return Some(segment);
         }
-        if budget < self.segment_bytes + size_of::<Segment>() + 8 {
+        if budget < self.segment_bytes() + size_of::<Segment>() + 8 {
             return None;
         }
         if let Some(segment) = self.released.pop() {
             return Some(segment);
         }
         let segment = self.segments.len();
-        if (segment + 1) * self.segment_bytes > self.part.len() {
+        if (segment + 1) * self.segment_bytes() > self.part.len() {
             return None;
         }
         self.segments.push(Segment {
@@ -294,8 +305,11 @@ impl Log {
     /// Gives the memory of a free segment back to the system; false if there is none.
     pub(super) fn release_one(&mut self) -> bool {
         let Some(segment) = self.free.pop() else { return false };
-        let start = segment as usize * self.segment_bytes;
-        self.part.release(start..start + self.segment_bytes);
+        let start = segment as usize * self.segment_bytes();
+        let end = self.part.len();
+        // Else the system would in time make the rest of a huge page whole again.
+        self.part.use_huge_pages(0..end, false);
+        self.part.release(start..start + self.segment_bytes());
         self.released.push(segment);
         true
     }
