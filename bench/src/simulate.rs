@@ -3,7 +3,6 @@
 //! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do. Time is the trace's own.
 
 mod lru;
-mod plot;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
 
-use crate::report;
+use crate::report::{self, Axis, Chart, Line, Scale};
 use crate::trace::{self, Operation};
 use lru::ExactLru;
 
@@ -88,8 +87,7 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
         .into_iter()
         .chain(options.policies.iter().map(|policy| format!("engine {policy}")))
         .collect();
-    let mut lines: Vec<plot::Line> =
-        names.iter().map(|name| plot::Line { name: name.clone(), points: Vec::new() }).collect();
+    let mut lines: Vec<Line> = names.iter().map(|name| Line { name: name.clone(), ..Line::default() }).collect();
     let mut rows = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
     for &size in &options.sizes {
         let bytes = (trace.footprint as f64 * size / 100.0) as usize;
@@ -111,9 +109,18 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     }
     print!("{}", report::table(&rows));
     if let Some(path) = &options.plot {
-        std::fs::write(path, plot::svg(&lines)).with_context(|| format!("writing {}", path.display()))?;
+        report::write(path, &plot(lines))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Hit ratio over memory, a line a policy.
+fn plot(mut lines: Vec<Line>) -> String {
+    lines.iter_mut().for_each(|line| line.dots.clone_from(&line.points));
+    let show = |percent| format!("{} %", report::short(percent));
+    let x = Axis { label: "memory, percent of the footprint", scale: Scale::Log, show };
+    let y = Axis { label: "hit ratio", scale: Scale::Linear, show };
+    report::standalone(&Chart { title: "Hit ratio by memory", x, y, lines, level: None }.to_svg())
 }
 
 impl Trace {

@@ -254,7 +254,9 @@ fn a_report_opens_in_a_browser_with_its_plots() {
     std::fs::write(&path, report.to_html()).expect("writes");
     let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
     let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", &profile, "--dump-dom"])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--enable-logging=stderr", &profile, "--dump-dom"])
         .arg(format!("file://{}", path.display()))
         .output()
         .expect("the browser runs");

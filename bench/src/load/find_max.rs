@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::{Schedule, Session, Stop};
-use crate::report::{Report, Step};
+use crate::report::{Report, Step, count, duration};
 
 /// The search ends when the highest rate that holds and the lowest that fails are this close.
 const PRECISION: f64 = 1.05;
 /// It ends in any case after so many steps.
 const STEPS_MAX: usize = 24;
+/// A rate fails only when it fails so often: a moment's disturbance from elsewhere says nothing about the server.
+const TRIES: usize = 2;
+/// Of fewer requests a 99th percentile says nothing.
+const REQUESTS_MIN: f64 = 100.0;
 
 /// What is searched.
 pub(super) struct Search {
@@ -22,11 +26,20 @@ pub(super) struct Search {
     pub(super) stop: Stop,
 }
 
-/// The next rate to try: twice the best so far while nothing has failed, then halfway to the lowest that failed.
-fn next_rate(steps: &[Step], first: f64) -> Option<f64> {
+/// The next rate to try: one that failed, once more; twice the best so far while nothing has failed, then halfway to the
+/// lowest that failed. None below `least`.
+fn next_rate(steps: &[Step], first: f64, least: f64) -> Option<f64> {
+    if steps.len() >= STEPS_MAX {
+        return None;
+    }
+    let failures = |rate: f64| steps.iter().filter(|step| !step.holds && step.rate == rate).count();
+    if let Some(last) = steps.last().filter(|last| !last.holds && failures(last.rate) < TRIES) {
+        return Some(last.rate);
+    }
     let best = steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
-    let worst = steps.iter().filter(|step| !step.holds).map(|step| step.rate).fold(f64::INFINITY, f64::min);
-    if steps.len() >= STEPS_MAX || worst < 2.0 {
+    let failed = steps.iter().filter(|step| failures(step.rate) >= TRIES).map(|step| step.rate);
+    let worst = failed.fold(f64::INFINITY, f64::min);
+    if best == 0.0 && worst < 2.0 * least {
         return None;
     }
     match (best, worst) {
@@ -42,12 +55,19 @@ fn next_rate(steps: &[Step], first: f64) -> Option<f64> {
 pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> {
     let mut steps: Vec<Step> = Vec::new();
     let mut best: Option<Report> = None;
-    while let Some(rate) = next_rate(&steps, search.first_rate) {
+    let length = match search.stop {
+        Stop::After(duration) => duration.as_secs_f64(),
+        Stop::Requests(_) => 1.0,
+    };
+    while let Some(rate) = next_rate(&steps, search.first_rate, REQUESTS_MIN / length) {
         let schedule = Schedule::Open { per_second: rate, poisson: search.poisson };
         let report = session.run(search.warmup, search.stop, schedule)?;
         let p99 = report.total.latency.p99;
         let holds = p99 <= search.p99 && report.total.errors + report.unsent == 0 && report.total.requests > 0;
-        eprintln!("{rate:>12.0}/s  p99 {p99:>10.1} us  {}", if holds { "holds" } else { "fails" });
+        if session.plan.shows_progress {
+            let word = if holds { "holds" } else { "fails" };
+            eprintln!("{:>12}/s  p99 {:>10}  {word}", count(rate as u64), duration(p99));
+        }
         steps.push(Step { rate, p99, holds });
         if holds || best.is_none() {
             best = Some(report);
@@ -68,7 +88,7 @@ mod tests {
     /// A server that keeps the bound up to `limit` requests a second.
     fn search(limit: f64) -> f64 {
         let mut steps = Vec::new();
-        while let Some(rate) = next_rate(&steps, 1000.0) {
+        while let Some(rate) = next_rate(&steps, 1000.0, 100.0) {
             steps.push(Step { rate, p99: 0.0, holds: rate <= limit });
         }
         steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max)
@@ -80,6 +100,15 @@ mod tests {
             let found = search(limit);
             assert!(found <= limit && found * PRECISION >= limit, "{limit}: {found}");
         }
+    }
+
+    #[test]
+    fn one_failure_does_not_end_the_search() {
+        let step = |rate, holds| Step { rate, p99: 0.0, holds };
+        let next = |steps: &[Step]| next_rate(steps, 1000.0, 100.0);
+        assert_eq!(next(&[step(1000.0, false)]), Some(1000.0));
+        assert_eq!(next(&[step(1000.0, false), step(1000.0, true)]), Some(2000.0));
+        assert_eq!(next(&[step(1000.0, false), step(1000.0, false)]), Some(500.0));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub use histogram::*;
 pub use machine::*;
 pub(crate) use outcome::Outcome;
 pub(crate) use progress::Progress;
-pub use table::*;
+use table::{HEADINGS, rows};
+pub use table::{count, duration, table};
 pub(crate) use tally::{Interval, Tallies};
 
 use crate::load::Verdict;

@@ -2,28 +2,34 @@
 
 use std::fmt::Write;
 
-use super::{Figures, Line, Report, XAxis, bars, count, duration, escape, lines};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{
+    Axis, CHART_STYLE, Chart, Figures, HEADINGS, LINES_MAX, Line, Point, Report, Scale, bars, count, duration, escape,
+    rows, short, short_duration,
+};
 use crate::versus::{Comparison, LoadComparison, Run, Spread};
 
 const STYLE: &str = "
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2rem auto; padding: 0 1rem; color: #1f2937; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px; margin: 2rem auto; padding: 0 1rem;
+  color: var(--ink); background: var(--paper); }
+h1 { font-size: 1.5rem; margin-bottom: .5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #e5e7eb; }
-th:first-child, td:first-child { text-align: left; }
-code { background: #f3f4f6; padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; margin: .8rem 0; }
-svg .title { font-size: 14px; font-weight: 600; } svg .tick { font-size: 11px; fill: #4b5563; }
-svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
-svg .grid { stroke: #e5e7eb; } svg .line { fill: none; stroke-width: 2; }
-.fails { color: #b91c1c; font-weight: 600; }
+th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid var(--grid); }
+th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+code { background: var(--panel); padding: .15rem .35rem; border-radius: 4px; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
+.soft { color: var(--soft); } .fails { color: var(--c1); font-weight: 600; } .holds { color: var(--c2); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .75rem; margin: 1.25rem 0; }
+.tiles div { background: var(--panel); border-radius: 8px; padding: .6rem .8rem; }
+.tiles b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; } .tiles span { color: var(--soft); }
 ";
 
 fn page(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
-         <link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n{body}</body></html>\n",
+         <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\">\
+         <style>{CHART_STYLE}{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n{body}</body></html>\n",
         title = escape(title)
     )
 }
@@ -40,83 +46,143 @@ fn html_table(headings: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+const SECONDS: Axis = Axis { label: "seconds", scale: Scale::Linear, show: short };
+const LATENCY: Axis = Axis { label: "latency", scale: Scale::Log, show: short_duration };
+
+fn percent(share: f64) -> String {
+    // Enough digits for 99.9999 %, and no more than are there.
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
 /// Latency at each quantile, finer towards 1.
-fn quantiles(figures: &Figures) -> Vec<(f64, f64)> {
-    let Ok(histogram) = figures.latency.decode() else { return Vec::new() };
-    if histogram.is_empty() {
-        return Vec::new();
-    }
-    let last = (histogram.len() as f64).log10();
-    let steps = (last * 40.0).ceil().max(1.0) as usize;
-    let points = (0..=steps).map(|step| 1.0 - 10f64.powf(-(step as f64) / 40.0));
-    points.map(|quantile| (quantile, histogram.value_at_quantile(quantile) as f64 / 1e3)).collect()
+fn quantiles(name: &str, figures: &Figures) -> Line {
+    let mut line = Line { name: name.to_owned(), ..Line::default() };
+    let Some(histogram) = figures.latency.decode().ok().filter(|histogram| !histogram.is_empty()) else { return line };
+    let at = |quantile: f64| (quantile, histogram.value_at_quantile(quantile) as f64 / 1e3);
+    let nines = (histogram.len() as f64).log10();
+    let steps = (nines * 40.0).ceil().max(1.0) as usize;
+    line.points = (0..=steps).map(|step| at(1.0 - 10f64.powf(-(step as f64) / 40.0))).collect();
+    let marks = [0.5f64, 0.9, 0.99, 0.999, 0.9999, 0.99999];
+    line.dots = marks.into_iter().filter(|mark| -(1.0 - mark).log10() <= nines).map(at).collect();
+    line
+}
+
+fn by_quantile(title: &'static str, lines: Vec<Line>) -> String {
+    let x = Axis { label: "share of the requests that were as fast or faster", scale: Scale::Quantile, show: percent };
+    Chart { title, x, y: LATENCY, lines, level: None }.to_svg()
 }
 
 impl Report {
     /// The report as a page with its plots.
     pub fn to_html(&self) -> String {
+        let mut body = self.summary();
+        body.push_str(&html_table(&HEADINGS, &rows(&self.operations, &self.total)));
+        if !self.steps.is_empty() {
+            body.push_str("<h2>Search for the highest rate</h2>\n");
+            body.push_str(&self.steps_chart());
+        }
+        body.push_str("<h2>Latency</h2>\n");
+        let lines = self.operations.iter().map(|entry| quantiles(entry.operation.name(), &entry.figures)).collect();
+        body.push_str(&by_quantile("Latency by percentile", lines));
+        body.push_str("<h2>Over time</h2>\n");
+        body.push_str(&self.charts_over_time());
+        body.push_str("<h2>Servers</h2>\n");
+        let rows: Vec<_> =
+            self.servers.iter().map(|server| super::table::row(&server.address, &server.figures)).collect();
+        body.push_str(&html_table(&HEADINGS, &rows));
+        if self.servers.len() > 1 {
+            let mut slowest: Vec<_> = self.servers.iter().collect();
+            if slowest.len() > LINES_MAX {
+                slowest.sort_by(|a, b| b.figures.latency.p99.total_cmp(&a.figures.latency.p99));
+                slowest.truncate(LINES_MAX);
+                body.push_str("<p class=\"soft\">The plot has the slowest, by their 99th percentile.</p>\n");
+            }
+            let lines = slowest.iter().map(|server| quantiles(&server.address, &server.figures)).collect();
+            body.push_str(&by_quantile("Latency by server", lines));
+        }
+        page(&self.command.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" "), &body)
+    }
+
+    /// The command, the machine, the main figures and what was checked.
+    fn summary(&self) -> String {
         let mut body = String::new();
-        // Writing to a String cannot fail.
-        let _ = writeln!(body, "<p><code>{}</code></p>", escape(&self.command.join(" ")));
         let machine = &self.machine;
+        // Writing to a String cannot fail.
         let _ = writeln!(
             body,
-            "<p>{:.1} s measured; {} CPUs ({}), {} MiB, {}; the load generator spent {:.2} us of CPU a request.</p>",
+            "<p><code>{}</code></p>\n<p class=\"soft\">{}; {:.1} s measured; {} CPUs ({}), {} MiB, {}; larder-bench {} \
+             spent {:.2} us of CPU a request.</p>",
+            escape(&self.command.join(" ")),
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.started)),
             self.seconds,
             machine.cpus,
             escape(&machine.processor),
             count(machine.memory_mebibytes),
             escape(&machine.kernel),
+            escape(&self.version),
             self.client_cpu_per_request()
         );
-        if let Some(verdict) = &self.verdict {
-            let (wrong, stale, lost) = (verdict.wrong, verdict.stale, verdict.lost);
-            let checked = count(verdict.checked);
-            let _ = writeln!(body, "<p>Checked {checked} answers: {wrong} wrong, {stale} stale, {lost} lost.</p>");
+        let (total, latency) = (&self.total, &self.total.latency);
+        let hits = self.hit_ratio().map(|ratio| ("of the keys read found", format!("{:.2} %", ratio * 100.0)));
+        let tiles = [("requests a second", count(total.per_second.round() as u64))].into_iter().chain([
+            ("p50", duration(latency.p50)),
+            ("p99", duration(latency.p99)),
+            ("p99.9", duration(latency.p999)),
+        ]);
+        body.push_str("<div class=\"tiles\">");
+        for (name, value) in tiles.chain(hits).chain([("errors", count(total.errors))]) {
+            let _ = write!(body, "<div><b>{value}</b><span>{name}</span></div>");
+        }
+        body.push_str("</div>\n");
+        for note in self.notes() {
+            let _ = writeln!(body, "<p>{}</p>", escape(&note));
         }
         for threshold in &self.thresholds {
-            let (class, word) = if threshold.holds { ("", "holds") } else { ("fails", "fails") };
+            let (class, word) = if threshold.holds { ("holds", "holds") } else { ("fails", "fails") };
             let (name, bound, measured) = (escape(&threshold.name), threshold.bound, threshold.measured);
             let _ = writeln!(body, "<p class=\"{class}\">{name} {bound} {word}: measured {measured:.4}</p>");
         }
-        let headings = ["", "requests", "per second", "hits", "errors", "p50", "p99", "p99.9", "max"];
-        let mut rows: Vec<_> =
-            self.operations.iter().map(|entry| super::table::row(entry.operation.name(), &entry.figures)).collect();
-        rows.push(super::table::row("all", &self.total));
-        body.push_str(&html_table(&headings, &rows));
-        let by_operation = self
-            .operations
-            .iter()
-            .map(|entry| Line { name: entry.operation.name().to_owned(), points: quantiles(&entry.figures) });
-        let by_operation: Vec<Line> = by_operation.collect();
-        body.push_str("<h2>Latency</h2>\n");
-        body.push_str(&lines("Latency by percentile", "us", "share of requests", XAxis::Quantile, &by_operation));
-        body.push_str("<h2>Over time</h2>\n");
-        let over_time = |name: &str, field: fn(&super::Point) -> f64| Line {
-            name: name.to_owned(),
-            points: self.series.iter().map(|point| (point.at, field(point))).collect(),
+        body
+    }
+
+    fn steps_chart(&self) -> String {
+        let mut points: Vec<_> = self.steps.iter().map(|step| (step.rate, step.p99)).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let x = Axis { label: "requests a second", scale: Scale::Linear, show: short };
+        let bound = self.thresholds.iter().find(|threshold| threshold.name.starts_with("--p99 "));
+        let lines = vec![Line { name: "p99".to_owned(), dots: points.clone(), points }];
+        let level = bound.map(|threshold| ("bound", threshold.bound));
+        Chart { title: "99th percentile by rate tried", x, y: LATENCY, lines, level }.to_svg()
+    }
+
+    fn charts_over_time(&self) -> String {
+        let line = |name: &str, field: &dyn Fn(&Point) -> f64| {
+            let points: Vec<_> = self.series.iter().map(|point| (point.at, field(point))).collect();
+            // More would hide the line.
+            let dots = if points.len() <= 60 { points.clone() } else { Vec::new() };
+            Line { name: name.to_owned(), points, dots }
         };
-        let rate = [over_time("requests", |point| point.per_second)];
-        body.push_str(&lines("Requests a second", "1/s", "seconds", XAxis::Linear, &rate));
-        let latencies = [over_time("p50", |p| p.p50), over_time("p99", |p| p.p99), over_time("p99.9", |p| p.p999)];
-        body.push_str(&lines("Latency", "us", "seconds", XAxis::Linear, &latencies));
+        // A stretch without an answer has no latency.
+        let latency = |name: &str, field: fn(&Point) -> f64| {
+            line(name, &|point| if point.max > 0.0 { field(point) } else { f64::NAN })
+        };
+        let rate = Axis { label: "requests a second", scale: Scale::Linear, show: short };
+        let requests = vec![line("rate", &|point| point.per_second)];
+        let level = self.rate_asked.map(|rate| ("asked", rate));
+        let latencies = vec![
+            latency("p50", |point| point.p50),
+            latency("p99", |point| point.p99),
+            latency("p99.9", |point| point.p999),
+        ];
+        let mut out = Chart { title: "Requests a second", x: SECONDS, y: rate, lines: requests, level }.to_svg();
+        let chart = Chart { title: "Latency over time", x: SECONDS, y: LATENCY, lines: latencies, level: None };
+        out.push_str(&chart.to_svg());
         if self.series.iter().any(|point| point.hit_ratio.is_some()) {
-            let hits = [over_time("hit ratio", |point| point.hit_ratio.unwrap_or(0.0))];
-            body.push_str(&lines("Hit ratio", "", "seconds", XAxis::Linear, &hits));
+            let y = Axis { label: "of the keys read", scale: Scale::Linear, show: percent };
+            let lines = vec![line("hit ratio", &|point| point.hit_ratio.unwrap_or(f64::NAN))];
+            out.push_str(&Chart { title: "Hit ratio", x: SECONDS, y, lines, level: None }.to_svg());
         }
-        body.push_str("<h2>Servers</h2>\n");
-        let rows: Vec<_> =
-            self.servers.iter().map(|server| super::table::row(&server.address, &server.figures)).collect();
-        body.push_str(&html_table(&headings, &rows));
-        if self.servers.len() > 1 {
-            let by_server = self
-                .servers
-                .iter()
-                .map(|server| Line { name: server.address.clone(), points: quantiles(&server.figures) });
-            let by_server: Vec<Line> = by_server.collect();
-            body.push_str(&lines("Latency by server", "us", "share of requests", XAxis::Quantile, &by_server));
-        }
-        page("larder-bench load", &body)
+        out
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Figures, Report};
+use super::{Figures, OperationFigures, Report};
+use crate::load::Verdict;
 
 /// Lines up rows under their headings: the first column to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -64,19 +65,27 @@ pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
     cells
 }
 
+/// Headings over [`row`].
+pub(super) const HEADINGS: [&str; 9] = ["", "requests", "per second", "hits", "errors", "p50", "p99", "p99.9", "max"];
+
+/// A row for each operation, and one for all where there are several.
+pub(super) fn rows(operations: &[OperationFigures], total: &Figures) -> Vec<Vec<String>> {
+    let mut rows: Vec<_> = operations.iter().map(|entry| row(entry.operation.name(), &entry.figures)).collect();
+    if rows.len() != 1 {
+        rows.push(row("all", total));
+    }
+    rows
+}
+
 impl Report {
     /// The report as a reader sees it at the end of a run.
     pub fn to_text(&self) -> String {
-        let headings = ["", "requests", "per second", "hits", "errors", "p50", "p99", "p99.9", "max"];
-        let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        rows.extend(self.operations.iter().map(|entry| row(entry.operation.name(), &entry.figures)));
-        if self.operations.len() != 1 {
-            rows.push(row("all", &self.total));
-        }
+        let mut lines = vec![HEADINGS.map(str::to_owned).to_vec()];
+        lines.extend(rows(&self.operations, &self.total));
         if self.servers.len() > 1 {
-            rows.extend(self.servers.iter().map(|server| row(&server.address, &server.figures)));
+            lines.extend(self.servers.iter().map(|server| row(&server.address, &server.figures)));
         }
-        let mut out = table(&rows);
+        let mut out = table(&lines);
         let _ = writeln!(
             out,
             "\n{:.1} s, {} keys; this load generator spent {:.2} us of CPU a request.",
@@ -84,34 +93,11 @@ impl Report {
             count(self.total.keys),
             self.client_cpu_per_request(),
         );
-        if let Some(asked) = self.rate_asked {
-            let (kept, of) = (self.rate_kept, count(asked.round() as u64));
-            let _ = writeln!(out, "Rate asked: {of}/s; kept: {kept:.0}/s, {:.2} %.", 100.0 * kept / asked);
+        for note in self.notes() {
+            let _ = writeln!(out, "{note}");
         }
-        if self.unsent > 0 {
-            let _ = writeln!(
-                out,
-                "{} requests came due and were never sent: the servers were behind, or --connections and --pipeline allow too few at once.",
-                count(self.unsent)
-            );
-        }
-        if self.fills > 0 {
-            let _ = writeln!(out, "{} of the sets filled a miss, on top of the requests asked for.", count(self.fills));
-        }
-        for fault in &self.faults {
-            let _ = writeln!(out, "Error: {fault}.");
-        }
-        if !self.steps.is_empty() {
-            let best = self.steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
-            let _ = writeln!(out, "Highest rate that keeps the bound: {}/s.", count(best as u64));
-        }
-        if let Some(verdict) = &self.verdict {
-            let (wrong, stale, lost) = (verdict.wrong, verdict.stale, verdict.lost);
-            let _ =
-                writeln!(out, "Checked {} answers: {wrong} wrong, {stale} stale, {lost} lost.", count(verdict.checked));
-            for example in &verdict.examples {
-                let _ = writeln!(out, "  {example}");
-            }
+        for example in self.verdict.iter().flat_map(|verdict| &verdict.examples) {
+            let _ = writeln!(out, "  {example}");
         }
         for threshold in &self.thresholds {
             let word = if threshold.holds { "holds" } else { "FAILS" };
@@ -119,6 +105,39 @@ impl Report {
                 writeln!(out, "{} {}: {word}, measured {:.4}.", threshold.name, threshold.bound, threshold.measured);
         }
         out
+    }
+
+    /// What there is to say beside the figures, in sentences.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(asked) = self.rate_asked {
+            let (kept, of) = (self.rate_kept, count(asked.round() as u64));
+            notes.push(format!(
+                "Rate asked: {of}/s; kept: {}/s, {:.2} %.",
+                count(kept.round() as u64),
+                100.0 * kept / asked
+            ));
+        }
+        if self.unsent > 0 {
+            let unsent = count(self.unsent);
+            let why = "the servers were behind, or --connections and --pipeline allow too few at once";
+            notes.push(format!("{unsent} requests came due and were never sent: {why}."));
+        }
+        if self.fills > 0 {
+            notes.push(format!("{} of the sets filled a miss, on top of the requests asked for.", count(self.fills)));
+        }
+        notes.extend(self.faults.iter().map(|fault| format!("Error: {fault}.")));
+        if !self.steps.is_empty() {
+            let best = self.steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
+            notes.push(match best {
+                0.0 => "No rate that was tried keeps the bound.".to_owned(),
+                best => format!("Highest rate that keeps the bound: {}/s.", count(best as u64)),
+            });
+        }
+        if let Some(Verdict { checked, wrong, stale, lost, .. }) = &self.verdict {
+            notes.push(format!("Checked {} answers: {wrong} wrong, {stale} stale, {lost} lost.", count(*checked)));
+        }
+        notes
     }
 }
 
