@@ -79,25 +79,26 @@ pub(crate) struct Inner {
 impl Client {
     /// The value of `key`; `None` is a miss.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        Ok(self.get_item(key).await?.map(|item| item.value))
+        let key = self.key(key.as_ref())?;
+        let (node, _) = self.inner.topology.load().node_of(&key);
+        let answer = call_node(&node, b"mg", &key, |out| out.extend_from_slice(b" v")).await?;
+        match answer.is_plain() {
+            true => Ok(answer.value),
+            false => self.look_closer(&key, answer.facts.won).await,
+        }
     }
 
     /// As [`Client::get`], with flags and CAS unique.
     #[doc(alias = "gets")]
     pub async fn get_item(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let answer = self.read(key.as_ref(), |out| out.extend_from_slice(b" v c f")).await?;
+        let answer = self.read(key.as_ref(), b" v c f", None).await?;
         Ok(answer.item())
     }
 
     /// As [`Client::get`], and gives the item a new time to live.
     #[doc(alias = "gat")]
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Option<Bytes>> {
-        let answer = self
-            .read(key.as_ref(), |out| {
-                out.extend_from_slice(b" v c f");
-                push_ttl(out, b'T', ttl);
-            })
-            .await?;
+        let answer = self.read(key.as_ref(), b" v c f", Some(ttl)).await?;
         Ok(answer.item().map(|item| item.value))
     }
 
@@ -158,12 +159,7 @@ impl Client {
 
     /// Gives an item a new time to live; `false` where there is none.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
-        let answer = self
-            .read(key.as_ref(), |out| {
-                out.extend_from_slice(b" c");
-                push_ttl(out, b'T', ttl);
-            })
-            .await?;
+        let answer = self.read(key.as_ref(), b"", Some(ttl)).await?;
         Ok(answer.code == Code::Hd && !answer.facts.stale)
     }
 
@@ -199,17 +195,36 @@ impl Client {
         self.inner.near.as_ref().map(|near| near.changing(key))
     }
 
-    /// Reads with `mg` and the flags that `flags` writes, `c` among them where a lease could be won.
+    /// Reads with `mg` and `flags`, and gives the item a new time to live where there is one to give.
     ///
     /// Whoever reads an item that was invalidated wins the right to load it, asked or not. Here it goes back.
-    async fn read(&self, key: &[u8], flags: impl FnOnce(&mut Vec<u8>)) -> Result<Accepted> {
+    async fn read(&self, key: &[u8], flags: &[u8], ttl: Option<Duration>) -> Result<Accepted> {
         let key = self.key(key)?;
         let (node, _) = self.inner.topology.load().node_of(&key);
-        let answer = call_node(&node, b"mg", &key, flags).await?;
-        if answer.facts.won {
-            give_back(&node, &key, answer.facts.cas, true).await;
+        let answer = call_node(&node, b"mg", &key, |out| {
+            out.extend_from_slice(flags);
+            if let Some(ttl) = ttl {
+                push_ttl(out, b'T', ttl);
+            }
+        })
+        .await?;
+        if answer.facts.stale && (ttl.is_some() || answer.facts.won) {
+            // What was invalidated may not become older than its writer allowed.
+            give_back(&node, &key, None, ttl.is_none()).await;
         }
         Ok(answer)
+    }
+
+    /// The value behind an answer that was not plain; with `won` the right to load it came along.
+    #[cold]
+    pub(crate) async fn look_closer(&self, key: &[u8], won: bool) -> Result<Option<Bytes>> {
+        if won {
+            let key = self.key(key)?;
+            let (node, _) = self.inner.topology.load().node_of(&key);
+            give_back(&node, &key, None, true).await;
+            return Ok(None);
+        }
+        Ok(self.get_item(key).await?.map(|item| item.value))
     }
 
     async fn calculate(
@@ -320,11 +335,14 @@ pub(crate) async fn store_at(
     })
 }
 
-/// Gives the right to load a key back; `keep` leaves the value there, as stale.
-pub(crate) async fn give_back(node: &Node, key: &[u8], cas: u64, keep: bool) {
+/// Gives the right to load a key back; `keep` leaves the value there, as stale. Without a CAS unique a later item may be met:
+/// it is loaded once more than it had to be.
+pub(crate) async fn give_back(node: &Node, key: &[u8], cas: Option<u64>, keep: bool) {
     let returned = call_node(node, b"md", key, |out| {
-        out.extend_from_slice(b" C");
-        push_number(out, cas);
+        if let Some(cas) = cas {
+            out.extend_from_slice(b" C");
+            push_number(out, cas);
+        }
         if keep {
             out.extend_from_slice(b" I");
         }
@@ -350,6 +368,12 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     const MISS: Accepted = Accepted { code: Code::Nf, value: None, facts: Facts::NONE };
+
+    /// Whether the value, if any, is what it seems. One that is empty or was invalidated takes a closer look, with all flags.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.value.as_ref().is_none_or(|value| !value.is_empty() && !self.facts.stale)
+    }
 
     /// The item, unless it is none to a plain reader: the empty value that stands for a load under way, a value that was
     /// invalidated, or the note that the datastore has none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::client::{Client, Item, accepted, give_back};
+use crate::client::{Accepted, Client, Item, accepted};
 use crate::error::Result;
 
 impl Client {
@@ -14,15 +14,49 @@ impl Client {
     ///
     /// A node that fails makes an error of its keys only.
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Bytes>>> {
-        let items = self.get_items(keys).await.into_iter();
-        items.map(|item| item.map(|item| item.map(|item| item.value))).collect()
+        let mut special = Vec::new();
+        let mut values = self
+            .read_many(keys, b" v\r\n", |place, answer| {
+                if !answer.is_plain() {
+                    special.push((place, answer.facts.won));
+                }
+                answer.value
+            })
+            .await;
+        for (place, won) in special {
+            values[place] = self.look_closer(keys[place].as_ref(), won).await;
+        }
+        values
     }
 
     /// As [`Client::get_many`], with flags and CAS uniques.
     #[doc(alias = "gets")]
     pub async fn get_items<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
+        let mut won = Vec::new();
+        let items = self
+            .read_many(keys, b" v c f\r\n", |place, answer| {
+                if answer.facts.won {
+                    won.push(place);
+                }
+                answer.item()
+            })
+            .await;
+        for place in won {
+            // Its item was none; what is left is to give the right to load back.
+            let _ = self.look_closer(keys[place].as_ref(), true).await;
+        }
+        items
+    }
+
+    /// Asks for each key with these flags, and lets `take` make something of the answer by the key's place.
+    async fn read_many<K: AsRef<[u8]>, T>(
+        &self,
+        keys: &[K],
+        flags: &[u8],
+        mut take: impl FnMut(usize, Accepted) -> Option<T>,
+    ) -> Vec<Result<Option<T>>> {
         let topology = self.inner.topology.load_full();
-        let mut results: Vec<Result<Option<Item>>> = Vec::with_capacity(keys.len());
+        let mut results: Vec<Result<Option<T>>> = Vec::with_capacity(keys.len());
         let mut by_node: Vec<Vec<(usize, Cow<'_, [u8]>)>> = vec![Vec::new(); topology.nodes.len()];
         for (place, key) in keys.iter().enumerate() {
             match self.key(key.as_ref()) {
@@ -40,27 +74,22 @@ impl Client {
                     for (_, key) in keys {
                         out.extend_from_slice(b"mg ");
                         out.extend_from_slice(key);
-                        out.extend_from_slice(b" v c f\r\n");
+                        out.extend_from_slice(flags);
                     }
                 })
                 .await;
             (node, keys, answers)
         });
-        let mut won = Vec::new();
         for (node, keys, answers) in join_all(calls).await {
             match answers {
                 Ok(answers) => {
-                    for ((place, key), answer) in keys.iter().zip(answers) {
-                        results[*place] = accepted(node, answer).map(|answer| {
-                            won.extend(answer.facts.won.then_some((node, key, answer.facts.cas)));
-                            answer.item()
-                        });
+                    for ((place, _), answer) in keys.iter().zip(answers) {
+                        results[*place] = accepted(node, answer).map(|answer| take(*place, answer));
                     }
                 }
                 Err(error) => keys.iter().for_each(|(place, _)| results[*place] = Err(error.clone())),
             }
         }
-        join_all(won.into_iter().map(|(node, key, cas)| give_back(node, key, cas, true))).await;
         results
     }
 

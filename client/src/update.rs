@@ -73,8 +73,8 @@ impl Client {
             let current = answer.item().map(|item| Encoded { value: item.value, flags: item.flags });
             let changed = change(current);
             let Ok(Some(new)) = changed else {
-                if let (true, Some(cas)) = (won, found) {
-                    give_back(&node, &key, cas, true).await;
+                if won {
+                    give_back(&node, &key, found, true).await;
                 }
                 return changed.map(|_| ());
             };

@@ -260,8 +260,28 @@ async fn a_plain_reader_of_an_invalidated_value_leaves_the_load_to_those_who_loa
     pages.get("k", || value("old")).await.unwrap();
     cache.invalidate("k", TTL).await.unwrap();
     assert_eq!(cache.get("k").await.unwrap(), None);
+    assert_eq!(cache.get_item("k").await.unwrap(), None);
     assert!(cache.get_many(&["k"]).await.remove(0).unwrap().is_none());
+    assert!(cache.get_items(&["k"]).await.remove(0).unwrap().is_none());
+    assert_eq!(cache.update("k", TTL, |current| current).await.unwrap(), None);
+    // Had one of them kept the right to load, the old value would be taken here.
     assert_eq!(pages.get("k", || value("new")).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn touching_an_invalidated_value_does_not_make_it_live_longer() {
+    let node = Server::node(&[]);
+    let cache = client(&node);
+    let pages = cache.read_through(TTL);
+    for key in ["touched", "got"] {
+        pages.get(key, || value("old")).await.unwrap();
+        cache.invalidate(key, TTL).await.unwrap();
+    }
+    assert!(!cache.touch("touched", 100 * TTL).await.unwrap());
+    assert_eq!(cache.get_and_touch("got", 100 * TTL).await.unwrap(), None);
+    for key in ["touched", "got"] {
+        assert!(matches!(pages.get(key, fails).await, Err(Error::Load(_))), "nothing old is left");
+    }
 }
 
 #[tokio::test]

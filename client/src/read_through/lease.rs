@@ -99,14 +99,14 @@ impl Cache for Client {
     }
 
     async fn give_back(&self, key: &[u8], lease: &Lease, keep: bool) {
-        give_back(&lease.node, key, lease.cas, keep).await;
+        give_back(&lease.node, key, Some(lease.cas), keep).await;
     }
 
     fn abandon(&self, key: &[u8], lease: Lease, keep: bool) {
         // Outside a runtime nothing can be sent, and the lease runs out by itself.
         if let Ok(runtime) = Handle::try_current() {
             let key = key.to_vec();
-            runtime.spawn(async move { give_back(&lease.node, &key, lease.cas, keep).await });
+            runtime.spawn(async move { give_back(&lease.node, &key, Some(lease.cas), keep).await });
         }
     }
 
