@@ -6,9 +6,11 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
+use super::flight::Loaded;
 use super::lease::{Cache, Lookup};
 use super::read::{Found, Turn, find, settle};
 use super::{LoadError, ReadThrough};
@@ -90,34 +92,43 @@ impl<C> ReadThrough<C> {
             // Waiting comes after our own loading: two callers that wait for each other's keys would do so in vain.
             match settle(&self.client, flights, key, &self.terms, lookup, arrived).now_or_never() {
                 Some(Found::Turn(turn)) => turns.push((key, turn)),
-                Some(Found::Value(Ok(value))) => {
-                    if let Some(value) = value {
-                        values.insert(wanted[key].clone(), self.decode(key, value)?);
-                    }
-                }
-                Some(Found::Value(Err(error))) => first_error = first_error.or(Some(error)),
+                Some(Found::Value(loaded)) => match self.decoded(key, loaded) {
+                    Ok(value) => values.extend(value.map(|value| (wanted[key].clone(), value))),
+                    Err(error) => first_error = first_error.or(Some(error)),
+                },
                 None => others.push(key),
             }
         }
         self.take_turns(turns, &wanted, &mut loader, &mut values, &mut first_error).await;
-        let found = join_all(others.iter().map(|key| find(&self.client, flights, key, &self.terms))).await;
-        let mut turns = Vec::new();
-        for (key, found) in others.into_iter().zip(found) {
-            match found {
-                Found::Turn(turn) => turns.push((key, turn)),
-                Found::Value(loaded) => {
-                    match loaded.and_then(|value| value.map(|value| self.decode(key, value)).transpose()) {
+        let finding = others.into_iter().map(async |key| (key, find(&self.client, flights, key, &self.terms).await));
+        let mut finding: FuturesUnordered<_> = finding.collect();
+        while let Some(found) = finding.next().await {
+            // Whoever waits for what is ours to load now shall not wait for what we wait for.
+            let mut turns = Vec::new();
+            let mut next = Some(found);
+            while let Some((key, found)) = next {
+                match found {
+                    Found::Turn(turn) => turns.push((key, turn)),
+                    Found::Value(loaded) => match self.decoded(key, loaded) {
                         Ok(value) => values.extend(value.map(|value| (wanted[key].clone(), value))),
                         Err(error) => first_error = first_error.or(Some(error)),
-                    }
+                    },
                 }
+                next = finding.next().now_or_never().flatten();
             }
+            self.take_turns(turns, &wanted, &mut loader, &mut values, &mut first_error).await;
         }
-        self.take_turns(turns, &wanted, &mut loader, &mut values, &mut first_error).await;
         match first_error {
             None => Ok(values),
             Some(error) => Err(error),
         }
+    }
+
+    fn decoded<T>(&self, key: &[u8], loaded: Loaded) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        loaded?.map(|value| self.decode(key, value)).transpose()
     }
 
     /// Loads what it is this caller's turn to load.
@@ -154,7 +165,7 @@ impl<C> ReadThrough<C> {
         }
         for (key, answer) in join_all(finishing).await {
             let id = &wanted[key];
-            match answer.and_then(|value| value.map(|value| self.decode(key, value)).transpose()) {
+            match self.decoded(key, answer) {
                 // What the loader returned is there already; this is an old value that is taken instead.
                 Ok(Some(value)) => {
                     values.entry(id.clone()).or_insert(value);
