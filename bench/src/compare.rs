@@ -5,13 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 
-use crate::report::{Figures, Report, count, duration, table};
+use crate::report::{Point, Report, count, duration, table};
 use crate::versus::Spread;
 
 /// Options of `larder-bench compare`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Several reports a side show how far runs of the same load lie apart:
+A ratio is that of the medians. The spread beside it is between runs where a side has several reports of the same load, and \
+otherwise between the stretches of time within the run: from the 10th to the 90th percentile of B's over A's median.
+
+Examples:
+  larder-bench compare before.json after.json
   larder-bench compare before-1.json,before-2.json,before-3.json after-1.json,after-2.json,after-3.json --max-p99-ratio 1.2")]
 pub struct CompareArgs {
     /// Reports of the baseline (load --json FILE)
@@ -31,24 +35,58 @@ pub struct CompareArgs {
 /// A figure of a report, by name.
 struct Measure {
     name: &'static str,
-    of: fn(&Figures) -> f64,
+    of: fn(&Report) -> f64,
+    /// The same within a stretch of the run, where it is known.
+    within: Option<fn(&Point) -> f64>,
     show: fn(f64) -> String,
 }
 
-const RATE: Measure = Measure { name: "requests/s", of: |f| f.per_second, show: |value| count(value as u64) };
-const P99: Measure = Measure { name: "p99", of: |f| f.latency.p99, show: duration };
+const RATE: Measure = Measure {
+    name: "requests/s",
+    of: |report| report.total.per_second,
+    within: Some(|point| point.per_second),
+    show: |value| count(value as u64),
+};
+const P99: Measure =
+    Measure { name: "p99", of: |r| r.total.latency.p99, within: Some(|point| point.p99), show: duration };
 const MEASURES: [Measure; 7] = [
     RATE,
-    Measure { name: "hits", of: |f| f.hit_ratio().unwrap_or(0.0), show: |ratio| format!("{:.2} %", ratio * 100.0) },
-    Measure { name: "errors", of: |f| f.errors as f64, show: |value| count(value as u64) },
-    Measure { name: "mean", of: |f| f.latency.mean, show: duration },
-    Measure { name: "p50", of: |f| f.latency.p50, show: duration },
+    Measure {
+        name: "hits",
+        of: |report| report.hit_ratio().unwrap_or(f64::NAN),
+        within: Some(|point| point.hit_ratio.unwrap_or(f64::NAN)),
+        show: |ratio| if ratio.is_nan() { "-".to_owned() } else { format!("{:.2} %", ratio * 100.0) },
+    },
+    Measure { name: "errors", of: |r| (r.total.errors + r.unsent) as f64, within: None, show: |v| count(v as u64) },
+    Measure { name: "mean", of: |r| r.total.latency.mean, within: None, show: duration },
+    Measure { name: "p50", of: |r| r.total.latency.p50, within: Some(|point| point.p50), show: duration },
     P99,
-    Measure { name: "p99.9", of: |f| f.latency.p999, show: duration },
+    Measure { name: "p99.9", of: |r| r.total.latency.p999, within: Some(|point| point.p999), show: duration },
 ];
 
-fn spread(reports: &[Report], of: fn(&Figures) -> f64) -> Spread {
-    Spread::of(reports.iter().map(|report| of(&report.total)))
+impl Measure {
+    /// The median of some reports and how far they lie apart; of one alone, how far its stretches of time do, the
+    /// lowest and highest tenth aside.
+    fn spread(&self, reports: &[Report]) -> Spread {
+        let spread = Spread::of(reports.iter().map(self.of));
+        let ([report], Some(within)) = (reports, self.within) else { return spread };
+        let mut values: Vec<f64> = report.series.iter().map(within).filter(|value| value.is_finite()).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let cut = values.len() / 10;
+        let middle = &values[cut..values.len() - cut];
+        match middle {
+            [] => spread,
+            [min, ..] => Spread { min: *min, median: spread.median, max: middle[middle.len() - 1] },
+        }
+    }
+
+    fn is_spread(&self, reports: &[Report]) -> bool {
+        reports.len() > 1 || self.within.is_some()
+    }
+
+    fn ratio(&self, a: &[Report], b: &[Report]) -> Spread {
+        ratio(self.spread(a), self.spread(b))
+    }
 }
 
 /// B over A: of the medians, and of the ends that lie furthest apart.
@@ -62,8 +100,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (a, b) = (read(&args.baseline)?, read(&args.candidate)?);
     ensure!(!a.is_empty() && !b.is_empty(), "a report for each side is needed");
     print!("{}", to_text(&a, &b));
-    let rate = ratio(spread(&a, RATE.of), spread(&b, RATE.of)).median;
-    let p99 = ratio(spread(&a, P99.of), spread(&b, P99.of)).median;
+    let (rate, p99) = (RATE.ratio(&a, &b).median, P99.ratio(&a, &b).median);
     let fails =
         args.max_p99_ratio.is_some_and(|bound| p99 > bound) || args.min_rate_ratio.is_some_and(|bound| rate < bound);
     if fails {
@@ -74,18 +111,27 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
 
 fn to_text(a: &[Report], b: &[Report]) -> String {
     let mut rows = vec![["", "A", "B", "B/A", "spread"].map(str::to_owned).to_vec()];
-    for Measure { name, of, show } in MEASURES {
-        let (before, after) = (spread(a, of), spread(b, of));
-        let ratio = ratio(before, after);
-        let shown = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "-".to_owned() };
-        let range =
-            if a.len() + b.len() > 2 { format!("{}-{}", shown(ratio.min), shown(ratio.max)) } else { String::new() };
-        rows.push(vec![name.to_owned(), show(before.median), show(after.median), shown(ratio.median), range]);
+    let shown = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "-".to_owned() };
+    for measure in MEASURES {
+        let Spread { min, median, max } = measure.ratio(a, b);
+        let is_spread = measure.is_spread(a) && measure.is_spread(b) && median.is_finite();
+        let range = if is_spread { format!("{}-{}", shown(min), shown(max)) } else { String::new() };
+        let medians = [a, b].map(|reports| (measure.show)(measure.spread(reports).median));
+        let [before, after] = medians;
+        rows.push(vec![measure.name.to_owned(), before, after, shown(median), range]);
     }
     let mut out = table(&rows);
+    out.push('\n');
+    for (name, reports) in [("A", a), ("B", b)] {
+        let of = match reports.len() {
+            1 => "one run, spread over its time".to_owned(),
+            runs => format!("{runs} runs"),
+        };
+        out.push_str(&format!("{name}: {of}: {}\n", reports[0].command.join(" ")));
+    }
     let machine = |reports: &[Report]| (reports[0].machine.processor.clone(), reports[0].machine.kernel.clone());
     if machine(a) != machine(b) {
-        out.push_str("\nThese reports are of different machines: ratios between them say little.\n");
+        out.push_str("These reports are of different machines: ratios between them say little.\n");
     }
     out
 }

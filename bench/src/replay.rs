@@ -67,6 +67,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Replays the trace and reports. A trace that ends in an error is reported up to there.
 pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
+    options.output.check()?;
     let (report, fault) = replay(&options).await?;
     let code = options.output.finish(report)?;
     fault.map_or(Ok(code), Err)

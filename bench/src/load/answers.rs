@@ -199,7 +199,7 @@ fn take_answers(
                 if encoder.with_keys {
                     let note = match_key(plan, &mut connection.keys, pending, key, aftermath);
                     if let (Some(verifier), Some((key, floor))) = (&plan.verifier, note) {
-                        verifier.hit(key, floor, plan.workload.value_size.of(key), &plan.filler, value);
+                        verifier.hit(key, floor, plan.workload.value_len(key), &plan.filler, value);
                     }
                 }
                 pending.ending == Ending::One

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
@@ -14,7 +14,7 @@ use super::transport::{Address, Below};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::report::{ReportArgs, parse_duration};
-use crate::workload::{Filler, HEADER_LEN, Operation, ValueSize, WorkloadArgs};
+use crate::workload::{Filler, HEADER_LEN, Operation, WorkloadArgs};
 
 /// Options of `larder-bench load`.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,7 +87,8 @@ pub struct LoadArgs {
     /// What is asked for
     #[command(flatten)]
     pub workload: WorkloadArgs,
-    /// Make every value tell its key and version, and report wrong, stale and lost ones (populates first)
+    /// Make every value tell its key and version, and report wrong, stale and lost ones: exit status 1 where one is wrong or
+    /// stale (populates first; values have at least 16 bytes then)
     #[arg(long, help_heading = "Checks")]
     pub verify: bool,
     /// What to make of the figures
@@ -134,6 +135,7 @@ impl LoadArgs {
 
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mut workload = self.workload.resolve()?;
+        ensure!(!self.duration.is_zero(), "--duration: must be above 0");
         ensure!(self.connections > 0, "--connections: at least one is needed");
         ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate: must be above 0");
         if self.quiet {
@@ -143,11 +145,7 @@ impl LoadArgs {
             ensure!(!workload.fill, "--quiet: misses that are held back cannot be filled");
         }
         if self.verify {
-            workload.value_size = match workload.value_size {
-                ValueSize::Fixed(size) if size >= HEADER_LEN => ValueSize::Fixed(size),
-                ValueSize::Range(low, high) if low >= HEADER_LEN => ValueSize::Range(low, high),
-                _ => bail!("--verify: values need at least {HEADER_LEN} bytes (--value-size 64 or 64-1k)"),
-            };
+            workload.value_min = HEADER_LEN;
         }
         if self.udp {
             let reads = Operation::ALL.iter().all(|&each| each == Operation::Get || !workload.mix.has(each));

@@ -40,6 +40,7 @@ const LEAD: Duration = Duration::from_millis(5);
 
 /// Runs `larder-bench load`.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
+    args.output.check()?;
     args.output.finish(measure(args)?)
 }
 

@@ -125,7 +125,7 @@ impl Worker {
         };
         match operation {
             Operation::Set => {
-                let len = workload.value_size.of(key);
+                let len = workload.value_len(key);
                 let value = match version {
                     Some(version) => {
                         self.plan.filler.write(key, version, len, &mut scratch.value);

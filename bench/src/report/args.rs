@@ -1,10 +1,10 @@
 //! The part of a command line that says what to make of a report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::{Report, Threshold, write};
 use crate::load::Verdict;
@@ -39,6 +39,15 @@ pub struct ReportArgs {
 }
 
 impl ReportArgs {
+    /// Checks that the files can be where they are wanted, before a run that may be long.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for path in [&self.json, &self.html].into_iter().flatten() {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            ensure!(folder.is_none_or(Path::is_dir), "cannot write {}: there is no such folder", path.display());
+        }
+        Ok(())
+    }
+
     /// Judges, prints and writes `report`. Exit status 1 where a bound does not hold, a value was wrong or stale, or not
     /// one request was answered.
     pub fn finish(&self, mut report: Report) -> anyhow::Result<ExitCode> {

@@ -151,6 +151,8 @@ pub struct Workload {
     pub distribution: KeyDistribution,
     /// Sizes of values.
     pub value_size: ValueSize,
+    /// No value is shorter.
+    pub value_min: usize,
     /// Times to live.
     pub ttl: Ttl,
     /// Keys in one get.
@@ -185,6 +187,7 @@ impl WorkloadArgs {
             },
             distribution: self.key_distribution.unwrap_or(distribution),
             value_size: self.value_size.clone().map_or_else(|| value_size.parse(), Ok)?,
+            value_min: 0,
             ttl: self.ttl.clone().map_or_else(|| ttl.parse(), Ok)?,
             multiget: self.multiget,
             fill: self.fill || fill,
@@ -192,6 +195,14 @@ impl WorkloadArgs {
         };
         workload.keys.check()?;
         Ok(workload)
+    }
+}
+
+impl Workload {
+    /// The size of key `index`'s value.
+    #[inline]
+    pub fn value_len(&self, index: u64) -> usize {
+        self.value_size.of(index).max(self.value_min)
     }
 }
 

@@ -134,6 +134,9 @@ impl ValueSize {
     }
 }
 
+/// Seconds in 30 days: a larger time to live is the time since 1970 (memcached's protocol.txt, "Expiration times").
+const TTL_MAX: u32 = 30 * 24 * 60 * 60;
+
 /// Times to live in seconds: `0` (never expires), `60`, `60-3600`, or `60:9,0:1` (seconds:weight).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ttl(Vec<(u32, u32, f64)>);
@@ -142,7 +145,11 @@ impl FromStr for Ttl {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let seconds = |word: &str| word.parse::<u32>().with_context(|| format!("`{word}` is not a number of seconds"));
+        let seconds = |word: &str| -> anyhow::Result<u32> {
+            let seconds = word.parse().with_context(|| format!("`{word}` is not a number of seconds"))?;
+            ensure!(seconds <= TTL_MAX, "servers take more than 30 days ({TTL_MAX} seconds) for a date");
+            Ok(seconds)
+        };
         let mut parts = Vec::new();
         let mut sum = 0.0;
         for part in text.split(',') {
@@ -248,14 +255,22 @@ mod tests {
     }
 
     #[test]
-    fn etc_sizes_have_the_moments_of_the_paper() {
+    fn etc_sizes_have_the_distributions_of_the_paper() {
         let count = 200_000u64;
         let two_bytes = (0..count).filter(|&key| ValueSize::Etc.of(key) == 2).count() as f64 / count as f64;
         assert!((two_bytes - 0.1782).abs() < 0.005, "{two_bytes}");
-        let mut sizes: Vec<usize> = (0..count).map(etc_key_size).collect();
-        sizes.sort_unstable();
-        // Median of the distribution: location + scale * (ln(2)^-shape - 1) / shape = 33.85.
-        assert_eq!(sizes[sizes.len() / 2], 33);
+        let mut values: Vec<usize> = (0..count).map(|key| ValueSize::Etc.of(key)).filter(|&size| size >= 15).collect();
+        values.sort_unstable();
+        let mut keys: Vec<usize> = (0..count).map(etc_key_size).collect();
+        keys.sort_unstable();
+        let quantile = |sorted: &[usize], q: f64| sorted[(sorted.len() as f64 * q) as usize] as f64;
+        for q in [0.1, 0.5, 0.9, 0.99f64] {
+            // The inverses of both distribution functions, with the parameters of the paper's section 5.
+            let key = 30.7984 + 8.20449 * ((-q.ln()).powf(-0.078688) - 1.0) / 0.078688;
+            assert!((quantile(&keys, q) - key.floor()).abs() <= 1.0, "{q}: {} not {key}", quantile(&keys, q));
+            let value = 15.0 + 214.476 * ((1.0 - q).powf(-0.348238) - 1.0) / 0.348238;
+            assert!((quantile(&values, q) / value - 1.0).abs() < 0.05, "{q}: {} not {value}", quantile(&values, q));
+        }
     }
 
     #[test]
@@ -265,6 +280,7 @@ mod tests {
         assert!((900..1100).contains(&never), "{never}");
         assert!((0..10_000).all(|i| matches!(ttl.draw(i), 0 | 60..=100)));
         assert!("0".parse::<Ttl>().expect("valid").is_never());
+        assert!("2592000".parse::<Ttl>().is_ok() && "2592001".parse::<Ttl>().is_err());
     }
 
     #[test]

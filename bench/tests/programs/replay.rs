@@ -1,19 +1,13 @@
 //! `larder-bench replay` against a real node.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use larder_bench::report::Report;
-use larder_bench::versus::{Program, Server};
+use larder_bench::versus::Server;
 use larder_bench::workload::Operation;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
-
-fn node() -> Server {
-    let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
-    let cpus = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-    Program { path, words, memory_mebibytes: 64, threads: 1, cpus }.start().expect("a node starts")
-}
+use super::{PROGRAM, node};
 
 /// Writes `lines` as a trace, replays it on `servers`, and reads the report.
 fn replay(folder: &Path, lines: &str, servers: &[&Server], options: &[&str]) -> (Output, Report) {

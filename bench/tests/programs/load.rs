@@ -1,38 +1,16 @@
-//! `larder-bench load` against real nodes.
+//! `larder-bench load` against real servers.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
-use larder_bench::load::{LoadArgs, Session, measure};
+use larder_bench::load::Session;
 use larder_bench::report::Report;
 use larder_bench::versus::{Comparison, Program, Server};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
-
-fn node() -> Server {
-    let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
-    Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() }.start().expect("a node starts")
-}
-
-fn all_cpus() -> Vec<usize> {
-    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
-}
-
-fn args(servers: &[&Server], options: &str) -> LoadArgs {
-    let servers: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-    let servers = servers.join(",");
-    let words = ["--no-progress", "--servers", &servers].into_iter().chain(options.split_whitespace());
-    LoadArgs::from_words(words).expect("options are valid")
-}
-
-fn load(servers: &[&Server], options: &str) -> Report {
-    measure(&args(servers, options)).expect("the load runs")
-}
+use super::{PROGRAM, all_cpus, args, load, node, program};
 
 /// Runs a load, stops the server for a second in its middle.
 fn load_with_a_stall(options: &str) -> Report {
@@ -134,58 +112,6 @@ fn a_miss_is_filled() {
     let hits = report.hit_ratio().expect("there were reads");
     assert!(hits > 0.9, "{hits}");
     assert!(load(&[&server], "--mix get --keys 100 --multiget 10 -n 100").hit_ratio() == Some(1.0));
-}
-
-const VERIFIED: &str = "--verify --keys 100 --value-size 40-400 --mix get:3,set:1,delete:0.1 -c 8 -t 2 -n 20000";
-
-#[test]
-fn verifying_a_right_server_finds_no_fault() {
-    let server = node();
-    for protocol in ["text", "meta", "binary", "text --multiget 7", "meta --multiget 7", "binary --multiget 7"] {
-        let verdict = load(&[&server], &format!("{VERIFIED} --protocol {protocol}")).verdict.expect("it was asked");
-        let faults = (verdict.wrong, verdict.stale, verdict.lost);
-        assert_eq!(faults, (0, 0, 0), "{protocol}: {:?}", verdict.examples);
-        assert!(verdict.checked > 1000, "{protocol}: {}", verdict.checked);
-    }
-}
-
-fn exchange(server: &Server, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("connects");
-    stream.write_all(request).expect("sends");
-    stream.write_all(b"quit\r\n").expect("sends");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("answers");
-    answer
-}
-
-#[test]
-fn verifying_tells_wrong_stale_and_lost_values() {
-    let server = node();
-    let options = "--verify --keys 10 --value-size 40 --mix get -c 2 -n 1000 --key-size 8 --key-prefix k";
-    let args = args(&[&server], options);
-    let session = Session::open(&args).expect("connects");
-    let verdict = || {
-        let report = session.run(Duration::ZERO, args.stop(), args.schedule()).expect("the load runs");
-        report.verdict.expect("it was asked")
-    };
-    session.populate().expect("populates");
-    let before = verdict();
-    assert_eq!((before.wrong, before.stale, before.lost), (0, 0, 0));
-    let old = exchange(&server, b"get k0000003\r\n");
-    let old = &old[b"VALUE k0000003 0 40\r\n".len()..][..40];
-    session.populate().expect("populates");
-    exchange(&server, &[b"set k0000003 0 0 40\r\n", old, b"\r\n"].concat());
-    let stale = verdict();
-    assert!(stale.stale > 0 && stale.wrong == 0 && stale.lost == 0, "{:?}", stale.examples);
-    exchange(&server, b"set k0000003 0 0 3\r\nbad\r\n");
-    assert!(verdict().wrong > 0);
-    assert_eq!(verdict().lost, 0);
-    exchange(&server, b"delete k0000004\r\n");
-    assert!(verdict().lost > 0);
-}
-
-fn program(words: &[&str]) -> Output {
-    Command::new(PROGRAM).args(words).output().expect("the program runs")
 }
 
 #[test]
@@ -298,11 +224,14 @@ fn reads_go_over_tls() {
     }
     let flags = ["-Z", "-o", &format!("ssl_chain_cert={certificate},ssl_key={key}")];
     let Some(server) = memcached(&flags) else { return };
-    let options =
-        format!("--tls-ca {certificate} --tls-name cache.test --keys 100 --value-size 100 -n 2000 -c 4 -P 4 --verify");
-    let report = load(&[&server], &options);
-    assert_eq!((report.hit_ratio(), report.total.errors), (Some(1.0), 0), "{}", report.to_text());
-    assert!(!report.verdict.expect("it was asked").is_bad());
+    let tls = format!("--tls-ca {certificate} --tls-name cache.test --keys 100 -c 4 -P 4 --verify");
+    // Large values span records and come several at once. Sets of them beside other requests stall memcached before
+    // 1.6.39, which leaves the rest of a record in its TLS library.
+    for options in ["--value-size 100 -n 2000", "--value-size 20k -n 500 --mix get"] {
+        let report = load(&[&server], &format!("{tls} {options}"));
+        assert_eq!((report.hit_ratio(), report.total.errors), (Some(1.0), 0), "{}", report.to_text());
+        assert!(!report.verdict.expect("it was asked").is_bad());
+    }
     let stranger = Session::open(&args(&[&server], &format!("--tls-ca {certificate} --tls-name other.test -c 1")));
     assert!(stranger.is_err(), "a certificate of another name is refused");
 }

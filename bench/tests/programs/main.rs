@@ -1,0 +1,38 @@
+//! `larder-bench` against real servers.
+
+mod load;
+mod replay;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use larder_bench::load::{LoadArgs, measure};
+use larder_bench::report::Report;
+use larder_bench::versus::{Program, Server};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
+
+fn node() -> Server {
+    let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
+    Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() }.start().expect("a node starts")
+}
+
+fn all_cpus() -> Vec<usize> {
+    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
+}
+
+fn args(servers: &[&Server], options: &str) -> LoadArgs {
+    let servers: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    let servers = servers.join(",");
+    let words = ["--no-progress", "--servers", &servers].into_iter().chain(options.split_whitespace());
+    LoadArgs::from_words(words).expect("options are valid")
+}
+
+fn load(servers: &[&Server], options: &str) -> Report {
+    measure(&args(servers, options)).expect("the load runs")
+}
+
+fn program(words: &[&str]) -> Output {
+    Command::new(PROGRAM).args(words).output().expect("the program runs")
+}
