@@ -48,13 +48,19 @@ pub fn free_port() -> u16 {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    port: u16,
+    ports: Vec<u16>,
 }
 
 impl Server {
     /// A larder-node on a free port with these further arguments.
     pub fn node(arguments: &[&str]) -> Server {
-        Server::node_on(0, arguments)
+        Server::node_in(&[], arguments)
+    }
+
+    /// A larder-node on a free port with these variables in its environment.
+    pub fn node_in(environment: &[(&str, &str)], arguments: &[&str]) -> Server {
+        let mut command = Command::new(binary("larder-node"));
+        Server::start(command.envs(environment.iter().copied()).args(["-t", "2", "-p", "-1"]).args(arguments))
     }
 
     /// A larder-node on this port.
@@ -83,28 +89,32 @@ impl Server {
         let folder = tempfile::tempdir().expect("a folder for the port file");
         let file = folder.path().join("ports");
         let child = command.env("MEMCACHED_PORT_FILENAME", &file).stderr(Stdio::null()).spawn();
-        let mut server = Server { child: child.expect("the server starts"), port: 0 };
+        let mut server = Server { child: child.expect("the server starts"), ports: Vec::new() };
         let deadline = Instant::now() + PATIENCE;
-        server.port = loop {
+        while server.ports.is_empty() {
             let ports = std::fs::read_to_string(&file).unwrap_or_default();
-            if let Some(port) = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok()) {
-                break port;
-            }
+            let port = |line: &str| line.strip_prefix("TCP INET: ").or(line.strip_prefix("UDP INET: "))?.parse().ok();
+            server.ports = ports.lines().filter_map(port).collect();
             assert!(server.child.try_wait().expect("it is our child").is_none(), "the server ended at once");
             assert!(Instant::now() < deadline, "the server does not listen");
             std::thread::sleep(Duration::from_millis(2));
-        };
+        }
         server
     }
 
-    /// Its TCP port.
+    /// Its first TCP port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports[0]
+    }
+
+    /// Its TCP ports, then its UDP ports, in the order in which they were asked for.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
     /// Its address.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port())
     }
 
     /// Its process.
@@ -142,10 +152,7 @@ impl Server {
 
     /// A new connection to it.
     pub fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out that is not zero");
-        stream.set_nodelay(true).expect("TCP");
-        Connection(BufReader::new(stream))
+        Connection::over(connect_to(self.port()))
     }
 }
 
@@ -178,11 +185,36 @@ fn installed(program: &str) -> bool {
     })
 }
 
+/// A socket connected to this port of loopback, on which reads do not wait for ever.
+pub fn connect_to(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out that is not zero");
+    stream.set_nodelay(true).expect("TCP");
+    stream
+}
+
 /// A raw connection, for exchanges byte by byte.
 #[derive(Debug)]
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection<S: Read = TcpStream>(BufReader<S>);
 
-impl Connection {
+impl<S: Read + Write> Connection<S> {
+    /// A connection over this socket.
+    pub fn over(socket: S) -> Self {
+        Connection(BufReader::new(socket))
+    }
+
+    /// What is below it.
+    pub fn socket(&self) -> &S {
+        self.0.get_ref()
+    }
+
+    /// The figure `name` of `stats`.
+    pub fn statistic(&mut self, name: &str) -> String {
+        let answer = self.exchange(b"stats\r\n");
+        let prefix = format!("STAT {name} ");
+        answer.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.get_mut().write_all(bytes).expect("the server reads");
@@ -207,6 +239,13 @@ impl Connection {
         // A reset is a close too.
         let _ = self.0.read_line(&mut line);
         line
+    }
+
+    /// Reads so many bytes.
+    pub fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes).expect("the server answers in time");
+        bytes
     }
 
     /// Reads until the server closes.

@@ -9,29 +9,6 @@ use std::time::Instant;
 
 use larder_tests::{PATIENCE, Server, binary, free_port};
 
-fn users_file() -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(b"ada:secret\nbob:other\n").unwrap();
-    file
-}
-
-#[test]
-fn with_an_auth_file_nothing_but_authentication_is_served_before_it() {
-    let users = users_file();
-    let node = Server::node(&["-Y", users.path().to_str().unwrap()]);
-    let mut connection = node.connect();
-    connection.send(b"get a\r\n");
-    assert_eq!(connection.line(), "CLIENT_ERROR unauthenticated\r\n");
-    connection.send(b"set any 0 0 9\r\nada wrong\r\n");
-    assert_eq!(connection.line(), "CLIENT_ERROR authentication failure\r\n");
-    connection.send(b"set any 0 0 10\r\nada secret\r\n");
-    assert_eq!(connection.line(), "STORED\r\n");
-    assert_eq!(
-        connection.exchange(b"get any\r\nset a 0 0 1\r\nx\r\nget a\r\n"),
-        "END\r\nSTORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
-    );
-}
-
 #[test]
 fn a_datagram_is_answered_with_its_request_number() {
     let port = free_port();

@@ -1,0 +1,221 @@
+//! TLS: certificates of both sides, their renewal, sessions, and large answers.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use larder_tests::{Connection, PATIENCE, Server, binary, connect_to};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+
+/// An authority and what it signed, as files.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let authority = Authority { issuer, folder: tempfile::tempdir().unwrap() };
+        std::fs::write(authority.file("ca"), authority.issuer.pem()).unwrap();
+        authority
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Signs a certificate for `name` and writes it, with its key, to one file.
+    fn sign(&self, file: &str, name: &str) -> PathBuf {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let file = self.file(file);
+        std::fs::write(&file, certificate.pem() + &key.serialize_pem()).unwrap();
+        file
+    }
+
+    /// The options of a node with a certificate for `localhost`, and further ones.
+    fn options(&self, further: &str) -> String {
+        format!("ssl_chain_cert={}{further}", self.sign("server", "localhost").display())
+    }
+
+    /// A client that trusts this authority.
+    fn client(&self, versions: &[&'static SupportedProtocolVersion], certificate: Option<&Path>) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+        Arc::new(match certificate {
+            None => builder.with_no_client_auth(),
+            Some(file) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_file(file).unwrap()],
+                    PrivateKeyDer::from_pem_file(file).unwrap(),
+                )
+                .unwrap(),
+        })
+    }
+}
+
+type Tls = Connection<StreamOwned<ClientConnection, TcpStream>>;
+
+fn connect(client: &Arc<ClientConfig>, port: u16) -> Tls {
+    let session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    Connection::over(StreamOwned::new(session, connect_to(port)))
+}
+
+/// Whether a client is served. A server that refuses its certificate ends the connection.
+fn is_served(client: &Arc<ClientConfig>, port: u16) -> bool {
+    use std::io::Write;
+    let session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, connect_to(port));
+    let sent = stream.write_all(b"mn\r\n");
+    sent.is_ok() && Connection::over(stream).line() == "MN\r\n"
+}
+
+#[test]
+fn small_and_large_answers_come_whole_over_both_versions() {
+    let authority = Authority::new();
+    let node = Server::node(&["-Z", "-o", &authority.options(",ssl_wbuf_size=4")]);
+    let large = "x".repeat(500_000);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = authority.client(&[version], None);
+        let mut connection = connect(&client, node.port());
+        assert_eq!(connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n"), "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+        let set = format!("set large 0 0 {}\r\n{large}\r\n", large.len());
+        assert_eq!(connection.exchange(set.as_bytes()), "STORED\r\n");
+        // More than sockets hold: the last bytes wait in the session when the node comes to `quit`.
+        connection.send(&[b"get large\r\n".repeat(20), b"quit\r\n".to_vec()].concat());
+        let answer = format!("VALUE large 0 {}\r\n{large}\r\nEND\r\n", large.len());
+        assert!(connection.read_to_end() == answer.repeat(20).as_bytes());
+    }
+}
+
+#[test]
+fn clients_are_asked_for_certificates_as_the_mode_tells() {
+    let (authority, strangers) = (Authority::new(), Authority::new());
+    let own = authority.sign("client", "client");
+    let foreign = strangers.sign("client", "client");
+    // Mode, then whether a client is served with no certificate, one of the authority, one of strangers.
+    let cases = [("0", [true, true, true]), ("1", [true, true, false]), ("2", [false, true, false])];
+    for (mode, served) in cases {
+        let ca = authority.file("ca");
+        let options = authority.options(&format!(",ssl_verify_mode={mode},ssl_ca_cert={}", ca.display()));
+        let node = Server::node(&["-Z", "-o", &options]);
+        for (certificate, served) in [None, Some(&*own), Some(&*foreign)].into_iter().zip(served) {
+            for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+                let client = authority.client(&[version], certificate);
+                assert_eq!(is_served(&client, node.port()), served, "mode {mode}, {certificate:?}, {version:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_listener_may_speak_plainly_or_ask_for_more_than_the_others() {
+    let authority = Authority::new();
+    let own = authority.sign("client", "client");
+    let options = authority.options(&format!(",ssl_ca_cert={}", authority.file("ca").display()));
+    let node = Server::node(&["-Z", "-o", &options, "-l", "notls:127.0.0.1,127.0.0.1,mtls:127.0.0.1"]);
+    let [plain, tls, mutual] = *node.ports() else { panic!("three ports") };
+    assert_eq!(Connection::over(connect_to(plain)).exchange(b"get a\r\n"), "END\r\n");
+    let (with, without) =
+        (authority.client(rustls::ALL_VERSIONS, Some(&own)), authority.client(rustls::ALL_VERSIONS, None));
+    assert!(is_served(&without, tls));
+    assert!(!is_served(&without, mutual));
+    assert!(is_served(&with, mutual));
+}
+
+#[test]
+fn without_an_authority_no_client_certificate_is_trusted() {
+    let authority = Authority::new();
+    let own = authority.sign("client", "client");
+    let node = Server::node(&["-Z", "-o", &authority.options(""), "-l", "127.0.0.1,mtls:127.0.0.1"]);
+    for certificate in [None, Some(&*own)] {
+        assert!(!is_served(&authority.client(rustls::ALL_VERSIONS, certificate), node.ports()[1]));
+    }
+}
+
+/// The certificate that the server showed.
+fn shown(connection: &mut Tls) -> Vec<u8> {
+    connection.exchange(b"");
+    connection.socket().conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn certificates_are_read_again_when_asked_and_old_connections_go_on() {
+    let authority = Authority::new();
+    let node = Server::node(&["-Z", "-o", &authority.options("")]);
+    let client = authority.client(rustls::ALL_VERSIONS, None);
+    let mut old = connect(&client, node.port());
+    let first = shown(&mut old);
+
+    authority.sign("server", "localhost");
+    assert_eq!(old.exchange(b"refresh_certs\r\n"), "OK\r\n");
+    let second = shown(&mut connect(&client, node.port()));
+    assert_ne!(second, first);
+    assert_eq!(shown(&mut old), first);
+
+    std::fs::write(authority.file("server"), "no certificate").unwrap();
+    assert!(old.exchange(b"refresh_certs\r\n").starts_with("Error loading the certificate"));
+    assert_eq!(shown(&mut connect(&client, node.port())), second);
+
+    authority.sign("server", "localhost");
+    node.signal("HUP");
+    let deadline = Instant::now() + PATIENCE;
+    while shown(&mut connect(&client, node.port())) == second {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn sessions_are_resumed_only_with_a_cache() {
+    let authority = Authority::new();
+    for (options, resumed, new) in [(",ssl_session_cache", HandshakeKind::Resumed, "1"), ("", HandshakeKind::Full, "")]
+    {
+        let node = Server::node(&["-Z", "-o", &authority.options(options)]);
+        let client = authority.client(&[&rustls::version::TLS12], None);
+        connect(&client, node.port()).exchange(b"get a\r\n");
+        let mut second = connect(&client, node.port());
+        assert_eq!(second.statistic("ssl_new_sessions"), new);
+        assert_eq!(second.socket().conn.handshake_kind(), Some(resumed));
+    }
+}
+
+#[test]
+fn a_client_without_tls_or_with_an_old_version_is_refused_and_counted() {
+    let authority = Authority::new();
+    let node = Server::node(&["-Z", "-o", &authority.options(",ssl_min_version=3")]);
+    let mut plain = node.connect();
+    plain.send(b"get a\r\nget b\r\n");
+    assert!(!plain.read_to_end().starts_with(b"END"));
+    assert!(!is_served(&authority.client(&[&rustls::version::TLS12], None), node.port()));
+    let mut served = connect(&authority.client(&[&rustls::version::TLS13], None), node.port());
+    assert_eq!(served.statistic("ssl_handshake_errors"), "2");
+    assert_eq!(served.statistic("ssl_proto_errors"), "0");
+}
+
+#[test]
+fn what_tls_lacks_is_told_at_the_start() {
+    let authority = Authority::new();
+    let chain = authority.options("");
+    let cases: [(&[&str], &str); 4] = [
+        (&["-Z"], "ssl_chain_cert"),
+        (&["-Z", "-o", "ssl_chain_cert=/no/such/file"], "/no/such/file"),
+        (&["-Z", "-o", &format!("{chain},ssl_key={}", authority.file("ca").display())], "Error loading the key"),
+        (&["-l", "mtls:127.0.0.1"], "-Z"),
+    ];
+    for (arguments, told) in cases {
+        let output = Command::new(binary("larder-node")).args(["-p", "-1"]).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).is_empty());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(told), "{arguments:?}: {said}");
+    }
+}
