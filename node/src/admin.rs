@@ -26,6 +26,7 @@ pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared, pipelined: bool) ->
                 b"slabs" => Ok(slabs(&words)),
                 b"lru" => Ok(lru(&words)),
                 b"debugtime" if shared.settings.debug_time => Ok(debug_time(&words, &shared.clock)),
+                b"refresh_certs" => Ok(refresh_certs(shared)),
                 b"lru_crawler" => lru_crawler(&words, shared, pipelined),
                 b"watch" => watch(&words, shared, pipelined),
                 _ => Ok(Outcome::Error(Error::UnknownCommand)),
@@ -66,6 +67,17 @@ fn watch(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outcome<'st
     match Topics::parse(words) {
         Some(topics) => Err(Next::Watch(topics)),
         None => Ok(Outcome::Error(Error::UnknownCommand)),
+    }
+}
+
+fn refresh_certs(shared: &Shared) -> Outcome<'static> {
+    let Some(tls) = &shared.tls else { return Outcome::Line("Error TLS not enabled") };
+    match tls.refresh() {
+        Ok(()) => Outcome::Ok,
+        Err(error) => {
+            tracing::error!("{error}");
+            Outcome::Line("Error loading the certificates: the server's log tells why, the old ones stay")
+        }
     }
 }
 

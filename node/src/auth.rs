@@ -1,76 +1,251 @@
-//! Who may use the node: users and passwords from a file of `user:password` lines.
+//! Who may use the node: users and passwords from a file of `user:password` lines, and connections that have yet to say
+//! who they are.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 
-/// Longest authentication request that is read, in bytes.
-pub(crate) const REQUEST_MAX: usize = 2048;
+use crate::counters::Counters;
+use crate::settings::Settings;
+
+/// Longest line before its end, in bytes.
+const LINE_MAX: usize = 2048;
+
+/// Shortest line that is answered, its end not counted.
+const LINE_MIN: usize = 6;
+
+/// Longest user and password together, in bytes.
+const TOKEN_MAX: usize = 16 * 1024;
+
+/// Longest name of a SASL mechanism, in bytes.
+const MECHANISM_MAX: usize = 32;
 
 /// The users of a file.
 #[derive(Debug)]
-pub(crate) struct Users(Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct Users {
+    file: PathBuf,
+    entries: RwLock<Vec<Entry>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    user: Vec<u8>,
+    password: Vec<u8>,
+}
 
 impl Users {
-    pub(crate) fn read(path: &Path) -> io::Result<Users> {
-        let in_words = |error: io::Error| {
-            io::Error::new(error.kind(), format!("reading the users in {}: {error}", path.display()))
+    /// Those of `-Y` or, with `-S`, of MEMCACHED_SASL_PWDB; `None` where nobody is asked.
+    pub(crate) fn of(settings: &Settings) -> io::Result<Option<Users>> {
+        let file = match (&settings.auth_file, settings.sasl) {
+            (Some(path), _) => path.clone(),
+            (None, true) => std::env::var_os("MEMCACHED_SASL_PWDB").map(PathBuf::from).ok_or_else(|| {
+                io::Error::other("-S needs MEMCACHED_SASL_PWDB to name a file of user:password lines")
+            })?,
+            (None, false) => return Ok(None),
         };
-        Users::parse(&std::fs::read(path).map_err(in_words)?)
-            .ok_or_else(|| io::Error::other(format!("{} has a line that is not user:password", path.display())))
+        Ok(Some(Users { entries: RwLock::new(read(&file)?), file }))
     }
 
-    fn parse(text: &[u8]) -> Option<Users> {
-        let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-        let users = lines.map(|line| {
-            let colon = line.iter().position(|&byte| byte == b':').filter(|&colon| colon > 0)?;
-            Some((line[..colon].to_vec(), line[colon + 1..].to_vec()))
-        });
-        users.collect::<Option<Vec<_>>>().filter(|users| !users.is_empty()).map(Users)
+    /// Reads the file again. Where it is of no use the users stay as they were.
+    pub(crate) fn reload(&self) -> io::Result<()> {
+        let entries = read(&self.file)?;
+        *self.entries.write() = entries;
+        Ok(())
     }
 
     /// Whether there is such a user with this password. Takes as long for a wrong one as for a right one: every user
     /// is looked at, and compared in constant time.
-    pub(crate) fn accept(&self, user: &[u8], password: &[u8]) -> bool {
+    fn accept(&self, user: &[u8], password: &[u8]) -> bool {
         let mut accepted = subtle::Choice::from(0);
-        for (known, secret) in &self.0 {
-            accepted |= known.as_slice().ct_eq(user) & secret.as_slice().ct_eq(password);
+        for entry in &*self.entries.read() {
+            accepted |= entry.user.as_slice().ct_eq(user) & entry.password.as_slice().ct_eq(password);
         }
         accepted.into()
     }
 
-    /// The text protocol's authentication: a `set` of `user password` (protocol.txt, "Authentication").
-    pub(crate) fn accept_text(&self, value: &[u8]) -> bool {
-        let blank = value.iter().position(|&byte| byte == b' ');
-        blank.is_some_and(|blank| self.accept(&value[..blank], &value[blank + 1..]))
-    }
-
     /// SASL PLAIN: authorization identity, user and password between zero bytes (RFC 4616).
-    pub(crate) fn accept_plain(&self, data: &[u8]) -> bool {
+    fn accept_plain(&self, data: &[u8]) -> bool {
         let mut parts = data.splitn(3, |&byte| byte == 0);
         match (parts.next(), parts.next(), parts.next()) {
             (Some(_), Some(user), Some(password)) => self.accept(user, password),
             _ => false,
         }
     }
+
+    /// Answers a SASL command, and tells whether it authenticates.
+    pub(crate) fn sasl(&self, sasl: &Sasl<'_>, counters: &Counters) -> (Outcome<'static>, bool) {
+        match sasl {
+            Sasl::ListMechanisms => return (Outcome::Line("PLAIN"), false),
+            Sasl::Auth { mechanism, .. } | Sasl::Step { mechanism, .. } if mechanism.len() > MECHANISM_MAX => {
+                return (Outcome::Error(Error::INVALID_ARGUMENTS), false);
+            }
+            _ => {}
+        }
+        counters.auth_cmds.add(1);
+        match sasl {
+            Sasl::Auth { mechanism: b"PLAIN", data } if self.accept_plain(data) => {
+                (Outcome::Line("Authenticated"), true)
+            }
+            _ => {
+                counters.auth_errors.add(1);
+                (Outcome::Error(Error::AUTHENTICATION_FAILED), false)
+            }
+        }
+    }
+
+    /// Reads the front of the input of a connection that has not said who it is, and answers nothing but that.
+    pub(crate) fn ask(&self, protocol: Protocol, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
+        match protocol {
+            Protocol::Text => self.ask_in_text(input, counters, output),
+            Protocol::Binary => self.ask_in_binary(input, counters, output),
+        }
+    }
+
+    /// The text protocol's authentication: `set ANY 0 0 BYTES`, then `user password` (protocol.txt, "Authentication").
+    fn ask_in_text(&self, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            return if input.len() > LINE_MAX { Asked::Close } else { Asked::NeedInput(1) };
+        };
+        if end < LINE_MIN {
+            return Asked::Close;
+        }
+        let mut refuse = |words, consumed| {
+            Error::Client(words).encode(output);
+            Asked::Answered { consumed, authenticated: false }
+        };
+        let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+        let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        let is_set = words.next() == Some(b"set");
+        let len = words.nth(3).and_then(|len| std::str::from_utf8(len).ok()?.parse::<u32>().ok());
+        let Some(len) = len.filter(|_| is_set) else { return refuse("unauthenticated", end + 1) };
+        let len = len as usize;
+        if len > TOKEN_MAX {
+            return refuse("auth token too long", end + 1);
+        }
+        let body = &input[end + 1..];
+        if body.len() < len + 2 {
+            return Asked::NeedInput(len + 2 - body.len());
+        }
+        let consumed = end + 1 + len + 2;
+        if &body[len..len + 2] != b"\r\n" {
+            return refuse("bad command line termination", consumed);
+        }
+        let Some(blank) = memchr::memchr(b' ', &body[..len]) else {
+            return refuse("bad authentication token format", consumed);
+        };
+        counters.auth_cmds.add(1);
+        if !self.accept(&body[..blank], &body[blank + 1..len]) {
+            counters.auth_errors.add(1);
+            return refuse("authentication failure", consumed);
+        }
+        output.extend_from_slice(b"STORED\r\n");
+        Asked::Answered { consumed, authenticated: true }
+    }
+
+    fn ask_in_binary(&self, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
+        let mut scratch = Scratch::new();
+        let limits = Limits { item_size_max: TOKEN_MAX };
+        match Protocol::Binary.decode(input, &limits, &mut scratch) {
+            Decoded::Incomplete { need } => Asked::NeedInput(need),
+            Decoded::Request { request: Request { command, reply }, consumed } => {
+                let (outcome, authenticated) = match &command {
+                    Command::Sasl(sasl) => self.sasl(sasl, counters),
+                    Command::Version => (Outcome::Version(crate::VERSION), false),
+                    _ => return close(&reply, output),
+                };
+                reply.outcome(&outcome, output);
+                Asked::Answered { consumed, authenticated }
+            }
+            Decoded::Error { reply, .. } => close(&reply, output),
+            Decoded::Part { .. } | Decoded::Close => Asked::Close,
+        }
+    }
+}
+
+/// As memcached does to who sends another binary command before it has said who it is.
+fn close(reply: &Reply<'_>, output: &mut Vec<u8>) -> Asked {
+    reply.outcome(&Outcome::Error(Error::UNAUTHENTICATED), output);
+    Asked::Close
+}
+
+/// What came of the input of a connection that has not said who it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// At least so many more bytes must come.
+    NeedInput(usize),
+    /// There is an answer to the first `consumed` bytes.
+    Answered { consumed: usize, authenticated: bool },
+    /// The connection ends when the answers are written.
+    Close,
+}
+
+fn read(file: &Path) -> io::Result<Vec<Entry>> {
+    let text = std::fs::read(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("reading the users in {}: {error}", file.display())))?;
+    parse(&text)
+        .ok_or_else(|| io::Error::other(format!("{} needs lines of user:password, and no others", file.display())))
+}
+
+/// Users by line; `None` where there are none, or a line is none.
+fn parse(text: &[u8]) -> Option<Vec<Entry>> {
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty());
+    let entries = lines.map(|line| {
+        let colon = memchr::memchr(b':', line).filter(|&colon| colon > 0)?;
+        Some(Entry { user: line[..colon].to_vec(), password: line[colon + 1..].to_vec() })
+    });
+    entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn users(text: &[u8]) -> Users {
+        Users { file: PathBuf::new(), entries: RwLock::new(parse(text).unwrap()) }
+    }
+
     #[test]
-    fn a_user_needs_the_right_password_in_every_protocol() {
-        let users = Users::parse(b"ada:secret\nbob:with:colon\n\n").unwrap();
-        assert!(users.accept_text(b"ada secret"));
-        assert!(users.accept_text(b"bob with:colon"));
+    fn a_user_needs_the_right_password() {
+        let users = users(b"ada:secret\r\nbob:with:colon\n\n");
+        assert!(users.accept(b"ada", b"secret"));
+        assert!(users.accept(b"bob", b"with:colon"));
         assert!(users.accept_plain(b"\0ada\0secret"));
-        for wrong in [&b"ada"[..], b"ada ", b"ada secre", b"eve secret", b"", b" "] {
-            assert!(!users.accept_text(wrong));
+        for (user, password) in [(&b"ada"[..], &b""[..]), (b"ada", b"secre"), (b"eve", b"secret"), (b"", b"")] {
+            assert!(!users.accept(user, password));
         }
         assert!(!users.accept_plain(b"ada\0secret"));
-        assert!(Users::parse(b"no colon").is_none());
-        assert!(Users::parse(b"").is_none());
+        assert!(parse(b"no colon").is_none());
+        assert!(parse(b"").is_none());
+    }
+
+    #[test]
+    fn before_authentication_text_gets_memcacheds_words_and_nothing_else() {
+        let users = users(b"ada:secret");
+        let long = [b"get ".as_slice(), &b"key ".repeat(LINE_MAX)].concat();
+        let refused = |consumed| Asked::Answered { consumed, authenticated: false };
+        let cases: [(&[u8], Asked, &str); 13] = [
+            (b"set any 0 0 10\r\nada secret\r\n", Asked::Answered { consumed: 28, authenticated: true }, "STORED\r\n"),
+            (b"set any 0 0 9\r\nada wrong\r\n", refused(26), "CLIENT_ERROR authentication failure\r\n"),
+            (b"set any 0 0 3\r\nada\r\n", refused(20), "CLIENT_ERROR bad authentication token format\r\n"),
+            (b"set any 0 0 3\r\nada secret\r\n", refused(20), "CLIENT_ERROR bad command line termination\r\n"),
+            (b"set any 0 0 16385\r\nada", refused(19), "CLIENT_ERROR auth token too long\r\n"),
+            (b"set any 0 0 -1\r\n", refused(16), "CLIENT_ERROR unauthenticated\r\n"),
+            (b"get any\r\nget", refused(9), "CLIENT_ERROR unauthenticated\r\n"),
+            (b"no such command\r\n", refused(17), "CLIENT_ERROR unauthenticated\r\n"),
+            (b"set any 0 0 10\r\nada", Asked::NeedInput(9), ""),
+            (b"set any 0", Asked::NeedInput(1), ""),
+            (b"mn\r\n", Asked::Close, ""),
+            (b"", Asked::NeedInput(1), ""),
+            (&long, Asked::Close, ""),
+        ];
+        for (input, expected, answer) in cases {
+            let (counters, mut output) = (Counters::default(), Vec::new());
+            let asked = users.ask(Protocol::Text, input, &counters, &mut output);
+            let text = String::from_utf8_lossy(input);
+            assert_eq!((asked, String::from_utf8(output).unwrap().as_str()), (expected, answer), "{text}");
+        }
     }
 }

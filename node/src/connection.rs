@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
+use larder_protocol::{Command, Decoded, Limits, Outcome, Protocol, Request, Scratch};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::auth::{self, Users};
+use crate::auth::Asked;
 use crate::counters::Counters;
 use crate::dump::{BUSY, Dump};
 use crate::execute::{BATCH, Next, execute, forget};
@@ -21,22 +21,26 @@ use crate::output::Output;
 use crate::server::Shared;
 use crate::sockets::{OpenSocket, State, Transport};
 use crate::store::{Cursor, Hash, Store};
+use crate::tls::TlsSocket;
 use crate::watch::{Topics, Watching};
 
-/// A stream socket of either kind.
+/// A stream socket of any kind.
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
     fn open(&self, shared: &Shared) -> OpenSocket {
         let now = shared.clock.now();
+        let tcp = |socket: &TcpStream| {
+            OpenSocket::connection(socket, Transport::Tcp, socket.peer_addr().ok(), socket.local_addr().ok(), now)
+        };
         match self {
-            Socket::Tcp(socket) => {
-                OpenSocket::connection(socket, Transport::Tcp, socket.peer_addr().ok(), socket.local_addr().ok(), now)
-            }
+            Socket::Tcp(socket) => tcp(socket),
             Socket::Unix(socket) => OpenSocket::connection(socket, Transport::Local, None, None, now),
+            Socket::Tls(socket) => tcp(socket.stream()),
         }
     }
 
@@ -51,6 +55,7 @@ impl Socket {
         let result = match self {
             Socket::Tcp(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
             Socket::Unix(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
+            Socket::Tls(socket) => return socket.try_read(buffer),
         };
         if read > 0 { Ok(read) } else { result.map(|()| 0) }
     }
@@ -59,6 +64,7 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.try_write(bytes),
             Socket::Unix(socket) => socket.try_write(bytes),
+            Socket::Tls(socket) => socket.try_write_vectored(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -66,6 +72,7 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.try_write_vectored(slices),
             Socket::Unix(socket) => socket.try_write_vectored(slices),
+            Socket::Tls(socket) => socket.try_write_vectored(slices),
         }
     }
 
@@ -73,6 +80,7 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.readable().await,
             Socket::Unix(socket) => socket.readable().await,
+            Socket::Tls(socket) => socket.readable().await,
         }
     }
 
@@ -80,6 +88,15 @@ impl Socket {
         match self {
             Socket::Tcp(socket) => socket.writable().await,
             Socket::Unix(socket) => socket.writable().await,
+            Socket::Tls(socket) => socket.writable().await,
+        }
+    }
+
+    /// Sends what a layer below still holds, before the end.
+    async fn finish(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
+            Socket::Tls(socket) => socket.finish().await,
         }
     }
 }
@@ -184,14 +201,14 @@ impl Ended {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Counters>) {
+pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
     // Declared behind the socket, so dropped before it is closed.
     let open = shared.sockets.note(socket.open(&shared));
     if shared.watchers.wants(Topics::CONNECTIONS) {
         shared.watchers.connected(&open);
     }
     // A stopping worker drops its connections where they wait for their clients: what was read has been answered.
-    let ended = converse(&socket, &open, &shared, &counters).await.unwrap_or_else(|error| {
+    let ended = converse(&socket, protocol, &open, &shared, &counters).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "connection ended");
         Ended::Error
     });
@@ -201,20 +218,19 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>, counters: Arc<Cou
     shared.connections.closed();
 }
 
-async fn converse(socket: &Socket, open: &OpenSocket, shared: &Shared, counters: &Counters) -> io::Result<Ended> {
+async fn converse(
+    socket: &Socket,
+    protocol: Option<Protocol>,
+    open: &OpenSocket,
+    shared: &Shared,
+    counters: &Counters,
+) -> io::Result<Ended> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
-    let mut session = Session::new(shared, open.descriptor);
+    let mut session = Session::new(protocol, shared, open.descriptor);
     let idle_timeout = shared.settings.idle_timeout();
     loop {
-        match idle_timeout {
-            None => socket.readable().await?,
-            Some(timeout) => match tokio::time::timeout(timeout, socket.readable()).await {
-                Ok(ready) => ready?,
-                Err(_) => {
-                    counters.idle_kicks.add(1);
-                    return Ok(Ended::IdleTimeout);
-                }
-            },
+        if !wait_for_input(socket, idle_timeout, counters).await? {
+            return Ok(Ended::IdleTimeout);
         }
         let mut buffers = Buffers::take();
         let mut need = 1;
@@ -229,7 +245,9 @@ async fn converse(socket: &Socket, open: &OpenSocket, shared: &Shared, counters:
                     if buffers.start == buffers.end {
                         break;
                     }
-                    socket.readable().await?;
+                    if !wait_for_input(socket, idle_timeout, counters).await? {
+                        return Ok(Ended::IdleTimeout);
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -249,7 +267,7 @@ async fn converse(socket: &Socket, open: &OpenSocket, shared: &Shared, counters:
                         counters.conn_yields.add(1);
                         tokio::task::yield_now().await;
                     }
-                    Progress::Close(why) => return Ok(why),
+                    Progress::Close(why) => return socket.finish().await.map(|()| why),
                     Progress::Watch(topics) => {
                         open.set(State::Watch);
                         if let Some(watching) = shared.watchers.add(topics) {
@@ -277,9 +295,21 @@ async fn converse(socket: &Socket, open: &OpenSocket, shared: &Shared, counters:
     }
 }
 
+/// Waits until there may be something to read; `false` where the client has been idle for too long.
+async fn wait_for_input(socket: &Socket, timeout: Option<Duration>, counters: &Counters) -> io::Result<bool> {
+    let Some(timeout) = timeout else { return socket.readable().await.map(|()| true) };
+    match tokio::time::timeout(timeout, socket.readable()).await {
+        Ok(ready) => ready.map(|()| true),
+        Err(_) => {
+            counters.idle_kicks.add(1);
+            Ok(false)
+        }
+    }
+}
+
 /// What a connection has said of itself.
 pub(crate) struct Session {
-    /// Found by the first byte unless `-B` told.
+    /// Found by the first byte unless the listener told.
     protocol: Option<Protocol>,
     /// Bytes of a refused body that are still to come.
     swallow: usize,
@@ -289,12 +319,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: &Shared, client: RawFd) -> Session {
-        let protocol = match shared.settings.protocol.as_str() {
-            "ascii" => Some(Protocol::Text),
-            "binary" => Some(Protocol::Binary),
-            _ => None,
-        };
+    pub(crate) fn new(protocol: Option<Protocol>, shared: &Shared, client: RawFd) -> Session {
         Session { protocol, swallow: 0, authenticated: shared.users.is_none(), client }
     }
 }
@@ -327,10 +352,19 @@ fn work(
             return Progress::NeedInput(1);
         }
         let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[*start]));
-        let unknown_limits = Limits { item_size_max: auth::REQUEST_MAX };
-        // What a stranger sends is read by other rules than what the same client sends once it is known.
-        let (limits, most) = if session.authenticated { (limits, BATCH) } else { (&unknown_limits, 1) };
-        let most = most.min(shared.settings.requests_per_turn as usize - done);
+        if let (Some(users), false) = (&shared.users, session.authenticated) {
+            match users.ask(protocol, &input[*start..*end], counters, &mut output.bytes) {
+                Asked::NeedInput(bytes) => return Progress::NeedInput(bytes),
+                Asked::Answered { consumed, authenticated } => {
+                    *start += consumed;
+                    session.authenticated = authenticated;
+                }
+                Asked::Close => return Progress::Close(Ended::Normal),
+            }
+            done += 1;
+            continue;
+        }
+        let most = BATCH.min(shared.settings.requests_per_turn as usize - done);
         let mut batch = ArrayVec::new();
         let other =
             decode_batch(protocol, &input[*start..*end], limits, &mut scratches[..most], &shared.store, &mut batch);
@@ -344,9 +378,9 @@ fn work(
             if shared.settings.debug_time {
                 now = shared.clock.now();
             }
-            let next = match &shared.users {
-                Some(users) if !session.authenticated => {
-                    session.authenticated = authenticate(request, users, output);
+            let next = match (&request.command, &shared.users) {
+                (Command::Sasl(sasl), Some(users)) => {
+                    request.reply.outcome(&users.sasl(sasl, counters).0, &mut output.bytes);
                     Next::Continue
                 }
                 _ => execute(request, *hash, shared, counters, now, session.client, output),
@@ -374,7 +408,7 @@ fn work(
             }
             Some(Decoded::Incomplete { need }) => return Progress::NeedInput(need),
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
-                if let (Some(key), true) = (outdated, session.authenticated) {
+                if let Some(key) = outdated {
                     forget(key, &shared.store, counters, now);
                     if shared.watchers.wants(Topics::MUTATIONS) {
                         shared.watchers.refused(key, session.client);
@@ -420,28 +454,10 @@ fn decode_batch<'a>(
     None
 }
 
-/// Serves nothing but authentication; tells whether it succeeded.
-fn authenticate(request: &Request<'_>, users: &Users, output: &mut Output) -> bool {
-    let (accepted, outcome) = match &request.command {
-        Command::Store(set) if matches!(request.reply, Reply::Text(_)) => match users.accept_text(set.value) {
-            true => (true, Outcome::Stored { cas: 0, value_len: 0 }),
-            false => (false, Outcome::Error(Error::AUTHENTICATION_FAILED)),
-        },
-        Command::Sasl(Sasl::ListMechanisms) => (false, Outcome::Line("PLAIN")),
-        Command::Sasl(Sasl::Auth { mechanism: b"PLAIN", data }) if users.accept_plain(data) => {
-            (true, Outcome::Line("Authenticated"))
-        }
-        Command::Sasl(_) => (false, Outcome::Error(Error::AUTHENTICATION_FAILED)),
-        Command::Version if matches!(request.reply, Reply::Binary(_)) => (false, Outcome::Version(crate::VERSION)),
-        _ => (false, Outcome::Error(Error::UNAUTHENTICATED)),
-    };
-    request.reply.outcome(&outcome, &mut output.bytes);
-    accepted
-}
-
 /// Carries out the commands of a datagram.
 pub(crate) fn work_on_datagram(
     payload: &[u8],
+    protocol: Option<Protocol>,
     socket: RawFd,
     shared: &Shared,
     counters: &Counters,
@@ -450,7 +466,7 @@ pub(crate) fn work_on_datagram(
     let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     // What is cut off is lost, as everything is in a datagram.
-    work(&mut buffers, &mut Session::new(shared, socket), &limits, shared, counters);
+    work(&mut buffers, &mut Session::new(protocol, shared, socket), &limits, shared, counters);
     *output = buffers.output;
 }
 

@@ -3,10 +3,13 @@
 //! A request has one way through: socket, `listener`, `connection` (buffers), protocol decode, `execute`, [`store`],
 //! protocol encode, one write. [`Server`] puts them together; the `larder-node` binary is a command line around it.
 
+mod acceptor;
+mod address;
 mod admin;
 mod auth;
 mod clock;
 mod connection;
+mod connections;
 mod counters;
 mod daemon;
 mod dump;
@@ -20,6 +23,7 @@ mod settings;
 mod sockets;
 mod statistics;
 pub mod store;
+mod tls;
 mod udp;
 mod watch;
 
@@ -61,13 +65,17 @@ fn serve_until_signalled(settings: Settings) -> std::io::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(settings.clone())?;
-        daemon::settle(&settings)?;
-        announce_ports(server.addresses())?;
-        let why = tokio::select! {
-            _ = terminate.recv() => "SIGTERM came",
-            _ = interrupt.recv() => "SIGINT came",
-            () = server.shutdown_requested() => "a client asked for it",
+        daemon::write_pid_file(&settings);
+        announce_ports(&server)?;
+        let why = loop {
+            tokio::select! {
+                _ = hangup.recv() => server.reload(),
+                _ = terminate.recv() => break "SIGTERM came",
+                _ = interrupt.recv() => break "SIGINT came",
+                () = server.shutdown_requested() => break "a client asked for it",
+            }
         };
         tracing::info!("stopping: {why}");
         server.stop();
@@ -76,12 +84,16 @@ fn serve_until_signalled(settings: Settings) -> std::io::Result<()> {
     })
 }
 
-/// Writes the ports to the file that MEMCACHED_PORT_FILENAME names, as memcached does for `-p 0`.
-fn announce_ports(addresses: &[std::net::SocketAddr]) -> std::io::Result<()> {
+/// Writes the ports to the file that MEMCACHED_PORT_FILENAME names, as memcached does for `-p -1`.
+fn announce_ports(server: &Server) -> std::io::Result<()> {
     let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
-    let lines: String = addresses
-        .iter()
-        .map(|address| format!("TCP {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port()))
+    let tcp = server.addresses().iter().map(|address| ("TCP", address));
+    let udp = server.udp_addresses().iter().map(|address| ("UDP", address));
+    let lines: String = tcp
+        .chain(udp)
+        .map(|(kind, address)| {
+            format!("{kind} {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())
+        })
         .collect();
     // Written whole or not at all: who waits for the file reads it the moment it is there.
     let unfinished = std::path::Path::new(&path).with_extension("lock");

@@ -1,87 +1,141 @@
-//! Accepting connections and counting them.
+//! The sockets that a server listens on: opened by the settings, or inherited from systemd.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use larder_protocol::Protocol;
+use listenfd::ListenFd;
+use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, Socket, Type};
 
-/// Counts of connections.
+use crate::address::{Address, Speech};
+use crate::settings::Settings;
+
+/// All sockets of a server, and how it speaks on each. None blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Connections {
-    current: AtomicU64,
-    total: AtomicU64,
-    rejected: AtomicU64,
-    paused: AtomicU64,
+pub(crate) struct Listeners {
+    pub(crate) tcp: Vec<(std::net::TcpListener, Speech)>,
+    pub(crate) unix: Vec<(std::os::unix::net::UnixListener, Speech)>,
+    pub(crate) udp: Vec<(std::net::UdpSocket, Option<Protocol>)>,
 }
 
-/// A reading of [`Connections`].
-pub(crate) struct ConnectionStatistics {
-    pub(crate) current: u64,
-    pub(crate) total: u64,
-    pub(crate) rejected: u64,
-    pub(crate) paused: u64,
-}
-
-impl Connections {
-    /// Counts a new connection, unless there are `most` already.
-    pub(crate) fn try_open(&self, most: u32) -> bool {
-        if self.current.load(Ordering::Relaxed) >= u64::from(most) {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            return false;
+impl Listeners {
+    /// The sockets that systemd opened for this process, where it did (sd_listen_fds(3)); otherwise those of `-p`, `-U` and
+    /// `-l`, unless `-s` takes their place.
+    pub(crate) fn open(settings: &Settings) -> io::Result<Listeners> {
+        let mut listeners = Listeners::default();
+        listeners.inherit(settings.speech())?;
+        if !listeners.is_empty() || settings.socket.is_some() {
+            return Ok(listeners);
         }
-        self.current.fetch_add(1, Ordering::Relaxed);
-        self.total.fetch_add(1, Ordering::Relaxed);
-        true
+        for address in settings.addresses().map_err(io::Error::other)? {
+            if let Some(port) = settings.tcp_port() {
+                let sockets = bind(&address, port, Type::STREAM).and_then(|sockets| listen(sockets, settings.backlog));
+                let sockets = sockets.map_err(|error| in_words("TCP", &address, error))?;
+                listeners.tcp.extend(sockets.into_iter().map(|socket| (socket, address.speech)));
+            }
+            if let Some(port) = settings.udp_port() {
+                let sockets = bind(&address, port, Type::DGRAM).map_err(|error| in_words("UDP", &address, error))?;
+                listeners.udp.extend(sockets.into_iter().map(|socket| (socket.into(), address.speech.protocol)));
+            }
+        }
+        Ok(listeners)
     }
 
-    /// Counts a time that a new connection had to wait.
-    pub(crate) fn count_pause(&self) {
-        self.paused.fetch_add(1, Ordering::Relaxed);
+    /// Opens the socket of `-s`. It belongs to whoever serves: root has been left by then.
+    pub(crate) fn open_unix(&mut self, settings: &Settings) -> io::Result<()> {
+        let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(()) };
+        let listener = listen_unix(path, settings.socket_mode, settings.backlog)
+            .map_err(|error| in_words("unix socket", path.display(), error))?;
+        self.unix.push((listener, Speech { tls: None, ..settings.speech() }));
+        Ok(())
     }
 
-    pub(crate) fn closed(&self) {
-        self.current.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn tcp_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.tcp.iter().map(|(socket, _)| socket.local_addr()).collect()
     }
 
-    pub(crate) fn statistics(&self) -> ConnectionStatistics {
-        ConnectionStatistics {
-            current: self.current.load(Ordering::Relaxed),
-            total: self.total.load(Ordering::Relaxed),
-            rejected: self.rejected.load(Ordering::Relaxed),
-            paused: self.paused.load(Ordering::Relaxed),
+    pub(crate) fn udp_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.udp.iter().map(|(socket, _)| socket.local_addr()).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tcp.is_empty() && self.unix.is_empty() && self.udp.is_empty()
+    }
+
+    fn inherit(&mut self, speech: Speech) -> io::Result<()> {
+        let mut inherited = ListenFd::from_env();
+        for index in 0..inherited.len() {
+            if let Ok(Some(socket)) = inherited.take_tcp_listener(index) {
+                socket.set_nonblocking(true)?;
+                self.tcp.push((socket, speech));
+            } else if let Ok(Some(socket)) = inherited.take_unix_listener(index) {
+                socket.set_nonblocking(true)?;
+                self.unix.push((socket, Speech { tls: None, ..speech }));
+            } else if let Ok(Some(socket)) = inherited.take_udp_socket(index) {
+                socket.set_nonblocking(true)?;
+                self.udp.push((socket, speech.protocol));
+            } else {
+                return Err(io::Error::other(format!("LISTEN_FDS: descriptor {index} is no TCP, UDP or unix socket")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn in_words(what: &str, address: impl std::fmt::Display, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("failed to listen on {what} {address}: {error}"))
+}
+
+/// Binds what `address` stands for: as much of it as there is, since a name, or `*`, may stand for addresses of a family
+/// that this machine does not have.
+fn bind(address: &Address, port: u16, kind: Type) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    let mut failure = io::Error::other("it stands for no address");
+    for address in address.resolve(port)? {
+        match bind_one(address, kind) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => failure = error,
         }
     }
+    if sockets.is_empty() { Err(failure) } else { Ok(sockets) }
 }
 
-/// Listens on every address that `address` (`host:port`) stands for.
-pub(crate) fn listen_tcp(address: &str, backlog: i32) -> io::Result<Vec<std::net::TcpListener>> {
-    address.to_socket_addrs()?.map(|address| listen_on(address, backlog)).collect()
-}
-
-fn listen_on(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+        // Accepted sockets inherit it: a client that vanished is found out.
+        socket.set_keepalive(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+fn listen(sockets: Vec<Socket>, backlog: i32) -> io::Result<Vec<std::net::TcpListener>> {
+    sockets.into_iter().map(|socket| socket.listen(backlog).map(|()| socket.into())).collect()
 }
 
 /// Listens on a unix socket that `mode` gives access to, taking the place of one that a dead process left.
-pub(crate) fn listen_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<std::os::unix::net::UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path).is_err()
     {
         std::fs::remove_file(path)?;
     }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The mode is right from the first moment.
+    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
+    let bound = socket.bind(&socket2::SockAddr::unix(path)?);
+    umask(before);
+    bound?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }

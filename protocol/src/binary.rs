@@ -194,7 +194,7 @@ impl<'a> Packet<'_, 'a> {
         let (has_key, bare) = (!key.is_empty(), self.extras.is_empty() && value_len == 0);
         let command = match self.header.opcode {
             GET | GETQ | GETK | GETKQ if has_key && bare => self.get(None, true),
-            TOUCH | GAT | GATQ | GATK | GATKQ if has_key && self.extras.len() == 4 => {
+            TOUCH | GAT | GATQ | GATK | GATKQ if has_key && self.extras.len() == 4 && value_len == 0 => {
                 self.get(Some(self.exptime(0)), self.header.opcode != TOUCH)
             }
             SET | SETQ | ADD | ADDQ | REPLACE | REPLACEQ if has_key && self.extras.len() == 8 => {

@@ -392,7 +392,7 @@ struct Model {
 impl Model {
     fn new() -> Model {
         let mut settings = Settings::default();
-        (settings.port, settings.threads) = (0, 1);
+        (settings.port, settings.threads) = (Some(-1), 1);
         let node = Server::start(settings).unwrap();
         let client = Client::builder().server(node.addresses()[0].to_string()).timeout(Duration::from_secs(60));
         Model { client: client.build().unwrap(), _node: node, keys: Cell::new(0) }

@@ -142,9 +142,9 @@ fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     }
     counters!(bytes_read, bytes_written);
     out.stat("limit_maxbytes", shared.store.memory_limit());
-    out.stat("accepting_conns", 1);
-    out.stat("listen_disabled_num", connections.paused);
-    out.stat("time_in_listen_disabled_us", 0);
+    out.stat("accepting_conns", u8::from(connections.accepting));
+    out.stat("listen_disabled_num", connections.pauses);
+    out.stat("time_in_listen_disabled_us", connections.paused_microseconds);
     out.stat("threads", settings.threads);
     counters!(conn_yields);
     out.stat("hash_power_level", (store.index_bytes / 8).checked_ilog2().unwrap_or(0));
@@ -166,6 +166,9 @@ fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     }
     none!(malloc_fails, log_worker_dropped);
     shared.watchers.statistics(|name, value| out.stat(name, value));
+    if let Some(tls) = &shared.tls {
+        tls.statistics(&mut |name, value| out.stat(name, value));
+    }
     none!(unexpected_napi_ids, round_robin_fallback);
     out.stat("bytes", store.bytes);
     out.stat("curr_items", store.items);

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use larder_protocol::Protocol;
+
 use super::Answer;
 use crate::server::Shared;
+use crate::tls;
 
 fn yes(holds: bool) -> &'static str {
     if holds { "yes" } else { "no" }
@@ -13,7 +16,7 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     let settings = &shared.settings;
     out.stat("maxbytes", shared.store.memory_limit());
     out.stat("maxconns", settings.max_connections);
-    out.stat("tcpport", settings.port);
+    out.stat("tcpport", settings.port.unwrap_or_else(|| settings.tcp_port().unwrap_or(0).into()));
     out.stat("udpport", settings.udp_port);
     out.stat("inter", if settings.listen.is_empty() { "127.0.0.1".to_owned() } else { settings.listen.join(",") });
     out.stat("verbosity", shared.verbosity());
@@ -29,7 +32,11 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("reqs_per_event", settings.requests_per_turn);
     out.stat("cas_enabled", yes(settings.cas_enabled()));
     out.stat("tcp_backlog", settings.backlog);
-    let protocol = if settings.protocol == "auto" { "auto-negotiate" } else { &settings.protocol };
+    let protocol = match settings.speech().protocol {
+        None => "auto-negotiate",
+        Some(Protocol::Text) => "ascii",
+        Some(Protocol::Binary) => "binary",
+    };
     out.stat("binding_protocol", protocol);
     out.stat("auth_enabled_sasl", yes(settings.sasl));
     out.stat("auth_enabled_ascii", settings.auth_file.as_ref().map_or("no".into(), |path| path.display().to_string()));
@@ -43,6 +50,7 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("watcher_logbuf_size", shared.watchers.buffer_max());
     out.stat("track_sizes", "no");
     out.stat("inline_ascii_response", "no");
+    tls::settings(settings, &mut |name, value| out.stat(name, value));
     out.stat("num_napi_ids", 0);
     out.stat("client_flags_size", size_of::<u32>());
     out.stat("eviction_policy", settings.eviction());

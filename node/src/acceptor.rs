@@ -1,0 +1,154 @@
+//! The acceptor: takes connections, within the limit, and hands them to the workers in turn.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use larder_protocol::Protocol;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::address::Speech;
+use crate::connection::Socket;
+use crate::connections::RETRY;
+use crate::listener::Listeners;
+use crate::server::Shared;
+use crate::tls::Tls;
+
+/// A socket on its way from the acceptor to a worker, and how it is spoken on.
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream, Speech),
+    Unix(std::os::unix::net::UnixStream, Speech),
+}
+
+impl Accepted {
+    /// The one protocol that is spoken; `None` is found by the first byte.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Accepted::Tcp(_, speech) | Accepted::Unix(_, speech) => speech.protocol,
+        }
+    }
+
+    /// The socket for the runtime of the worker that calls.
+    pub(crate) fn into_socket(self, tls: Option<&Arc<Tls>>) -> io::Result<Socket> {
+        match self {
+            Accepted::Tcp(socket, speech) => {
+                let stream = TcpStream::from_std(socket)?;
+                match (tls, speech.tls) {
+                    (Some(tls), Some(client)) => Ok(Socket::Tls(Box::new(tls.accept(stream, client)?))),
+                    _ => Ok(Socket::Tcp(stream)),
+                }
+            }
+            Accepted::Unix(socket, _) => UnixStream::from_std(socket).map(Socket::Unix),
+        }
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener, Speech),
+    Unix(UnixListener, Speech),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Listener::Tcp(listener, speech) => {
+                let socket = listener.accept().await?.0.into_std()?;
+                socket.set_nodelay(true)?;
+                Ok(Accepted::Tcp(socket, *speech))
+            }
+            Listener::Unix(listener, speech) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?, *speech)),
+        }
+    }
+}
+
+/// Between slices of background work.
+const MAINTENANCE: Duration = Duration::from_millis(100);
+
+/// Accepts on all listeners, and lets the store do its background work, until the server stops.
+pub(crate) async fn accept(shared: Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Accepted>>) {
+    let queues: Arc<[_]> = queues.into();
+    let turn = Arc::new(AtomicUsize::new(0));
+    let tcp =
+        listeners.tcp.into_iter().map(|(socket, speech)| Ok(Listener::Tcp(TcpListener::from_std(socket)?, speech)));
+    let unix =
+        listeners.unix.into_iter().map(|(socket, speech)| Ok(Listener::Unix(UnixListener::from_std(socket)?, speech)));
+    for listener in tcp.chain(unix) {
+        match listener {
+            Ok(listener) => {
+                tokio::spawn(accept_from(listener, shared.clone(), queues.clone(), turn.clone()));
+            }
+            Err(error) => {
+                let error: io::Error = error;
+                tracing::error!(%error, "a listener could not be served");
+            }
+        }
+    }
+    let mut stop = shared.stop.clone();
+    let mut maintenance = tokio::time::interval(MAINTENANCE);
+    loop {
+        tokio::select! {
+            _ = maintenance.tick() => maintain(&shared),
+            _ = stop.wait_for(|&stopping| stopping) => break,
+        }
+    }
+}
+
+/// Background work that no request waits for.
+fn maintain(shared: &Shared) {
+    let now = shared.clock.now();
+    shared.store.maintain(now);
+    shared.maintenance.fetch_add(1, Ordering::Relaxed);
+    shared.watchers.show_evictions(&shared.store, now);
+}
+
+async fn accept_from(
+    listener: Listener,
+    shared: Arc<Shared>,
+    queues: Arc<[UnboundedSender<Accepted>]>,
+    turn: Arc<AtomicUsize>,
+) {
+    let connections = &shared.connections;
+    let most = shared.settings.max_connections;
+    loop {
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // The client did not wait.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                // Out of descriptors, mostly: one that is closed makes room, and accepting again at once would spin.
+                tracing::warn!(%error, "no connection is accepted for now");
+                let retry = async {
+                    loop {
+                        tokio::time::sleep(RETRY).await;
+                        if let Ok(accepted) = listener.accept().await {
+                            break accepted;
+                        }
+                    }
+                };
+                connections.pause(retry).await
+            }
+        };
+        if shared.settings.refuses_connections() {
+            if !connections.try_open(most) {
+                connections.rejected();
+                refuse(accepted);
+                continue;
+            }
+        } else {
+            connections.open(most).await;
+        }
+        // A worker ends only when the server does.
+        let _ = queues[turn.fetch_add(1, Ordering::Relaxed) % queues.len()].send(accepted);
+    }
+}
+
+/// Says why, where the socket takes it at once, and closes.
+fn refuse(accepted: Accepted) {
+    let words = b"ERROR Too many open connections\r\n";
+    let _ = match accepted {
+        Accepted::Tcp(mut socket, _) => socket.write(words),
+        Accepted::Unix(mut socket, _) => socket.write(words),
+    };
+}

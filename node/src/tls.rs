@@ -1,0 +1,410 @@
+//! TLS by rustls: certificates and their renewal, and a socket that speaks through a session.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, HandshakeKind, RootCertStore,
+    ServerConfig, ServerConnection, SignatureScheme,
+};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::settings::Settings;
+
+/// What a listener asks of its clients (`ssl_verify_mode`; `btls:` and `mtls:` of `-l`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientCertificate {
+    NotAsked,
+    /// Checked where the client has one.
+    Requested,
+    Required,
+}
+
+/// Sessions that can be resumed at a time (`ssl_session_cache`), as many as OpenSSL keeps.
+const SESSIONS: usize = 20 * 1024;
+
+/// OpenSSL's names (`ssl_ciphers`) of what rustls has for TLS 1.2.
+const TLS12_CIPHERS: [(&str, CipherSuite); 6] = [
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("ECDHE-RSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+];
+
+/// The certificates in use, and counts of what went wrong with clients.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    settings: Settings,
+    provider: Arc<CryptoProvider>,
+    certificates: RwLock<Certificates>,
+    /// Sessions that were not resumed ones.
+    new_sessions: AtomicU64,
+    handshake_errors: AtomicU64,
+    /// Errors after the handshake.
+    protocol_errors: AtomicU64,
+}
+
+/// What is read from the files, for each way to treat clients.
+#[derive(Debug)]
+struct Certificates {
+    not_asked: Arc<ServerConfig>,
+    requested: Arc<ServerConfig>,
+    required: Arc<ServerConfig>,
+    read: Instant,
+}
+
+impl Tls {
+    pub(crate) fn new(settings: &Settings) -> io::Result<Tls> {
+        if settings.told("ssl_min_version").is_some_and(|version| version < "2") {
+            tracing::warn!("ssl_min_version: TLS 1.2 is the least that is spoken");
+        }
+        let provider = Arc::new(provider(settings.told("ssl_ciphers")));
+        Ok(Tls {
+            certificates: RwLock::new(read_certificates(settings, &provider).map_err(io::Error::other)?),
+            settings: settings.clone(),
+            provider,
+            new_sessions: AtomicU64::new(0),
+            handshake_errors: AtomicU64::new(0),
+            protocol_errors: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the files again. New connections get what is in them; where that is of no use, all stays as it was.
+    pub(crate) fn refresh(&self) -> Result<(), String> {
+        let certificates = read_certificates(&self.settings, &self.provider)?;
+        *self.certificates.write() = certificates;
+        Ok(())
+    }
+
+    /// A session with a client that has just connected. The handshake is part of the first reads.
+    pub(crate) fn accept(self: &Arc<Self>, stream: TcpStream, client: ClientCertificate) -> io::Result<TlsSocket> {
+        let config = {
+            let certificates = self.certificates.read();
+            match client {
+                ClientCertificate::NotAsked => &certificates.not_asked,
+                ClientCertificate::Requested => &certificates.requested,
+                ClientCertificate::Required => &certificates.required,
+            }
+            .clone()
+        };
+        let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(self.settings.tls_write_buffer()));
+        Ok(TlsSocket { stream, session: Mutex::new(session), tls: self.clone() })
+    }
+
+    /// Tells `stats` its part, by memcached's names.
+    pub(crate) fn statistics(&self, stat: &mut dyn FnMut(&str, u64)) {
+        if self.settings.given("ssl_session_cache") {
+            stat("ssl_new_sessions", self.new_sessions.load(Ordering::Relaxed));
+        }
+        stat("ssl_handshake_errors", self.handshake_errors.load(Ordering::Relaxed));
+        stat("ssl_proto_errors", self.protocol_errors.load(Ordering::Relaxed));
+        stat("time_since_server_cert_refresh", self.certificates.read().read.elapsed().as_secs());
+    }
+
+    fn count_error(&self, session: &ServerConnection) {
+        let count = if session.is_handshaking() { &self.handshake_errors } else { &self.protocol_errors };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_session(&self, session: &ServerConnection) {
+        if session.handshake_kind() != Some(HandshakeKind::Resumed) {
+            self.new_sessions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells `stats settings` its part, by memcached's names.
+pub(crate) fn settings(settings: &Settings, stat: &mut dyn FnMut(&str, &str)) {
+    let yes = |holds: bool| if holds { "yes" } else { "no" };
+    let told = |name| settings.told(name).unwrap_or("NULL");
+    stat("ssl_enabled", yes(settings.tls));
+    stat("ssl_chain_cert", told("ssl_chain_cert"));
+    stat("ssl_key", told("ssl_key"));
+    // OpenSSL's bits: a peer's certificate is looked at, must be there, once.
+    let bits = [("1", "1"), ("2", "3"), ("3", "7")];
+    let mode = bits.iter().find(|(mode, _)| settings.told("ssl_verify_mode") == Some(mode));
+    stat("ssl_verify_mode", mode.map_or("0", |(_, bits)| bits));
+    stat("ssl_keyformat", settings.told("ssl_keyformat").unwrap_or("1"));
+    stat("ssl_ciphers", told("ssl_ciphers"));
+    stat("ssl_ca_cert", told("ssl_ca_cert"));
+    stat("ssl_wbuf_size", &settings.tls_write_buffer().to_string());
+    stat("ssl_session_cache", yes(settings.given("ssl_session_cache")));
+    stat("ssl_kernel_tls", yes(settings.given("ssl_kernel_tls")));
+    stat("ssl_min_version", if settings.told("ssl_min_version") == Some("3") { "tlsv1.3" } else { "tlsv1.2" });
+}
+
+/// The cipher suites that `ciphers`, OpenSSL's list for TLS 1.2, leaves; those of TLS 1.3 are always there.
+fn provider(ciphers: Option<&str>) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let Some(ciphers) = ciphers else { return provider };
+    let find = |name: &str| TLS12_CIPHERS.iter().find(|(known, _)| *known == name).map(|(_, suite)| *suite);
+    let (known, unknown): (Vec<&str>, Vec<&str>) = ciphers.split(':').partition(|name| find(name).is_some());
+    if !unknown.is_empty() {
+        tracing::warn!("ssl_ciphers: there is no {}", unknown.join(", "));
+    }
+    if !known.is_empty() {
+        let known: Vec<CipherSuite> = known.into_iter().filter_map(find).collect();
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some() || known.contains(&suite.suite()));
+    }
+    provider
+}
+
+fn read_certificates(settings: &Settings, provider: &Arc<CryptoProvider>) -> Result<Certificates, String> {
+    let chain_file = settings.told("ssl_chain_cert").ok_or("TLS (-Z) needs a certificate: -o ssl_chain_cert=FILE")?;
+    let chain =
+        read_pem(chain_file).map_err(|error| format!("Error loading the certificate chain: {chain_file} : {error}"))?;
+    let key_file = settings.told("ssl_key").unwrap_or(chain_file);
+    let key = match settings.told("ssl_keyformat") {
+        Some("2") => std::fs::read(key_file)
+            .map_err(|error| error.to_string())
+            .and_then(|der| PrivateKeyDer::try_from(der).map_err(str::to_owned)),
+        _ => PrivateKeyDer::from_pem_file(key_file).map_err(|error| error.to_string()),
+    };
+    let key = key.map_err(|error| format!("Error loading the key: {key_file} : {error}"))?;
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = settings.told("ssl_ca_cert") {
+        let add = |certificates: Vec<CertificateDer<'static>>| -> Result<(), String> {
+            certificates.into_iter().try_for_each(|root| roots.add(root)).map_err(|error| error.to_string())
+        };
+        read_pem(file).and_then(add).map_err(|error| format!("Error loading the CA certificate: {file} : {error}"))?;
+    }
+    let roots = Arc::new(roots);
+    let config = |client| {
+        config(settings, provider, chain.clone(), key.clone_key(), verifier(&roots, provider, client))
+            .map_err(|error| format!("Error validating the certificate: {error}"))
+    };
+    Ok(Certificates {
+        not_asked: config(ClientCertificate::NotAsked)?,
+        requested: config(ClientCertificate::Requested)?,
+        required: config(ClientCertificate::Required)?,
+        read: Instant::now(),
+    })
+}
+
+fn read_pem(file: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err("there is no certificate in it".to_owned()),
+        certificates => certificates.map_err(|error| error.to_string()),
+    }
+}
+
+fn config(
+    settings: &Settings,
+    provider: &Arc<CryptoProvider>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let versions = match settings.told("ssl_min_version") {
+        Some("3") => &[&rustls::version::TLS13][..],
+        _ => rustls::ALL_VERSIONS,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    // Sessions are kept here, not in the client's tickets, and each kind of listener keeps its own.
+    if settings.given("ssl_session_cache") {
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    } else {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(Arc::new(config))
+}
+
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+    client: ClientCertificate,
+) -> Arc<dyn ClientCertVerifier> {
+    let mandatory = client == ClientCertificate::Required;
+    if client == ClientCertificate::NotAsked {
+        return WebPkiClientVerifier::no_client_auth();
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
+    // Fails only where there are no roots.
+    builder.build().unwrap_or_else(|_| Arc::new(TrustsNobody { mandatory, provider: provider.clone() }))
+}
+
+/// Without `ssl_ca_cert` no certificate is trusted.
+#[derive(Debug)]
+struct TrustsNobody {
+    mandatory: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for TrustsNobody {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A TCP connection under a TLS session, used as the socket would be.
+#[derive(Debug)]
+pub(crate) struct TlsSocket {
+    stream: TcpStream,
+    /// Only ever used by the connection's own worker, one call at a time.
+    session: Mutex<ServerConnection>,
+    tls: Arc<Tls>,
+}
+
+impl TlsSocket {
+    /// The socket below.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let session = &mut *self.session.lock();
+        loop {
+            match session.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            // A client that goes without a word of goodbye has gone all the same.
+            if session.read_tls(&mut Ciphertext(&self.stream))? == 0 {
+                return Ok(0);
+            }
+            let handshaking = session.is_handshaking();
+            let processed = session.process_new_packets();
+            // What the session has to say to it, an alert too; what cannot be sent now is sent before the next wait.
+            let sent = self.send(session);
+            if let Err(error) = processed {
+                self.tls.count_error(session);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                return Ok(0);
+            }
+            if handshaking && !session.is_handshaking() {
+                self.tls.count_session(session);
+            }
+        }
+    }
+
+    /// Takes as much as the session's buffer has room for, once what was taken before is sent.
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let session = &mut *self.session.lock();
+        self.send(session)?;
+        let taken = session.writer().write_vectored(slices)?;
+        match self.send(session) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    fn send(&self, session: &mut ServerConnection) -> io::Result<()> {
+        while session.wants_write() {
+            session.write_tls(&mut Ciphertext(&self.stream))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be something to read; meanwhile sends what was taken.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        while self.session.lock().wants_write() {
+            let ready = self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+            if ready.is_writable() {
+                match self.send(&mut self.session.lock()) {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    _ => {}
+                }
+            }
+            if ready.is_readable() {
+                return Ok(());
+            }
+        }
+        self.stream.readable().await
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.stream.writable().await
+    }
+
+    /// Sends all that was taken, and that no more comes.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        self.session.lock().send_close_notify();
+        loop {
+            match self.send(&mut self.session.lock()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent,
+            }
+            self.stream.writable().await?;
+        }
+    }
+}
+
+/// The socket below a session.
+struct Ciphertext<'a>(&'a TcpStream);
+
+impl Read for Ciphertext<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Ciphertext<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
