@@ -15,6 +15,16 @@ def expect(what, got, wanted):
     assert got == wanted, f"{what}: got {got!r}, expected {wanted!r}"
 
 
+class WithFlags:
+    """Stores every value with flags 7, and hands flags out beside it."""
+
+    def serialize(self, key, value):
+        return value, 7
+
+    def deserialize(self, key, value, flags):
+        return value, flags
+
+
 def pymemcache():
     from pymemcache.client.hash import HashClient
     from pymemcache.exceptions import MemcacheIllegalInputError
@@ -34,17 +44,22 @@ def pymemcache():
     expect("prepend", cache.prepend("a", b"?", noreply=False), True)
     expect("joined", cache.get("a"), b"?40!")
     expect("touch", cache.touch("a", 100, noreply=False), True)
+    expect("touched to its end", (cache.touch("a", -1, noreply=False), cache.get("a")), (True, None))
+    cache.set("a", b"1", noreply=False)
+    flags = HashClient([tuple(server.split(":")) for server in SERVERS], timeout=10, serde=WithFlags())
+    expect("flags", (flags.set("f", b"x", noreply=False), flags.get("f")), (True, (b"x", 7)))
     expect("set_many", cache.set_many({key: key.encode() for key in KEYS}, noreply=False), [])
     expect("get_many", cache.get_many(KEYS), {key: key.encode() for key in KEYS})
     expect("binary-safe", (cache.set("b", BINARY_SAFE, noreply=False), cache.get("b")), (True, BINARY_SAFE))
     expect("large", (cache.set("l", LARGE, noreply=False), cache.get("l")), (True, LARGE))
     expect("expired", (cache.set("e", b"x", expire=-1, noreply=False), cache.get("e")), (True, None))
     expect("delete", (cache.delete("a", noreply=False), cache.delete("a", noreply=False)), (True, False))
-    try:
-        cache.get("two words")
-        raise AssertionError("a key with a blank was taken")
-    except MemcacheIllegalInputError:
-        pass
+    for key in ("two words", "k" * 251):
+        try:
+            cache.get(key)
+            raise AssertionError(f"{key!r} was taken for a key")
+        except MemcacheIllegalInputError:
+            pass
 
 
 def pylibmc_with(binary):
@@ -70,6 +85,9 @@ def pylibmc_with(binary):
     expect("get_multi", cache.get_multi(KEYS), {key: key for key in KEYS})
     expect("binary-safe", (cache.set("b", BINARY_SAFE), cache.get("b")), (True, BINARY_SAFE))
     expect("large", (cache.set("l", LARGE), cache.get("l")), (True, LARGE))
+    expect("pickled", (cache.set("p", {"a": [1]}), cache.get("p")), (True, {"a": [1]}))
+    expect("touched to its end", (cache.touch("p", 2592001), cache.get("p")), (True, None))
+    expect("expired", (cache.set("e", "x", time=2592001), cache.get("e")), (True, None))
     expect("delete", (cache.delete("a"), cache.delete("a")), (True, False))
     expect("missing", cache.get("a"), None)
 
@@ -89,6 +107,8 @@ def bmemcached():
     expect("set_multi", cache.set_multi({key: key for key in KEYS}), [])
     expect("get_multi", cache.get_multi(KEYS), {key: key for key in KEYS})
     expect("large", (cache.set("l", LARGE), cache.get("l")), (True, LARGE))
+    expect("flags tell types", (cache.set("t", 41), cache.get("t")), (True, 41))
+    expect("expired", (cache.set("e", "x", time=2592001), cache.get("e")), (True, None))
     expect("delete", (cache.delete("a"), cache.get("a")), (True, None))
 
 

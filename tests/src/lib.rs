@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Longest a program may take to come up, or to answer, on a busy machine.
@@ -13,7 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The path of a binary of this workspace, built if it is not up to date (`cargo test` does not build the binaries of
 /// other packages).
 pub fn binary(package: &str) -> PathBuf {
-    static BUILT: OnceLock<std::sync::Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
+    static BUILT: OnceLock<Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
     let built = BUILT.get_or_init(Default::default);
     let mut built = built.lock().expect("no test panics while it holds this lock");
     built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
@@ -70,7 +70,7 @@ impl Server {
 
     /// Debian's memcached as a reference, or `None`, said on standard error, where it cannot be had.
     pub fn memcached(arguments: &[&str]) -> Option<Server> {
-        if !installed("memcached") {
+        if !installed("memcached", "memcached") {
             eprintln!("SKIPPED: memcached is not installed and could not be installed (apt-get install memcached)");
             return None;
         }
@@ -164,25 +164,27 @@ impl Drop for Server {
     }
 }
 
-/// Whether a Debian package's program is there, after trying to install it where we may.
-fn installed(program: &str) -> bool {
-    static TRIED: OnceLock<bool> = OnceLock::new();
+/// Whether a program is there, after trying to install its Debian package where we may.
+pub fn installed(program: &str, package: &str) -> bool {
+    // One attempt at a time, and for each package only one.
+    static TRIED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut tried = TRIED.lock().expect("no test panics while it holds this lock");
     let runs = || Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    *TRIED.get_or_init(|| {
-        runs() || {
-            let apt = |arguments: &[&str]| {
-                Command::new("timeout")
-                    .args(["90", "apt-get", "-qq", "-y"])
-                    .args(arguments)
-                    .env("DEBIAN_FRONTEND", "noninteractive")
-                    .stdout(Stdio::null())
-                    .status()
-            };
-            let _ = apt(&["update"]);
-            let _ = apt(&["install", program]);
-            runs()
-        }
-    })
+    if runs() || tried.iter().any(|tried| tried == package) {
+        return runs();
+    }
+    tried.push(package.to_owned());
+    let apt = |arguments: &[&str]| {
+        Command::new("timeout")
+            .args(["90", "apt-get", "-qq", "-y"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+    };
+    let _ = apt(&["update"]);
+    let _ = apt(&["install", package]);
+    runs()
 }
 
 /// A socket connected to this port of loopback, on which reads do not wait for ever.
