@@ -53,7 +53,10 @@ pub(crate) fn execute(
         true => observe::carry_out(request, hash, shared, counters, now, client, output),
     };
     match outcome {
-        Ok(outcome) => {
+        Ok(mut outcome) => {
+            if let Outcome::Stored { cas, .. } | Outcome::Number { cas, .. } = &mut outcome {
+                *cas = shared.told_cas(*cas);
+            }
             request.reply.outcome(&outcome, &mut output.bytes);
             Next::Continue
         }
@@ -78,14 +81,14 @@ pub(crate) fn carry_out(
     let store = &shared.store;
     Ok(match &request.command {
         Command::Get(get) => {
-            get_items(get, hash, reply, store, counters, now, output);
+            get_items(get, hash, reply, shared, counters, now, output);
             return Err(Next::Continue);
         }
         Command::Store(command) => store_item(command, hash, store, counters, now),
         Command::Delete(delete) => delete_item(delete, hash, store, counters, now),
         Command::Arithmetic(arithmetic) => calculate(arithmetic, hash, store, counters, now),
         Command::Touch { key, exptime } => touch(key, hash, *exptime, store, counters, now),
-        Command::Debug { key } => return Err(debug(key, hash, reply, store, now, output)),
+        Command::Debug { key } => return Err(debug(key, hash, reply, shared, now, output)),
         Command::Noop => Outcome::Noop,
         Command::FlushAll { .. } if shared.settings.no_flush_all => {
             Outcome::Error(Error::Client("flush_all not allowed"))
@@ -130,23 +133,23 @@ fn get_items(
     get: &Get<'_>,
     hash: Hash,
     reply: &Reply<'_>,
-    store: &Store,
+    shared: &Shared,
     counters: &Counters,
     now: Time,
     output: &mut Output,
 ) {
     match get.keys {
-        Keys::One(key) => get_item(key, hash, get, reply, store, counters, now, output),
+        Keys::One(key) => get_item(key, hash, get, reply, shared, counters, now, output),
         Keys::Line(_) => {
-            let mut keys = get.keys.iter().map(|key| (key, store.hash(key)));
+            let mut keys = get.keys.iter().map(|key| (key, shared.store.hash(key)));
             loop {
                 let batch: ArrayVec<_, BATCH> = keys.by_ref().take(BATCH).collect();
                 if batch.is_empty() {
                     break;
                 }
-                store.prefetch(batch.iter().map(|&(_, hash)| hash));
+                shared.store.prefetch(batch.iter().map(|&(_, hash)| hash));
                 for (key, hash) in batch {
-                    get_item(key, hash, get, reply, store, counters, now, output);
+                    get_item(key, hash, get, reply, shared, counters, now, output);
                 }
             }
         }
@@ -161,12 +164,12 @@ fn get_item(
     hash: Hash,
     get: &Get<'_>,
     reply: &Reply<'_>,
-    store: &Store,
+    shared: &Shared,
     counters: &Counters,
     now: Time,
     output: &mut Output,
 ) {
-    let mut entry = store.entry(key, hash, now);
+    let mut entry = shared.store.entry(key, hash, now);
     let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
     let mut created = false;
     if entry.item().is_none() && get.vivify.is_some() {
@@ -198,7 +201,7 @@ fn get_item(
     let hit = Hit {
         key,
         flags: item.flags,
-        cas: item.cas,
+        cas: shared.told_cas(item.cas),
         value_len: item.value.len(),
         with_value,
         ttl,
@@ -419,8 +422,8 @@ fn touch(key: &[u8], hash: Hash, exptime: Exptime, store: &Store, counters: &Cou
     Outcome::Touched
 }
 
-fn debug(key: &[u8], hash: Hash, reply: &Reply<'_>, store: &Store, now: Time, output: &mut Output) -> Next {
-    let entry = store.entry(key, hash, now);
+fn debug(key: &[u8], hash: Hash, reply: &Reply<'_>, shared: &Shared, now: Time, output: &mut Output) -> Next {
+    let entry = shared.store.entry(key, hash, now);
     match entry.item() {
         None => reply.outcome(&Outcome::Miss, &mut output.bytes),
         Some(item) => {
@@ -428,7 +431,7 @@ fn debug(key: &[u8], hash: Hash, reply: &Reply<'_>, store: &Store, now: Time, ou
                 "exp={} la={} cas={} fetch={} cls=1 size={}",
                 item.expiry.remaining(now).map_or(-1, i64::from),
                 now.0.saturating_sub(item.last_access.0),
-                item.cas,
+                shared.told_cas(item.cas),
                 if item.fetched { "yes" } else { "no" },
                 item.size,
             );

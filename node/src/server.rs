@@ -55,6 +55,12 @@ impl Shared {
         self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()
     }
 
+    /// A CAS unique as clients see it: with -C they see none, and no comparison succeeds.
+    #[inline]
+    pub(crate) fn told_cas(&self, cas: u64) -> u64 {
+        if self.settings.no_cas { 0 } else { cas }
+    }
+
     pub(crate) fn set_verbosity(&self, level: u32) {
         self.verbosity.store(level, Ordering::Relaxed);
     }

@@ -127,8 +127,9 @@ pub struct Settings {
     napi_ids: Option<u32>,
     #[arg(short = 'L', long = "enable-largepages", hide = true)]
     large_pages: bool,
-    #[arg(short = 'C', long = "disable-cas", hide = true)]
-    no_cas: bool,
+    /// Tell clients no CAS uniques: no compare-and-swap succeeds
+    #[arg(short = 'C', long = "disable-cas")]
+    pub no_cas: bool,
     /// Refuse writes when memory is full instead of evicting
     #[arg(short = 'M', long = "disable-evictions")]
     pub no_evictions: bool,
@@ -215,7 +216,6 @@ impl Settings {
             ("-n", self.slab_min_size.is_some()),
             ("-N", self.napi_ids.is_some()),
             ("-L", self.large_pages),
-            ("-C", self.no_cas),
         ];
         let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
         let meaningless = self.extended.iter().filter(|option| option.is_meaningless());
@@ -266,11 +266,6 @@ impl Settings {
     /// Whether connections above the limit are refused at once; otherwise they wait.
     pub(crate) fn refuses_connections(&self) -> bool {
         self.has("maxconns_fast")
-    }
-
-    /// Whether CAS was disabled: it costs nothing here and goes on working, but dashboards read the setting.
-    pub(crate) fn cas_enabled(&self) -> bool {
-        !self.no_cas
     }
 
     /// The TCP port to bind, where 0 takes a free one; `None` is off.

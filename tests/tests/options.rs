@@ -115,6 +115,24 @@ fn flush_all_is_refused_where_it_is_disabled() {
 }
 
 #[test]
+fn without_cas_clients_see_none_and_no_comparison_succeeds() {
+    let node = Server::node(&["-C"]);
+    let cases = [
+        ("set a 0 0 1\r\nx\r\n", "STORED\r\n"),
+        ("gets a\r\n", "VALUE a 0 1 0\r\nx\r\nEND\r\n"),
+        ("cas a 0 0 1 0\r\ny\r\n", "EXISTS\r\n"),
+        ("ms a 1 c E9\r\nz\r\n", "HD c0\r\n"),
+        ("mg a c v\r\n", "VA 1 c0\r\nz\r\n"),
+        ("md a C3\r\n", "EX\r\n"),
+        ("ma n N0 J5 c\r\n", "HD c0\r\n"),
+    ];
+    let mut connection = node.connect();
+    for (sent, answer) in cases {
+        assert_eq!(connection.exchange(sent.as_bytes()), answer, "{sent}");
+    }
+}
+
+#[test]
 fn options_of_memcacheds_engine_are_accepted_and_unknown_ones_refused() {
     let node = Server::node(&[
         "-f",

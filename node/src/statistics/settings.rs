@@ -30,7 +30,7 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("stat_key_prefix", shared.prefixes.delimiter());
     out.stat("detail_enabled", yes(shared.prefixes.on()));
     out.stat("reqs_per_event", settings.requests_per_turn);
-    out.stat("cas_enabled", yes(settings.cas_enabled()));
+    out.stat("cas_enabled", yes(!settings.no_cas));
     out.stat("tcp_backlog", settings.backlog);
     let protocol = match settings.speech().protocol {
         None => "auto-negotiate",
