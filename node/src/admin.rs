@@ -153,7 +153,7 @@ fn lru_crawler(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outco
         ["crawl", classes] => match crawled(classes, shared) {
             // Expired items are reclaimed without being asked for.
             Ok(_) => {
-                shared.crawler.begin();
+                shared.crawler.count_crawl();
                 Outcome::Ok
             }
             Err(refused) => refused,
@@ -192,7 +192,9 @@ fn crawled(classes: &str, shared: &Shared) -> Result<bool, Outcome<'static>> {
 fn dump(format: Format, classes: &str, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
     let (refused, late) = match format {
         Format::Metadata => ("ERROR metadump not allowed", "ERROR cannot pipeline other commands before metadump"),
-        Format::Get => ("ERROR key dump not allowed", "ERROR cannot pipeline other commands before mgdump"),
+        Format::Get | Format::Sizes => {
+            ("ERROR key dump not allowed", "ERROR cannot pipeline other commands before mgdump")
+        }
     };
     Ok(match crawled(classes, shared) {
         Err(Outcome::Error(error)) => Outcome::Error(error),

@@ -2,25 +2,23 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read};
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use larder_protocol::{Command, Decoded, Limits, Outcome, Protocol, Request, Scratch};
+use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::auth::Asked;
 use crate::counters::Counters;
-use crate::dump::{BUSY, Dump};
+use crate::dump::{BUSY, Dump, Listing};
 use crate::execute::{BATCH, Next, execute, forget};
 use crate::output::Output;
 use crate::server::Shared;
 use crate::sockets::{OpenSocket, State, Transport};
-use crate::store::{Cursor, Hash, Store};
+use crate::store::{Hash, Store};
 use crate::tls::TlsSocket;
 use crate::watch::{Topics, Watching};
 
@@ -204,14 +202,16 @@ impl Ended {
 pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
     // Declared behind the socket, so dropped before it is closed.
     let open = shared.sockets.note(socket.open(&shared));
+    tracing::debug!(client = open.descriptor, peer = open.peer_address(), "connected");
     if shared.watchers.wants(Topics::CONNECTIONS) {
         shared.watchers.connected(&open);
     }
     // A stopping worker drops its connections where they wait for their clients: what was read has been answered.
     let ended = converse(&socket, protocol, &open, &shared, &counters).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "connection ended");
+        tracing::debug!(client = open.descriptor, %error, "connection broke");
         Ended::Error
     });
+    tracing::debug!(client = open.descriptor, reason = ended.name(), "disconnected");
     if shared.watchers.wants(Topics::CONNECTIONS) {
         shared.watchers.closed(&open, ended.name());
     }
@@ -226,7 +226,7 @@ async fn converse(
     counters: &Counters,
 ) -> io::Result<Ended> {
     let limits = Limits { item_size_max: shared.store.item_size_max() };
-    let mut session = Session::new(protocol, shared, open.descriptor);
+    let mut session = Session::new(protocol, shared, open);
     let idle_timeout = shared.settings.idle_timeout();
     loop {
         if !wait_for_input(socket, idle_timeout, counters).await? {
@@ -254,7 +254,6 @@ async fn converse(
             };
             counters.bytes_read.add(read as u64);
             buffers.end += read;
-            open.begin(shared.clock.now());
             loop {
                 let progress = work(&mut buffers, &mut session, &limits, shared, counters);
                 flush(socket, &mut buffers.output, counters).await?;
@@ -308,19 +307,18 @@ async fn wait_for_input(socket: &Socket, timeout: Option<Duration>, counters: &C
 }
 
 /// What a connection has said of itself.
-pub(crate) struct Session {
+pub(crate) struct Session<'a> {
     /// Found by the first byte unless the listener told.
     protocol: Option<Protocol>,
     /// Bytes of a refused body that are still to come.
     swallow: usize,
     authenticated: bool,
-    /// The client's descriptor.
-    client: RawFd,
+    open: &'a OpenSocket,
 }
 
-impl Session {
-    pub(crate) fn new(protocol: Option<Protocol>, shared: &Shared, client: RawFd) -> Session {
-        Session { protocol, swallow: 0, authenticated: shared.users.is_none(), client }
+impl<'a> Session<'a> {
+    pub(crate) fn new(protocol: Option<Protocol>, shared: &Shared, open: &'a OpenSocket) -> Self {
+        Session { protocol, swallow: 0, authenticated: shared.users.is_none(), open }
     }
 }
 
@@ -336,13 +334,14 @@ struct Planned<'a> {
 /// Carries out the whole commands at the front of the input, a batch at a time.
 fn work(
     buffers: &mut Buffers,
-    session: &mut Session,
+    session: &mut Session<'_>,
     limits: &Limits,
     shared: &Shared,
     counters: &Counters,
 ) -> Progress {
     let Buffers { input, start, end, scratches, output } = buffers;
     let mut now = shared.clock.now();
+    session.open.begin(now);
     let mut done = 0;
     while done < shared.settings.requests_per_turn as usize {
         let skipped = session.swallow.min(*end - *start);
@@ -383,7 +382,7 @@ fn work(
                     request.reply.outcome(&users.sasl(sasl, counters).0, &mut output.bytes);
                     Next::Continue
                 }
-                _ => execute(request, *hash, shared, counters, now, session.client, output),
+                _ => execute(request, *hash, shared, counters, now, session.open.descriptor, output),
             };
             *start += consumed;
             match next {
@@ -400,7 +399,7 @@ fn work(
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                execute(&request, shared.store.hash(b""), shared, counters, now, session.client, output);
+                execute(&request, shared.store.hash(b""), shared, counters, now, session.open.descriptor, output);
                 // The command's name goes before the keys that are left.
                 let front = *start;
                 *start += consumed - repeat;
@@ -408,10 +407,11 @@ fn work(
             }
             Some(Decoded::Incomplete { need }) => return Progress::NeedInput(need),
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
+                counters.store_too_large.add((error == Error::TOO_LARGE).into());
                 if let Some(key) = outdated {
-                    forget(key, &shared.store, counters, now);
+                    forget(key, &shared.store, now);
                     if shared.watchers.wants(Topics::MUTATIONS) {
-                        shared.watchers.refused(key, session.client);
+                        shared.watchers.refused(key, session.open.descriptor);
                     }
                 }
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
@@ -458,7 +458,7 @@ fn decode_batch<'a>(
 pub(crate) fn work_on_datagram(
     payload: &[u8],
     protocol: Option<Protocol>,
-    socket: RawFd,
+    open: &OpenSocket,
     shared: &Shared,
     counters: &Counters,
     output: &mut Output,
@@ -466,7 +466,7 @@ pub(crate) fn work_on_datagram(
     let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
     let limits = Limits { item_size_max: shared.store.item_size_max() };
     // What is cut off is lost, as everything is in a datagram.
-    work(&mut buffers, &mut Session::new(protocol, shared, socket), &limits, shared, counters);
+    work(&mut buffers, &mut Session::new(protocol, shared, open), &limits, shared, counters);
     *output = buffers.output;
 }
 
@@ -525,37 +525,27 @@ async fn watch(
 /// A client that takes longer than this to read a slice of a dump is given up.
 const DUMP_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// Lists all keys.
+/// Lists all items.
 async fn dump(
     socket: &Socket,
-    Dump { format, all }: Dump,
+    asked: Dump,
     output: &mut Output,
     shared: &Shared,
     counters: &Counters,
 ) -> io::Result<()> {
-    let Some(_running) = shared.crawler.begin() else {
+    let Some(mut listing) = Listing::begin(asked, shared, &mut output.bytes) else {
         output.bytes.extend_from_slice(BUSY.as_bytes());
         output.bytes.extend_from_slice(b"\r\n");
         return Ok(());
     };
-    output.bytes.extend_from_slice(b"OK\r\n");
-    let mut cursor = Cursor::default();
-    let mut more = true;
-    while more {
-        let mut items = 0;
-        more = all
-            && shared.store.scan(&mut cursor, shared.clock.now(), |info| {
-                items += 1;
-                format.item(info, &mut output.bytes);
-            });
-        shared.crawler.checked.fetch_add(items, Ordering::Relaxed);
+    loop {
+        let more = listing.slice(&mut output.bytes);
         if output.len() >= OUTPUT_HIGH_WATER || !more {
-            if !more {
-                output.bytes.extend_from_slice(format.end());
-            }
             tokio::time::timeout(DUMP_PATIENCE, flush(socket, output, counters)).await??;
+        }
+        if !more {
+            return Ok(());
         }
         tokio::task::yield_now().await;
     }
-    Ok(())
 }

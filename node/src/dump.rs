@@ -1,14 +1,17 @@
-//! `lru_crawler metadump` and `mgdump`: all keys, a slice of the store at a time.
+//! `lru_crawler metadump` and `mgdump`, and `stats sizes`: all items, a slice of the store at a time.
 //!
 //! A slice is written before the next is read, so a client that does not read holds up its own connection and nothing
 //! else: no memory grows, and the store is locked for one slice only.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_protocol::{Command, Get, Keys, MetaCommand, MetaReply, Reply, Request};
 
-use crate::store::{ItemInfo, Time};
+use crate::server::Shared;
+use crate::statistics::CLASS;
+use crate::store::{Cursor, ItemInfo, Time};
 use crate::watch::url;
 
 /// A dump that a client asked for.
@@ -19,45 +22,86 @@ pub(crate) struct Dump {
     pub(crate) all: bool,
 }
 
-/// What is told of each item.
+/// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// All that is known (protocol.txt, "LRU_Crawler").
+    /// Of each item all that is known (protocol.txt, "LRU_Crawler").
     Metadata,
-    /// A command that reads it.
+    /// For each item a command that reads it.
     Get,
+    /// How many items there are of each size (protocol.txt, "Item size statistics").
+    Sizes,
 }
 
-impl Format {
-    /// Appends one item's line.
-    pub(crate) fn item(self, info: &ItemInfo<'_>, out: &mut Vec<u8>) {
-        match self {
-            Format::Metadata => {
-                let ItemInfo { key, cas, size, flags, .. } = *info;
-                let (key, access) = (url(key), info.last_access.0);
-                let expiry = info.expiry.time().map_or(-1, |Time(time)| i64::from(time));
-                let fetched = if info.fetched { "yes" } else { "no" };
-                // The blank at the end is memcached's.
-                let _ = writeln!(
-                    out,
-                    "key={key} exp={expiry} la={access} cas={cas} fetch={fetched} cls=1 size={size} flags={flags} "
-                );
-            }
-            Format::Get => {
-                let get = Get { want_value: false, ..Get::new(Keys::One(info.key)) };
-                let reply = MetaReply { command: MetaCommand::Get, flags: b"", key: b"", quiet: false, value_len: 0 };
-                Request { command: Command::Get(get), reply: Reply::Meta(reply) }.encode(out);
-            }
+/// Bytes of one step of item sizes.
+const SIZE_STEP: usize = 32;
+
+/// A dump on its way: one at a time.
+pub(crate) struct Listing<'a> {
+    dump: Dump,
+    shared: &'a Shared,
+    cursor: Cursor,
+    sizes: BTreeMap<usize, u64>,
+}
+
+impl<'a> Listing<'a> {
+    /// Begins to write to `out`; `None` where another dump is on its way.
+    pub(crate) fn begin(dump: Dump, shared: &'a Shared, out: &mut Vec<u8>) -> Option<Self> {
+        if !shared.crawler.begin() {
+            return None;
         }
+        if dump.format != Format::Sizes {
+            out.extend_from_slice(b"OK\r\n");
+        }
+        Some(Listing { dump, shared, cursor: Cursor::default(), sizes: BTreeMap::new() })
     }
 
-    /// What ends a dump.
-    pub(crate) fn end(self) -> &'static [u8] {
-        match self {
-            Format::Metadata => b"END\r\n",
-            Format::Get => b"EN\r\n",
+    /// Appends a slice; false where it was the last.
+    pub(crate) fn slice(&mut self, out: &mut Vec<u8>) -> bool {
+        let Listing { dump: Dump { format, all }, shared, cursor, sizes } = self;
+        let mut items = 0;
+        let show = |info: &ItemInfo<'_>| {
+            items += 1;
+            match format {
+                Format::Metadata => metadata(info, out),
+                Format::Get => command(info.key, out),
+                Format::Sizes => *sizes.entry(info.size.div_ceil(SIZE_STEP) * SIZE_STEP).or_default() += 1,
+            }
+        };
+        let more = *all && shared.store.scan(cursor, shared.clock.now(), show);
+        shared.crawler.checked.fetch_add(items, Ordering::Relaxed);
+        if !more {
+            for (size, count) in sizes {
+                let _ = write!(out, "STAT {size} {count}\r\n");
+            }
+            out.extend_from_slice(if *format == Format::Get { b"EN\r\n" } else { b"END\r\n" });
         }
+        more
     }
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.shared.crawler.running.store(false, Ordering::Release);
+    }
+}
+
+fn metadata(info: &ItemInfo<'_>, out: &mut Vec<u8>) {
+    let ItemInfo { key, cas, size, flags, .. } = *info;
+    let (key, access) = (url(key), info.last_access.0);
+    let expiry = info.expiry.time().map_or(-1, |Time(time)| i64::from(time));
+    let fetched = if info.fetched { "yes" } else { "no" };
+    // The blank at the end is memcached's.
+    let _ = writeln!(
+        out,
+        "key={key} exp={expiry} la={access} cas={cas} fetch={fetched} cls={CLASS} size={size} flags={flags} "
+    );
+}
+
+fn command(key: &[u8], out: &mut Vec<u8>) {
+    let get = Get { want_value: false, ..Get::new(Keys::One(key)) };
+    let reply = MetaReply { command: MetaCommand::Get, flags: b"", key: b"", quiet: false, value_len: 0 };
+    Request { command: Command::Get(get), reply: Reply::Meta(reply) }.encode(out);
 }
 
 /// The answer while another dump is on its way.
@@ -91,21 +135,15 @@ impl Crawler {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins a dump; `None` where one is on its way.
-    pub(crate) fn begin(&self) -> Option<Running<'_>> {
-        if self.running.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        self.starts.fetch_add(1, Ordering::Relaxed);
-        Some(Running(self))
+    /// Begins a dump; false where a dump is on its way.
+    fn begin(&self) -> bool {
+        let free = !self.running.swap(true, Ordering::Acquire);
+        self.starts.fetch_add(free.into(), Ordering::Relaxed);
+        free
     }
-}
 
-/// A dump on its way, until this is dropped.
-pub(crate) struct Running<'a>(&'a Crawler);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.store(false, Ordering::Release);
+    /// Counts a crawl, which is done at once.
+    pub(crate) fn count_crawl(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
     }
 }

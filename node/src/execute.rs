@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 use crate::admin;
 use crate::clock::expiry;
 use crate::counters::{Counter, Counters};
-use crate::dump::Dump;
+use crate::dump::{Dump, Format};
 use crate::observe;
 use crate::output::Output;
 use crate::server::Shared;
@@ -90,11 +90,11 @@ pub(crate) fn carry_out(
         Command::Touch { key, exptime } => touch(key, hash, *exptime, store, counters, now),
         Command::Debug { key } => return Err(debug(key, hash, reply, shared, now, output)),
         Command::Noop => Outcome::Noop,
-        Command::FlushAll { .. } if shared.settings.no_flush_all => {
-            Outcome::Error(Error::Client("flush_all not allowed"))
-        }
         Command::FlushAll { at } => {
             counters.cmd_flush.add(1);
+            if shared.settings.no_flush_all {
+                return Ok(Outcome::Error(Error::Client("flush_all not allowed")));
+            }
             let at = at.filter(|at| at.0 > 0).map(|at| expiry(at, now)).and_then(|expiry| expiry.time());
             store.flush_all(at.unwrap_or(now), now);
             Outcome::Ok
@@ -103,6 +103,12 @@ pub(crate) fn carry_out(
         Command::Verbosity { level } => {
             shared.set_verbosity(*level);
             Outcome::Ok
+        }
+        // Counted where they are asked for, a slice of the store at a time.
+        Command::Stats { group: b"sizes" }
+            if shared.settings.given("track_sizes") && matches!(reply, Reply::Text(_)) =>
+        {
+            return Err(Next::Dump(Dump { format: Format::Sizes, all: true }));
         }
         Command::Stats { group } => {
             statistics::answer(group, reply, shared, now, &mut output.bytes);
@@ -124,8 +130,7 @@ fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
 }
 
 /// An item whose new value was refused must not be served with its old one.
-pub(crate) fn forget(key: &[u8], store: &Store, counters: &Counters, now: Time) {
-    counters.store_too_large.add(1);
+pub(crate) fn forget(key: &[u8], store: &Store, now: Time) {
     store.entry(key, store.hash(key), now).remove();
 }
 
@@ -291,6 +296,7 @@ fn store_item(
             if cas == item_cas {
                 counters.cas_hits.add(1);
             } else if command.invalidate && cas < item_cas {
+                counters.cas_hits.add(1);
                 // An older writer's value may be served as stale, and does not take the newer one's place in time.
                 new = NewItem { stale: true, won, expiry: item_expiry, ..new };
             } else {

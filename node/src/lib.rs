@@ -15,6 +15,7 @@ mod daemon;
 mod dump;
 mod execute;
 mod listener;
+mod log;
 mod observe;
 mod options;
 mod output;
@@ -36,18 +37,7 @@ pub const VERSION: &str = concat!("1.6.45-larder-", env!("CARGO_PKG_VERSION"));
 
 /// Runs a node in the foreground until SIGTERM or SIGINT: what the `larder-node` binary does.
 pub fn run(settings: Settings) -> std::process::ExitCode {
-    let level = match settings.verbosity {
-        0 => "warn,larder_node=info",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+    log::start(settings.verbosity.into());
     match serve_until_signalled(settings) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

@@ -17,6 +17,7 @@ use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::dump::Crawler;
 use crate::listener::Listeners;
+use crate::log;
 use crate::settings::Settings;
 use crate::sockets::{Noted, OpenSocket, Sockets, Transport};
 use crate::statistics::Prefixes;
@@ -63,6 +64,7 @@ impl Shared {
 
     pub(crate) fn set_verbosity(&self, level: u32) {
         self.verbosity.store(level, Ordering::Relaxed);
+        log::set_verbosity(level);
     }
 
     pub(crate) fn verbosity(&self) -> u32 {

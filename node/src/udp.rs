@@ -1,6 +1,5 @@
 //! Requests and replies in datagrams (protocol.txt, "UDP protocol").
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use larder_protocol::{Protocol, udp};
@@ -10,6 +9,7 @@ use crate::connection::work_on_datagram;
 use crate::counters::Counters;
 use crate::output::Output;
 use crate::server::Shared;
+use crate::sockets::{OpenSocket, Transport};
 
 /// Largest datagram there is.
 const DATAGRAM_MAX: usize = 65_536;
@@ -22,6 +22,7 @@ pub(crate) async fn serve(
     counters: Arc<Counters>,
 ) {
     let Ok(socket) = UdpSocket::from_std(socket) else { return };
+    let open = OpenSocket::listening(&socket, Transport::Udp, socket.local_addr().ok(), shared.clock.now());
     let mut datagram = vec![0; DATAGRAM_MAX];
     let mut output = Output::default();
     loop {
@@ -31,7 +32,7 @@ pub(crate) async fn serve(
         let Some((frame, request)) = udp::decode_request(&datagram[..len]) else { continue };
         output.clear();
         match request {
-            Ok(payload) => work_on_datagram(payload, protocol, socket.as_raw_fd(), &shared, &counters, &mut output),
+            Ok(payload) => work_on_datagram(payload, protocol, &open, &shared, &counters, &mut output),
             Err(error) => error.encode(&mut output.bytes),
         }
         let reply = output.to_vec();

@@ -107,16 +107,8 @@ impl Draft {
         let command = match self.kind {
             0 | 1 => {
                 reply = TextReply { with_cas, ..TextReply::default() };
-                Command::Get(Get {
-                    keys: if many { Keys::Line(key) } else { Keys::One(key) },
-                    touch: touches.then_some(exptime),
-                    vivify: None,
-                    recache: None,
-                    set_cas: None,
-                    unless_cas: None,
-                    want_value: true,
-                    no_bump: false,
-                })
+                let keys = if many { Keys::Line(key) } else { Keys::One(key) };
+                Command::Get(Get { touch: touches.then_some(exptime), ..Get::new(keys) })
             }
             2 | 3 => Command::Store(Store {
                 key,

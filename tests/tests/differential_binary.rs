@@ -180,18 +180,7 @@ impl Packet {
             1 => told.get(&self.key).copied(),
             _ => Some(u64::MAX),
         };
-        let get = |touch, want_value| {
-            Command::Get(Get {
-                keys: Keys::One(key),
-                touch,
-                vivify: None,
-                recache: None,
-                set_cas: None,
-                unless_cas: None,
-                want_value,
-                no_bump: false,
-            })
-        };
+        let get = |touch, want_value| Command::Get(Get { touch, want_value, ..Get::new(Keys::One(key)) });
         let store = |mode, flags, exptime| {
             Command::Store(Store {
                 key,

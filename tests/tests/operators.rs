@@ -1,11 +1,13 @@
 //! What operators look at: dumps of keys, events as they happen, statistics by prefix and by connection.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use larder_tests::{Connection, PATIENCE, Server};
+use larder_tests::{Connection, PATIENCE, Server, binary};
 
 /// Lines until one is `end`, which is left out.
 fn lines_until(connection: &mut Connection, end: &str) -> Vec<String> {
@@ -365,5 +367,82 @@ fn every_statistic_that_exporters_read_is_there_and_a_number() {
             let value = answer.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
             assert!(value.is_some_and(|value| value.parse::<f64>().is_ok()), "{group} {name} is {value:?}");
         }
+    }
+}
+
+#[test]
+fn the_log_shows_more_where_a_client_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.sock");
+    let mut node = Command::new(binary("larder-node")).arg("-s").arg(&path).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        if let Ok(client) = UnixStream::connect(&path) {
+            break client;
+        }
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    };
+    client.write_all(b"verbosity 2\r\n").unwrap();
+    let mut ok = [0; 4];
+    client.read_exact(&mut ok).unwrap();
+    drop(UnixStream::connect(&path).unwrap());
+    client.write_all(b"quit\r\n").unwrap();
+    let mut log = BufReader::new(node.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("disconnected") && line.contains("reason=\"normal\"")));
+    node.kill().unwrap();
+    node.wait().unwrap();
+}
+
+#[test]
+fn items_are_counted_by_size_where_that_was_asked_for() {
+    let disabled = "STAT sizes_status disabled\r\nEND\r\n";
+    assert_eq!(Server::node(&[]).connect().exchange(b"stats sizes\r\n"), disabled);
+    let node = Server::node(&["-o", "track_sizes"]);
+    let mut connection = node.connect();
+    assert_eq!(connection.exchange(b"stats sizes\r\n"), "END\r\n");
+    let (small, large) = ("x".repeat(300), "x".repeat(700));
+    connection.exchange(
+        format!("set a 0 0 300\r\n{small}\r\nset b 0 0 300\r\n{small}\r\nset c 0 0 700\r\n{large}\r\n").as_bytes(),
+    );
+    let counts = connection.exchange(b"stats sizes\r\n");
+    let sizes: Vec<(u32, u32)> = counts
+        .lines()
+        .filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '))
+        .map(|(size, count)| (size.parse().unwrap(), count.parse().unwrap()))
+        .collect();
+    let &[(small, 2), (large, 1)] = &sizes[..] else { panic!("{counts}") };
+    assert!((320..=384).contains(&small) && (704..=768).contains(&large), "{counts}");
+    assert!(small.is_multiple_of(32) && large.is_multiple_of(32), "{counts}");
+}
+
+#[test]
+fn counters_count_what_memcacheds_count() {
+    let large = "x".repeat(2_000_000);
+    let script = format!(
+        "set a 0 0 1\r\n1\r\nget a b a\r\ngets a\r\ngat 0 a b\r\ntouch a 0\r\ntouch b 0\r\nincr a 1\r\nincr b 1\r\ndecr a 1\r\n\
+         decr b 1\r\ndelete b\r\ncas a 0 0 1 999999\r\n1\r\ncas b 0 0 1 1\r\n1\r\nadd a 0 0 1\r\n1\r\nreplace b 0 0 1\r\n1\r\n\
+         append a 0 0 1\r\n2\r\nprepend b 0 0 1\r\n2\r\nmg a v\r\nmg b v\r\nmg a T0\r\nms m 1\r\nx\r\nmd m\r\nmd m\r\n\
+         ma a\r\nma b\r\nma a MD\r\nma b MD\r\nma n N0 J5\r\nmg l N30 v\r\nms i 1\r\nx\r\nms i 1 C1 I\r\nx\r\nmd i I\r\nmd i C1\r\nme a\r\n\
+         set past 0 -1 1\r\nx\r\nget past\r\nset past 0 -1 1\r\nx\r\nadd past 0 0 1\r\nx\r\nset past 0 -1 1\r\nx\r\nincr past 1\r\n\
+         set big 0 0 2000000\r\n{large}\r\nadd big 0 0 2000000\r\n{large}\r\nset bad 0 0 x\r\nget\r\n\
+         flush_all\r\nflush_all 0\r\n"
+    );
+    let counted = |server: &Server| -> Vec<String> {
+        let mut connection = server.connect();
+        connection.exchange(script.as_bytes());
+        let names = ["cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "get_hits", "get_misses", "get_expired"];
+        let more =
+            ["delete_misses", "delete_hits", "incr_misses", "incr_hits", "decr_misses", "decr_hits", "cas_misses"];
+        let rest = ["cas_hits", "cas_badval", "touch_hits", "touch_misses", "store_too_large", "store_no_memory"];
+        let statistics = connection.exchange(b"stats\r\n");
+        let lines = statistics.lines().filter_map(|line| line.strip_prefix("STAT "));
+        let wanted = |line: &&str| [&names[..], &more, &rest].concat().contains(&line.split(' ').next().unwrap());
+        lines.filter(wanted).map(str::to_owned).collect()
+    };
+    let node = counted(&Server::node(&[]));
+    assert_eq!(node.len(), 20);
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        assert_eq!(node, counted(&Server::memcached_at(program.as_ref(), &[])));
     }
 }

@@ -80,17 +80,7 @@ impl Encoder {
 
     /// A read. Several keys in one request only in text.
     pub(crate) fn get(&self, keys: Keys<'_>, quiet: bool, out: &mut Vec<u8>) {
-        let get = Get {
-            keys,
-            touch: None,
-            vivify: None,
-            recache: None,
-            set_cas: None,
-            unless_cas: None,
-            want_value: true,
-            no_bump: false,
-        };
-        self.request(Command::Get(get), MetaCommand::Get, quiet, out);
+        self.request(Command::Get(Get::new(keys)), MetaCommand::Get, quiet, out);
     }
 
     pub(crate) fn set(&self, key: &[u8], value: &[u8], ttl: u32, quiet: bool, out: &mut Vec<u8>) {

@@ -56,7 +56,7 @@ pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time
             slabs(shared, out);
             None
         }
-        // A histogram of sizes would cost every write; memcached keeps one only where -o track_sizes asks.
+        // With -o track_sizes they are counted: see `dump`.
         [b"sizes", ..] => {
             out.stat("sizes_status", "disabled");
             None

@@ -48,7 +48,7 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("hash_algorithm", "rapidhash");
     out.stat("idle_timeout", settings.idle_timeout().as_ref().map_or(0, Duration::as_secs));
     out.stat("watcher_logbuf_size", shared.watchers.buffer_max());
-    out.stat("track_sizes", "no");
+    out.stat("track_sizes", yes(settings.given("track_sizes")));
     out.stat("inline_ascii_response", "no");
     tls::settings(settings, &mut |name, value| out.stat(name, value));
     out.stat("num_napi_ids", 0);
@@ -73,7 +73,6 @@ fn without_effect(shared: &Shared, out: &mut Answer<'_>) {
         ("slab_automove", "slab_automove", if settings.has("slab_automove") { "1" } else { "0" }),
         ("slab_automove_ratio", "slab_automove_ratio", "0.80"),
         ("slab_automove_window", "slab_automove_window", "10"),
-        ("slab_chunk_max", "slab_chunk_max", "524288"),
         ("lru_crawler_sleep", "lru_crawler_sleep", "100"),
         ("lru_crawler_tocrawl", "lru_crawler_tocrawl", "0"),
         ("tail_repair_time", "tail_repair_time", "0"),
@@ -82,10 +81,18 @@ fn without_effect(shared: &Shared, out: &mut Answer<'_>) {
         ("hot_max_factor", "hot_max_factor", "0.20"),
         ("warm_max_factor", "warm_max_factor", "2.00"),
         ("temporary_ttl", "temporary_ttl", "61"),
-        ("worker_logbuf_size", "worker_logbuf_size", "65536"),
-        ("read_buf_mem_limit", "read_buf_mem_limit", "0"),
     ];
     for (name, option, default) in told {
         out.stat(name, settings.told(option).unwrap_or(default));
+    }
+    let sizes = [
+        // Name, default, bytes of the command line's unit.
+        ("slab_chunk_max", 512u64, 1u64 << 10),
+        ("worker_logbuf_size", 64, 1 << 10),
+        ("read_buf_mem_limit", 0, 1 << 20),
+    ];
+    for (name, default, unit) in sizes {
+        let told = settings.told(name).and_then(|size| size.parse().ok());
+        out.stat(name, told.unwrap_or(default).saturating_mul(unit));
     }
 }
