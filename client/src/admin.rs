@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 
 use crate::client::Client;
-use crate::connect::line;
+use crate::connect::read_line;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
@@ -65,12 +65,12 @@ const LINES_MAX: usize = 100_000;
 
 /// The lines of the answer to a text command, or the line that refuses it.
 async fn ask(node: &Node, command: &str) -> io::Result<Result<Vec<String>, String>> {
-    let mut stream = node.connector().connect(node.address()).await?;
+    let (mut stream, _) = node.connector().connect(node.address()).await?;
     stream.write_all(format!("{command}\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut lines = Vec::new();
     loop {
-        let line = line(&mut stream).await?;
+        let line = read_line(&mut stream).await?;
         match line.split(' ').next() {
             Some("ERROR" | "CLIENT_ERROR" | "SERVER_ERROR") => return Ok(Err(line)),
             Some("END") => return Ok(Ok(lines)),

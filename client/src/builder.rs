@@ -1,20 +1,24 @@
 //! How a client is made.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::client::{Client, Inner};
-use crate::connect::Connector;
+use crate::connect::{Connector, Login, Resolver};
+use crate::discover::{Source, keep_asking};
 use crate::error::{Error, Result};
 use crate::link::Patience;
 use crate::metrics::LoadMetrics;
 use crate::near::Near;
-use crate::node::{Node, NodeSettings};
+use crate::node::NodeSettings;
 use crate::read_through::Flights;
-use crate::ring::{Hashing, Ring, Server};
-use crate::topology::{Failover, Topology};
+use crate::ring::{Hashing, Server};
+use crate::tls::Tls;
+use crate::topology::{Failover, Plan, StandIns, Topology};
 
 /// How a client is made: servers, hashing, fail-over and time-outs.
 #[derive(Debug, Clone)]
@@ -26,6 +30,8 @@ pub struct Builder {
     failover: Failover,
     hash_long_keys: bool,
     near: Option<(usize, Duration)>,
+    source: Option<Source>,
+    hedge: Option<Duration>,
 }
 
 impl Client {
@@ -35,7 +41,14 @@ impl Client {
             servers: Vec::new(),
             hashing: Hashing::default(),
             settings: NodeSettings {
-                connector: Connector { timeout: Duration::from_secs(1) },
+                connector: Connector {
+                    timeout: Duration::from_secs(1),
+                    keep_alive: Duration::from_secs(60),
+                    resolver: Resolver::system(),
+                    refresh: Duration::from_secs(30),
+                    tls: None,
+                    login: None,
+                },
                 connections: 1,
                 patience: Patience { operation: Duration::from_millis(500), timeouts: 3 },
                 metrics: false,
@@ -44,6 +57,8 @@ impl Client {
             failover: Failover::Next { ttl: Duration::from_secs(10) },
             hash_long_keys: false,
             near: None,
+            source: None,
+            hedge: None,
         }
     }
 }
@@ -145,34 +160,162 @@ impl Builder {
         self
     }
 
-    /// The client. Connecting goes on in the background: a server that is down now is used when it is up.
+    /// Connects over TLS. A unix socket stays as it is.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.connector.tls = Some(tls);
+        self
+    }
+
+    /// Logs in to each node before the first request: memcached's ASCII authentication (its `-Y`, `--auth-file`).
+    ///
+    /// SASL (`-S`) is not to be had: a node with it admits the binary protocol only, and this client speaks the meta
+    /// protocol. Combine a login with [`Builder::tls`], or anyone on the way can read it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
+    /// let cache = larder_client::Client::builder().server("10.0.1.1:11211").login("reader", "secret").build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.settings.connector.login = Some(Login { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// How long a TCP connection may be silent before the kernel asks whether the other side is there, 60 s unless told.
+    /// It keeps firewalls from forgetting idle connections.
+    pub fn keep_alive(mut self, silence: Duration) -> Self {
+        self.settings.connector.keep_alive = silence;
+        self
+    }
+
+    /// How often names are resolved and lists of servers asked for again, 30 s unless told.
+    ///
+    /// Where the name of a server no longer answers the address that it is connected to, the connection follows.
+    pub fn refresh_every(mut self, pause: Duration) -> Self {
+        self.settings.connector.refresh = pause;
+        self
+    }
+
+    /// Resolves names, `host:port`, by `resolve` instead of the system.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
+    /// let cache = larder_client::Client::builder()
+    ///     .server("cache.internal:11211")
+    ///     .resolve_with(|_name| async { Ok(vec![([10, 0, 1, 1], 11211).into()]) })
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn resolve_with<F>(mut self, resolve: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = std::io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.settings.connector.resolver = Resolver(Arc::new(move |name| Box::pin(resolve(name))));
+        self
+    }
+
+    /// Makes each address that the name `host:port` has a server, and follows its changes: a headless service, say.
+    /// Begin with [`Builder::connect`].
+    pub fn dns(mut self, name: impl Into<String>) -> Self {
+        self.source = Some(Source::Dns(name.into()));
+        self
+    }
+
+    /// Asks this `host:port` for the servers with `config get cluster`, the auto-discovery of managed memcache services,
+    /// and follows changes of the list. Begin with [`Builder::connect`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), larder_client::Error> {
+    /// let cache = larder_client::Client::builder().discover("cluster.cfg.example.com:11211").connect().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn discover(mut self, endpoint: impl Into<String>) -> Self {
+        self.source = Some(Source::Endpoint(endpoint.into()));
+        self
+    }
+
+    /// Sends a read a second time where its answer takes longer than `after`; the first answer counts.
+    ///
+    /// It goes over another connection of the node where there are several ([`Builder::connections`]), else to the node
+    /// that would stand in ([`Failover`]), whose miss counts as a miss. Choose a time that few reads take, such as their
+    /// 99th percentile: each hedged read is work for a second connection.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
+    /// # use std::time::Duration;
+    /// let cache = larder_client::Client::builder()
+    ///     .server("10.0.1.1:11211")
+    ///     .connections(2)
+    ///     .hedge(Duration::from_millis(5))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn hedge(mut self, after: Duration) -> Self {
+        self.hedge = Some(after);
+        self
+    }
+
+    /// The client of a list of servers. Connecting goes on in the background: a server that is down now is used when it
+    /// is up.
     ///
     /// # Errors
-    /// [`Error::InvalidServer`] where there is no server or one is not `host:port`.
+    /// [`Error::InvalidServer`] where there is no server or one is not `host:port`, and [`Error::Discovery`] where the
+    /// list has yet to be asked for: that takes [`Builder::connect`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Client> {
-        let servers = self.servers.iter().map(|text| parse_server(text)).collect::<Result<Vec<Server>>>()?;
-        if servers.is_empty() {
-            return Err(Error::InvalidServer(String::new()));
+        if let Some(source) = &self.source {
+            let reason = "it was not asked yet: use connect() instead of build()".to_owned();
+            return Err(Error::Discovery { from: source.name().to_owned(), reason });
         }
-        let topology = Topology {
-            ring: Ring::new(&servers, self.hashing),
-            nodes: servers.iter().map(|server| Arc::new(Node::new(&server.address(), &self.settings))).collect(),
-            failover: self.failover,
+        let servers = parse_servers(&self.servers)?;
+        self.over(servers)
+    }
+
+    /// As [`Builder::build`], after the list of servers was had where it is asked for ([`Builder::dns`],
+    /// [`Builder::discover`]); servers given beside that do not count.
+    ///
+    /// # Errors
+    /// [`Error::Discovery`] where the list cannot be had, and those of [`Builder::build`].
+    pub async fn connect(self) -> Result<Client> {
+        let Some(source) = self.source.clone() else { return self.build() };
+        let connector = self.settings.connector.clone();
+        let discovered = source
+            .ask(&connector)
+            .await
+            .map_err(|error| Error::Discovery { from: source.name().to_owned(), reason: error.to_string() })?;
+        let client = self.over(discovered.servers)?;
+        tokio::spawn(keep_asking(source, connector, discovered.version, Arc::downgrade(&client.inner)));
+        Ok(client)
+    }
+
+    fn over(self, servers: Vec<Server>) -> Result<Client> {
+        let stand_ins = match self.failover {
+            Failover::Error => StandIns::None,
+            Failover::Next { ttl } => StandIns::Ring { ttl },
+            Failover::Gutter { servers, ttl } => StandIns::Gutter { servers: parse_servers(&servers)?, ttl },
         };
+        let metrics = LoadMetrics::new(self.settings.metrics);
+        let plan = Plan { hashing: self.hashing, node: self.settings, stand_ins, hedge: self.hedge };
         Ok(Client {
             inner: Arc::new(Inner {
-                topology: ArcSwap::from_pointee(topology),
+                topology: ArcSwap::from_pointee(Topology::new(Arc::new(plan), servers, None)),
                 loads: Flights::default(),
                 lease: self.lease,
                 hash_long_keys: self.hash_long_keys,
-                metrics: LoadMetrics::new(self.settings.metrics),
+                metrics,
                 near: self.near.map(|(bytes, ttl)| Near::new(bytes, ttl)),
             }),
         })
     }
+}
+
+fn parse_servers(servers: &[String]) -> Result<Vec<Server>> {
+    if servers.is_empty() {
+        return Err(Error::InvalidServer(String::new()));
+    }
+    servers.iter().map(|text| parse_server(text)).collect()
 }
 
 fn parse_server(text: &str) -> Result<Server> {

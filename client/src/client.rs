@@ -16,7 +16,7 @@ use crate::metrics::LoadMetrics;
 use crate::near::{Changing, Near};
 use crate::node::Node;
 use crate::read_through::Flights;
-use crate::topology::Topology;
+use crate::topology::{Hedge, Topology, hedged};
 use crate::value::flag;
 
 /// A value with what the server keeps beside it.
@@ -80,8 +80,11 @@ impl Client {
     /// The value of `key`; `None` is a miss.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let key = self.key(key.as_ref())?;
-        let (node, _) = self.inner.topology.load().node_of(&key);
-        let answer = call_node(&node, b"mg", &key, |out| out.extend_from_slice(b" v")).await?;
+        let (node, hedge) = self.inner.topology.load().reader_of(&key);
+        let answer = match hedge {
+            None => call_node(&node, b"mg", &key, |out| out.extend_from_slice(b" v")).await?,
+            Some(hedge) => Box::pin(read_hedged(node, hedge, &key, b" v")).await?,
+        };
         match answer.is_plain() {
             true => Ok(answer.value),
             // Boxed, so that the common case stays small.
@@ -92,7 +95,12 @@ impl Client {
     /// As [`Client::get`], with flags and CAS unique.
     #[doc(alias = "gets")]
     pub async fn get_item(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let answer = self.read(key.as_ref(), b" v c f", None).await?;
+        let checked = self.key(key.as_ref())?;
+        let (node, hedge) = self.inner.topology.load().reader_of(&checked);
+        let answer = match hedge {
+            None => self.read(key.as_ref(), b" v c f", None).await?,
+            Some(hedge) => Box::pin(read_hedged(node, hedge, &checked, b" v c f")).await?,
+        };
         Ok(answer.item())
     }
 
@@ -285,6 +293,23 @@ impl Client {
         let _ = results.next();
         Ok(of_owner.code == Code::Hd)
     }
+}
+
+/// Reads with `mg` and `flags` at a node, and elsewhere too where that takes long ([`Builder::hedge`](crate::Builder::hedge)).
+///
+/// The right to load, where one of the two reads wins it, goes back there.
+async fn read_hedged(node: Arc<Node>, hedge: Hedge, key: &[u8], flags: &'static [u8]) -> Result<Accepted> {
+    let at = |node: Arc<Node>| {
+        let key = key.to_vec();
+        async move {
+            let mut answer = call_node(&node, b"mg", &key, |out| out.extend_from_slice(flags)).await?;
+            if std::mem::take(&mut answer.facts.won) {
+                give_back(&node, &key, None, true).await;
+            }
+            Ok(answer)
+        }
+    };
+    hedged(hedge.after, at(node), at(hedge.node)).await
 }
 
 /// Sends the meta command `name` for `key` with the flags that `flags` writes.

@@ -58,6 +58,17 @@ pub enum Error {
     /// The thread of a blocking client cannot be started.
     #[error("starting the client's thread: {0}")]
     Runtime(Arc<std::io::Error>),
+    /// A certificate, key or name for TLS that cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The list of servers could not be had.
+    #[error("no servers from {from}: {reason}")]
+    Discovery {
+        /// The name or endpoint that was asked.
+        from: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// A server list that is empty or has an address that is not `host:port`.
     #[error("invalid server {0:?}: expected host or host:port")]
     InvalidServer(String),

@@ -359,7 +359,8 @@ impl<T> Drop for Waiting<'_, T> {
 }
 
 /// Writes and reads until the connection ends, and tells everyone who waits why it did.
-pub(crate) async fn drive(link: &Link, stream: impl AsyncRead + AsyncWrite + Unpin) -> Arc<str> {
+pub(crate) async fn drive(link: Arc<Link>, stream: impl AsyncRead + AsyncWrite + Unpin) -> Arc<str> {
+    let link = &*link;
     // Whoever waits is told also where this task is dropped.
     let _end = CloseOnDrop(link);
     let mut driver = Driver {

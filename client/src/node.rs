@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::connect::Connector;
+use crate::connect::{Connected, Connector};
 use crate::error::{Error, Result};
 use crate::link::{Answer, Failure, Link, Patience, drive};
 use crate::metrics::NodeMetrics;
@@ -205,13 +205,10 @@ async fn keep_connected(shared: Arc<Shared>, number: usize, settings: NodeSettin
     loop {
         let opened = settings.connector.connect(address).await;
         let reason = match opened {
-            Ok(stream) => {
+            Ok(connected) => {
                 tracing::debug!(node = %address, "connected");
                 let opened_at = Instant::now();
-                let link = Arc::new(Link::new(settings.patience));
-                let open = Open::new(&shared, number, link.clone());
-                let reason = drive(&link, stream).await;
-                drop(open);
+                let reason = serve(&shared, number, &settings, connected).await;
                 // A node that fails right after it came back is not worth trying as soon as one that served.
                 if opened_at.elapsed() > LAST_PAUSE {
                     pause = FIRST_PAUSE;
@@ -232,6 +229,24 @@ async fn keep_connected(shared: Arc<Shared>, number: usize, settings: NodeSettin
     }
 }
 
+/// Drives a connection until it ends, and tells why it did. Where the node's name moves, a new connection takes its place.
+async fn serve(shared: &Shared, number: usize, settings: &NodeSettings, mut connected: Connected) -> Arc<str> {
+    let open = Open::new(shared, number);
+    loop {
+        let (stream, peer) = connected;
+        let link = Arc::new(Link::new(settings.patience));
+        open.replace(link.clone());
+        let mut driving = Box::pin(drive(link, stream));
+        connected = tokio::select! {
+            reason = &mut driving => return reason,
+            connected = settings.connector.follow(&shared.address, peer) => connected,
+        };
+        tracing::info!(node = %shared.address, "the name moved, and the connection with it");
+        // Who waits on the old connection gets an answer or a time-out first.
+        tokio::spawn(tokio::time::timeout(2 * settings.patience.operation, driving));
+    }
+}
+
 impl Shared {
     fn tried(&self) {
         self.tried.store(true, Ordering::Release);
@@ -239,18 +254,21 @@ impl Shared {
     }
 }
 
-/// A connection that callers find while this lives.
+/// The place where callers find a connection while this lives.
 struct Open<'a> {
     shared: &'a Shared,
     number: usize,
 }
 
 impl<'a> Open<'a> {
-    fn new(shared: &'a Shared, number: usize, link: Arc<Link>) -> Self {
-        shared.links[number].store(Some(link));
+    fn new(shared: &'a Shared, number: usize) -> Self {
         shared.open.fetch_add(1, Ordering::Relaxed);
-        shared.tried();
         Open { shared, number }
+    }
+
+    fn replace(&self, link: Arc<Link>) {
+        self.shared.links[self.number].store(Some(link));
+        self.shared.tried();
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Server {
 
 impl Server {
     /// What its points are made of. Ketama leaves its default port out.
-    fn ring_name(&self) -> String {
+    pub(crate) fn ring_name(&self) -> String {
         match (&self.name, self.port) {
             (Some(name), _) => name.clone(),
             (None, DEFAULT_PORT) => self.host.clone(),
