@@ -51,6 +51,9 @@
 //! | work without an async runtime | [`blocking::Client`] |
 //! | watch it | [`metrics`], [`Client::nodes`], [`Client::stats`] |
 //! | share a cluster with clients of other languages | [`Builder::hashing`] |
+//! | follow a service's name, or the list of a managed cluster | [`Builder::dns`], [`Builder::discover`] |
+//! | encrypt and log in | [`Builder::tls`], [`Builder::login`] |
+//! | choose what a lost or slow node means | [`Failover`], [`Builder::eject_after`], [`Builder::hedge`] |
 //!
 //! The [`cookbook`] has a whole example for each.
 //!

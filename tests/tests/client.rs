@@ -1,5 +1,7 @@
 //! The client library over real nodes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -348,6 +350,60 @@ async fn a_frozen_node_times_out_and_answers_no_one_elses_question_when_it_wakes
         let value = cache.get(format!("k{number}")).await.unwrap().unwrap();
         assert_eq!(value, number.to_string());
     }
+}
+
+#[tokio::test]
+async fn a_node_frozen_under_load_fails_its_own_callers_only_and_mixes_up_no_answers() {
+    const KEYS: usize = 300;
+    let nodes = [Server::node(&[]), Server::node(&[]), Server::node(&[])];
+    let servers = nodes.iter().map(Server::address);
+    let cache =
+        Client::builder().servers(servers).timeout(Duration::from_secs(2)).failover(Failover::Error).build().unwrap();
+    for number in 0..KEYS {
+        cache.set(number.to_string(), number.to_string(), TTL).await.unwrap();
+    }
+    let answered: Arc<[AtomicUsize; 3]> = Arc::default();
+    let failed: Arc<[AtomicUsize; 3]> = Arc::default();
+    let callers: Vec<_> = (0..24)
+        .map(|task| {
+            let (cache, answered, failed) = (cache.clone(), answered.clone(), failed.clone());
+            tokio::spawn(async move {
+                for number in (0..).map(|step| (task * 31 + step * 7) % KEYS) {
+                    let owner = cache.owner(number.to_string());
+                    match cache.get(number.to_string()).await {
+                        Ok(value) => {
+                            assert_eq!(value.unwrap(), number.to_string());
+                            answered[owner].fetch_add(1, Ordering::Relaxed);
+                        }
+                        // Whoever is refused at once leaves the processor to the others.
+                        Err(_) => {
+                            failed[owner].fetch_add(1, Ordering::Relaxed);
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let of = |counts: &[AtomicUsize; 3], node: usize| counts[node].load(Ordering::Relaxed);
+    let until = async |what: &str, holds: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < PATIENCE, "{what}");
+            assert!(callers.iter().all(|caller| !caller.is_finished()), "a caller got a wrong answer");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until("all nodes answer", &|| (0..3).all(|node| of(&answered, node) > 100)).await;
+    nodes[0].signal("STOP");
+    until("callers of the frozen node are told", &|| of(&failed, 0) > 100).await;
+    let before = [of(&answered, 1), of(&answered, 2)];
+    until("the others go on", &|| of(&answered, 1) > before[0] + 100 && of(&answered, 2) > before[1] + 100).await;
+    nodes[0].signal("CONT");
+    let before = of(&answered, 0);
+    until("the node is back", &|| of(&answered, 0) > before + 100).await;
+    assert_eq!([of(&failed, 1), of(&failed, 2)], [0, 0]);
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
