@@ -255,7 +255,8 @@ impl State {
         let number = request.slot;
         let slot = &mut self.slots[number as usize];
         slot.missing -= 1;
-        if slot.awaited && !slot.timed_out {
+        // Also where it timed out: the caller may not have seen that yet, and then takes all answers or none.
+        if slot.awaited {
             slot.answers.push(answer);
         }
         if slot.missing == 0 {
@@ -560,4 +561,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_come_just_after_the_time_out_reach_the_caller_whole() {
+        let patience = Patience { operation: Duration::from_millis(1), timeouts: 9 };
+        let link = Link::new(patience);
+        let slot = link.enqueue(2, |_| (), Waker::noop().clone()).unwrap();
+        let miss = Answer::Code { code: Code::En, value: None, facts: Facts::NONE };
+        let woken = &mut Vec::new();
+        let mut state = link.state.lock();
+        state.deliver(miss.clone(), woken);
+        let now = Instant::now() + patience.operation;
+        state.expire(now, now, &patience, woken).unwrap();
+        state.deliver(miss, woken);
+        drop(state);
+        let take: fn(&mut Vec<Answer>) -> Vec<Answer> = std::mem::take;
+        let mut waiting = Waiting { link: &link, slot, take, polled: true };
+        let Poll::Ready(Ok(answers)) = Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("nothing is missing");
+        };
+        drop(waiting);
+        assert_eq!(answers.len(), 2);
+        assert_eq!(link.in_flight(), 0);
+    }
 }
