@@ -40,7 +40,7 @@ mod tests;
 mod watch;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -222,15 +222,24 @@ pub enum Error {
 
 /// A concurrent store of items. See the [module](self).
 pub struct Store {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[LockedShard]>,
     secrets: RapidSecrets,
     item_size_max: usize,
     memory_limit: AtomicU64,
     /// The most that the reserved address space allows.
     most_memory: usize,
     flush: Flush,
-    /// The shard whose turn of background work is next.
-    turn: AtomicUsize,
+}
+
+/// On cache lines of its own (pairs of them are fetched together): threads in different shards do not wait for each other's.
+#[repr(align(128))]
+struct LockedShard(Mutex<Shard>);
+
+impl LockedShard {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Shard> {
+        self.0.lock()
+    }
 }
 
 /// When everything written before is gone: `flush_all` with a delay.
@@ -291,7 +300,7 @@ impl Store {
         let count = cas_start(config.now);
         let shards = (0..layout.shards).map(|number| {
             let parts = [(); 3].map(|()| parts.next().expect("three parts a shard"));
-            Mutex::new(Shard::new(&layout, number, limit / layout.shards, count, parts))
+            LockedShard(Mutex::new(Shard::new(&layout, number, limit / layout.shards, count, parts)))
         });
         Ok(Store {
             shards: shards.collect(),
@@ -300,7 +309,6 @@ impl Store {
             memory_limit: AtomicU64::new(limit as u64),
             most_memory,
             flush: Flush::default(),
-            turn: AtomicUsize::new(0),
         })
     }
 
@@ -322,7 +330,7 @@ impl Store {
     }
 
     #[inline]
-    fn shard(&self, hash: Hash) -> &Mutex<Shard> {
+    fn shard(&self, hash: Hash) -> &LockedShard {
         &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]
     }
 
@@ -376,15 +384,6 @@ impl Store {
         } else {
             self.flush.at.store(at.0, Ordering::Relaxed);
         }
-    }
-
-    /// One bounded slice of background work on one shard, each call the next: gives back the memory of expired items.
-    /// True if that shard has more to do.
-    pub fn maintain_one(&self, now: Time) -> bool {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        let mut shard = self.shards[turn].lock();
-        self.flush_if_due(&mut shard, now);
-        shard.tidy(now)
     }
 
     /// All background work that is due, in slices that let requests in between.

@@ -29,7 +29,8 @@ const SLICE_ITEMS: usize = 200;
 impl Shard {
     /// Works through about `bytes` of a segment to be emptied, or until large values of so many bytes left. False: there is nothing to get back.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
-        if self.find_untidy(now) {
+        // One is chosen when the last is done: that looks at all segments.
+        if self.evicting.is_none() && self.find_untidy(now) {
             return self.go_on(Why::Tidy, now, bytes);
         }
         if self.evicting.is_none() {

@@ -20,7 +20,7 @@ use super::{Expiry, InsertError, Item, ItemInfo, NewItem, Time};
 const LARGE_REF: usize = 4;
 
 /// Segments kept free, so that survivors of eviction have where to go and writers need not wait for a whole segment's eviction.
-const RESERVE: usize = 3;
+const RESERVE: usize = 2;
 
 /// What does not change while a shard lives.
 pub(super) struct Layout {
@@ -277,14 +277,14 @@ impl Shard {
         }
         if !survivor {
             let mut patience = self.patience();
-            while self.headroom() < 2 && patience > 0 && self.sweep(now, self.log.segment_bytes()) {
+            while self.headroom() < 1 && patience > 0 && self.sweep(now, self.log.segment_bytes()) {
                 patience -= 1;
             }
             // Eviction may have opened one.
             if let Some(segment) = self.log.open(class, lane, len) {
                 return Some(segment);
             }
-            if self.headroom() < 2 && !self.eviction.evicts() {
+            if self.headroom() < RESERVE && !self.eviction.evicts() {
                 return None;
             }
         }
