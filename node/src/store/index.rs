@@ -19,6 +19,9 @@ const TAG_BITS: u32 = 24;
 const LOCATION: u64 = (1 << 36) - 1;
 const USES_SHIFT: u32 = 36;
 
+/// Buckets shown in one go.
+const SCAN_BUCKETS: u64 = 32;
+
 /// Buckets a table may come to; the address space reserved for it.
 const MOST_BUCKETS: usize = 32 * 1024;
 
@@ -267,10 +270,24 @@ impl Index {
         self.tables.len()
     }
 
-    /// The locations of a table's items.
-    pub(super) fn locations(&self, table: usize) -> impl Iterator<Item = u64> {
-        let words = self.part.words(Self::base(table), self.tables[table].buckets as usize * SLOTS);
-        words.iter().filter(|&&word| word != 0).map(|&word| (word & LOCATION) - 1)
+    /// Shows the locations of the items of a table whose tags are `from` or a little above, of some hundred slots. Returns the tag to go
+    /// on from: however the table grows meanwhile, an item keeps its tag.
+    pub(super) fn scan(&self, table: usize, from: u64, mut f: impl FnMut(u64)) -> Option<u64> {
+        let buckets = self.tables[table].buckets as usize;
+        let end = (from + (SCAN_BUCKETS << TAG_BITS) / (buckets as u64).max(SCAN_BUCKETS)).min(1 << TAG_BITS);
+        let (first, last) = (home(from, buckets), home(end - 1, buckets));
+        for bucket in first..first + buckets {
+            let words = self.part.words(Self::base(table) + bucket % buckets * SLOTS, SLOTS);
+            words
+                .iter()
+                .filter(|&&word| word != 0 && (from..end).contains(&(word >> 40)))
+                .for_each(|&word| f((word & LOCATION) - 1));
+            // Items of the last bucket may have gone on to the next ones, as far as these are full.
+            if bucket >= last && words.contains(&0) {
+                break;
+            }
+        }
+        (end < 1 << TAG_BITS).then_some(end)
     }
 }
 
@@ -319,7 +336,15 @@ mod tests {
             for (&n, &hash) in &model {
                 prop_assert!(index.find(hash, |location| location == n).is_some());
             }
-            prop_assert_eq!(index.locations(0).count(), model.len());
+            let mut shown = Vec::new();
+            let mut from = Some(0);
+            while let Some(tag) = from {
+                from = index.scan(0, tag, |location| shown.push(location));
+            }
+            shown.sort();
+            let mut expected: Vec<u64> = model.into_keys().collect();
+            expected.sort();
+            prop_assert_eq!(shown, expected);
         }
     }
 

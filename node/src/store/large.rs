@@ -85,19 +85,26 @@ impl LargeArea {
         Some(Block { span: self.part.span(at, len), area: self.clone() })
     }
 
-    /// Gives all free pages back to the system.
-    pub(super) fn trim(&self) {
+    /// Gives `wanted` bytes of free pages or a little more back to the system, as far as there are so many. The longest ranges go first.
+    pub(super) fn trim(&self, wanted: usize) {
         let mut free = self.free.lock();
         let Free { resident, released } = &mut *free;
-        for (at, len) in std::mem::take(resident).by_start {
+        let mut found = 0;
+        let longest = resident.by_len.iter().rev().take_while(|&&(len, at)| {
+            let enough = found >= wanted;
+            let (first, end) = whole_pages(at, len);
+            // What is left of it may be two ranges more in the books.
+            found += (end - first).saturating_sub(2 * RANGE_BYTES);
+            !enough
+        });
+        for (len, at) in longest.copied().collect::<Vec<_>>() {
             let (first, end) = whole_pages(at, len);
             if first < end {
+                resident.remove(at);
                 self.part.release(first..end);
                 released.give(first, end - first);
                 resident.give(at, first - at);
                 resident.give(end, at + len - end);
-            } else {
-                resident.give(at, len);
             }
         }
         self.note(&free);
@@ -223,7 +230,7 @@ mod tests {
         drop(blocks);
         assert_eq!((area.used(), area.idle()), (0, 3 * PAGE));
         assert!(area.allocate(48 * UNIT, 0).is_some(), "free neighbours are joined");
-        area.trim();
+        area.trim(usize::MAX);
         assert_eq!((area.bytes(), area.idle()), (RANGE_BYTES, 0));
         assert!(area.allocate(64 * UNIT, usize::MAX).is_some());
     }
@@ -238,7 +245,7 @@ mod tests {
             "one after the other"
         );
         let kept: Vec<Block> = blocks.into_iter().step_by(6).collect();
-        area.trim();
+        area.trim(usize::MAX);
         // Each of them is in a page of its own, or in two.
         let pages = |block: &Block| (block.span.at() + 9 * UNIT - 1) / PAGE - block.span.at() / PAGE + 1;
         let held: usize = kept.iter().map(pages).sum();

@@ -197,6 +197,7 @@ pub struct ItemInfo<'a> {
 pub struct Cursor {
     shard: usize,
     table: usize,
+    tag: u64,
 }
 
 /// Why a store can't be made.
@@ -430,17 +431,18 @@ impl Store {
         while self.scan(&mut cursor, now, &mut f) {}
     }
 
-    /// Calls `f` with some live items, a few thousand at most, and moves the cursor past them; false at the end. Items written, moved or removed
+    /// Calls `f` with some live items, a few hundred at most, and moves the cursor past them; false at the end. Items written, moved or removed
     /// meanwhile may be seen or not; all others are seen once.
     pub fn scan(&self, cursor: &mut Cursor, now: Time, mut f: impl FnMut(&ItemInfo<'_>)) -> bool {
         let Some(shard) = self.shards.get(cursor.shard) else { return false };
         let mut shard = shard.lock();
         self.flush_if_due(&mut shard, now);
-        shard.scan(cursor.table, now, &mut f);
-        cursor.table += 1;
-        if cursor.table == shard.tables() {
-            *cursor = Cursor { shard: cursor.shard + 1, table: 0 };
-        }
+        let next = shard.scan(cursor.table, cursor.tag, now, &mut f);
+        *cursor = match next {
+            Some(tag) => Cursor { tag, ..*cursor },
+            None if cursor.table + 1 < shard.tables() => Cursor { table: cursor.table + 1, tag: 0, ..*cursor },
+            None => Cursor { shard: cursor.shard + 1, ..Cursor::default() },
+        };
         cursor.shard < self.shards.len()
     }
 

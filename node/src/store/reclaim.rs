@@ -70,7 +70,7 @@ impl Shard {
             return false;
         }
         if self.area.idle() > 0 {
-            self.area.trim();
+            self.area.trim(self.used() - self.limit);
         } else if !self.log.release_one() {
             return self.sweep(now, self.log.segment_bytes());
         }

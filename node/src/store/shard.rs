@@ -9,7 +9,7 @@ use super::eviction::{Eviction, Ghosts, Lane};
 use super::index::{Index, Slot};
 use super::item::{self, Header, bit};
 use super::large::{self, Block, LargeArea};
-use super::memory::Part;
+use super::memory::{PAGE, Part};
 use super::reclaim::Sweep;
 use super::segment::{Log, NONE};
 use super::statistics::Statistics;
@@ -259,8 +259,9 @@ impl Shard {
                 return Some(block);
             }
             // Memory may be free, but in other places: as idle blocks or as free segments.
-            if self.area.idle() > 0 && budget + self.area.idle() >= large::room(len) {
-                self.area.trim();
+            let wanted = large::room(len).next_multiple_of(PAGE);
+            if self.area.idle() > 0 && budget + self.area.idle() >= wanted {
+                self.area.trim(wanted.saturating_sub(budget));
             } else if self.log.free() > RESERVE {
                 self.log.release_one();
             } else if !self.sweep(now, 1024) && !self.log.release_one() {
@@ -288,8 +289,9 @@ impl Shard {
                 return None;
             }
         }
-        if self.log.free() == 0 && self.budget() < self.log.segment_bytes() + 64 && self.area.idle() > 0 {
-            self.area.trim();
+        let wanted = self.log.segment_bytes() + 64;
+        if self.log.free() == 0 && self.budget() < wanted && self.area.idle() > 0 {
+            self.area.trim(wanted - self.budget());
         }
         let segment = self.log.take_free(self.budget())?;
         let queue = self.eviction.queue(lane);
@@ -316,13 +318,13 @@ impl Shard {
     /// Makes room in the index for one more slot of this hash.
     fn grow_index(&mut self, hash: u64, now: Time) -> bool {
         for _ in 0..self.patience() {
-            match self.index.growth(hash) {
-                None => return false,
-                Some(growth) if growth <= self.budget() => return true,
-                Some(_) => {}
+            let Some(growth) = self.index.growth(hash) else { return false };
+            let budget = self.budget();
+            if growth <= budget {
+                return true;
             }
             if self.area.idle() > 0 {
-                self.area.trim();
+                self.area.trim(growth - budget);
             } else if self.log.free() > 1 {
                 self.log.release_one();
             } else if !self.sweep(now, self.log.segment_bytes()) {
@@ -615,15 +617,13 @@ impl Shard {
         self.index.tables()
     }
 
-    /// Shows the live items of one table of the index.
-    pub(super) fn scan(&self, table: usize, now: Time, f: &mut impl FnMut(&ItemInfo<'_>)) {
-        for location in self.index.locations(table) {
-            let header = self.header(location);
-            if header.expiry.has_passed(now) {
-                continue;
+    /// Shows the live items of a part of one table of the index, and says at which tag to go on; `None`: it was the last part.
+    pub(super) fn scan(&self, table: usize, tag: u64, now: Time, f: &mut impl FnMut(&ItemInfo<'_>)) -> Option<u64> {
+        self.index.scan(table, tag, |location| {
+            if !self.header(location).expiry.has_passed(now) {
+                f(&self.info(location, now));
             }
-            f(&self.info(location, now));
-        }
+        })
     }
 
     /// An item's metadata.
