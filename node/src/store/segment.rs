@@ -144,7 +144,10 @@ impl Log {
     pub(super) fn note_end(&mut self, segment: u32, expiry: Expiry) {
         let end = expiry.time().map_or(u32::MAX, |time| time.0);
         let ends = &mut self.segments[segment as usize].ends;
-        *ends = (ends.0.min(end), ends.1.max(end));
+        let both = (ends.0.min(end), ends.1.max(end));
+        if *ends != both {
+            *ends = both;
+        }
     }
 
     #[inline]

@@ -33,7 +33,12 @@ pub(super) struct Layout {
     pub(super) secrets: RapidSecrets,
 }
 
+/// What a write changes comes first: it shares a cache line with the lock, and so moves between processors with it.
+#[repr(C)]
 pub(super) struct Shard {
+    /// CAS numbers are `count * shards + this shard`, so that shards need not agree on the next.
+    cas_count: u64,
+    pub(super) statistics: Statistics,
     pub(super) index: Index,
     pub(super) log: Log,
     pub(super) area: Arc<LargeArea>,
@@ -48,8 +53,6 @@ pub(super) struct Shard {
     /// Where SIEVE goes on: the next segment to look at.
     pub(super) hand: u32,
     secrets: RapidSecrets,
-    /// CAS numbers are `count * shards + this shard`, so that shards need not agree on the next.
-    cas_count: u64,
     number: u64,
     shards_log2: u32,
     pub(super) limit: usize,
@@ -57,7 +60,6 @@ pub(super) struct Shard {
     small_max: usize,
     /// The delayed flush that was carried out last.
     flushed: Option<Time>,
-    pub(super) statistics: Statistics,
     /// What was evicted since it was last asked for, if anybody wants to know.
     pub(super) watch: Option<Watch>,
 }

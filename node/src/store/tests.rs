@@ -468,22 +468,22 @@ fn a_limit_without_room_is_an_error() {
     assert!(Store::new(&config).unwrap_err().to_string().contains("at least 262144"));
 }
 
-/// A register a key: a write puts a number that is unique, a read sees one, and both note when they began and ended on one counter.
-/// For a single writer at a time a history is linearizable if no read sees a value that was overwritten before the read began, or that was
-/// not yet begun when it ended.
+/// Three threads read and write the same keys, and note when each operation began and ended on one counter. A write's CAS number says where it stands
+/// among the writes of its key: that order is a linearization if a read sees the value written with the CAS number it sees, and if what
+/// ended before something else began does not stand after it.
 #[test]
 #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
 fn concurrent_histories_are_linearizable_for_each_key() {
     #[derive(Clone, Copy)]
     struct Event {
-        key: usize,
         value: u64,
+        cas: u64,
         write: bool,
         began: u64,
         ended: u64,
     }
     const KEYS: usize = 16;
-    const WRITES: u64 = 20_000;
+    const OPERATIONS: u64 = 20_000;
     let store = store(64 << 20, Eviction::Lru);
     let clock = AtomicU64::new(1);
     let now = Time(START);
@@ -498,61 +498,57 @@ fn concurrent_histories_are_linearizable_for_each_key() {
         value
     };
     let run = |thread: u64| {
-        let mut events = Vec::new();
-        for n in 1..=WRITES {
+        let mut events = vec![Vec::new(); KEYS];
+        for n in 1..=OPERATIONS {
             let key = (n * 7 + thread) as usize % KEYS;
             let name = [b'k', key as u8];
-            // Each key has one writer, so that its writes are in order.
-            let write = key as u64 % 3 == thread && n % 2 == 0;
+            let write = (n + thread).is_multiple_of(3);
             let began = clock.fetch_add(1, Ordering::SeqCst);
-            let value = if write {
-                set(&store, &name, &encode(n), now).unwrap();
-                n
+            let (value, cas) = if write {
+                let value = n * 3 + thread;
+                (value, set(&store, &name, &encode(value), now).unwrap())
             } else {
                 let entry = store.entry(&name, store.hash(&name), now);
-                match entry.item().map(|item| item.pin().ok_or_else(|| item.value.to_vec())) {
-                    None => 0,
-                    Some(Ok(pinned)) => {
+                match entry.item().map(|item| (item.cas, item.pin().ok_or_else(|| item.value.to_vec()))) {
+                    None => (0, 0),
+                    Some((cas, Ok(pinned))) => {
                         drop(entry);
-                        decode(&pinned)
+                        (decode(&pinned), cas)
                     }
-                    Some(Err(copied)) => decode(&copied),
+                    Some((cas, Err(copied))) => (decode(&copied), cas),
                 }
             };
             let ended = clock.fetch_add(1, Ordering::SeqCst);
-            events.push(Event { key, value, write, began, ended });
+            events[key].push(Event { value, cas, write, began, ended });
         }
         events
     };
     let run = &run;
-    let events: Vec<Event> = std::thread::scope(|scope| {
+    let histories: Vec<Vec<Vec<Event>>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3).map(|thread| scope.spawn(move || run(thread))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for key in 0..KEYS {
-        let writes: Vec<Event> = events.iter().filter(|event| event.key == key && event.write).copied().collect();
-        let mut last_read: Vec<(u64, u64)> = Vec::new();
-        for read in events.iter().filter(|event| event.key == key && !event.write) {
-            let seen = writes.binary_search_by_key(&read.value, |write| write.value);
-            match seen {
-                Ok(at) => assert!(writes[at].began < read.ended, "a value from the future"),
-                Err(_) => assert_eq!(read.value, 0),
+        let events = || histories.iter().flat_map(|history| &history[key]);
+        let written: HashMap<u64, u64> =
+            events().filter(|event| event.write).map(|event| (event.cas, event.value)).collect();
+        assert_eq!(written.len(), events().filter(|event| event.write).count(), "a CAS number twice");
+        let mut began: Vec<&Event> = events().collect();
+        began.sort_by_key(|event| event.began);
+        let mut ended = began.clone();
+        ended.sort_by_key(|event| event.ended);
+        // The newest number that an operation has seen or given that had ended.
+        let (mut ended, mut newest) = (ended.into_iter().peekable(), 0);
+        for event in began {
+            while let Some(before) = ended.next_if(|before| before.ended < event.began) {
+                newest = newest.max(before.cas);
             }
-            let next = seen.map_or(0, |at| at + 1);
-            assert!(writes.get(next).is_none_or(|next| next.ended > read.began), "a value that was overwritten before");
-            last_read.push((read.ended, read.value));
-        }
-        // No read sees an older value than a read that ended before it began.
-        let mut reads: Vec<&Event> = events.iter().filter(|event| event.key == key && !event.write).collect();
-        reads.sort_by_key(|read| read.began);
-        last_read.sort();
-        let (mut at, mut newest) = (0, 0);
-        for read in reads {
-            while at < last_read.len() && last_read[at].0 < read.began {
-                newest = newest.max(last_read[at].1);
-                at += 1;
+            if event.write {
+                assert!(event.cas > newest, "a write took a place before what had ended");
+            } else {
+                assert!(event.cas >= newest, "a read saw what had been overwritten");
+                assert_eq!(event.value, if event.cas == 0 { 0 } else { written[&event.cas] }, "a value nobody wrote");
             }
-            assert!(read.value >= newest, "time runs backwards");
         }
     }
 }
@@ -595,6 +591,22 @@ fn no_compare_and_swap_is_lost() {
 
 #[test]
 #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn cas_numbers_are_not_given_again_after_a_restart() {
+    // More than one shard; the second life begins a second after the first, however much was written then.
+    let config = |now| Config { memory_limit: 64 << 20, item_size_max: 1 << 20, eviction: Eviction::Lru, now };
+    let life = |now: Time| {
+        let store = Store::new(&config(now)).unwrap();
+        (0..100_000u32).map(|n| set(&store, &(n % 1000).to_le_bytes(), b"value", now).unwrap()).collect::<Vec<u64>>()
+    };
+    let (first, second) = (life(Time(START)), life(Time(START + 1)));
+    let largest = first.iter().max().unwrap();
+    assert!(second.iter().all(|cas| cas > largest));
+    let different: std::collections::HashSet<u64> = first.iter().chain(&second).copied().collect();
+    assert_eq!(different.len(), 200_000, "each write has its own");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
 fn the_counters_of_all_shards_add_up() {
     let store = Store::new(&Config {
         memory_limit: 64 << 20,
@@ -610,6 +622,10 @@ fn the_counters_of_all_shards_add_up() {
     let statistics = store.statistics();
     assert_eq!((statistics.items, statistics.total_items, statistics.evictions), (9_999, 10_000, 0));
     assert_eq!(statistics.bytes, 9_999 * (10 + 4 + 5));
+    let mut shown = Vec::new();
+    store.for_each(Time(START), |info| shown.push(u32::from_le_bytes(info.key.try_into().unwrap())));
+    shown.sort();
+    assert!(shown.into_iter().eq((0..10_000).filter(|&n| n != 1)), "a scan shows all items once");
     store.reset_statistics();
     assert_eq!((store.statistics().items, store.statistics().total_items), (9_999, 0));
 }
