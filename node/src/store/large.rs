@@ -204,9 +204,10 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let room = room(self.span.bytes().len());
+        let range = self.span.retire();
+        let room = room(range.len());
         let mut free = self.area.free.lock();
-        free.resident.give(self.span.at(), room);
+        free.resident.give(range.start, room);
         self.area.used.fetch_sub(room, Ordering::Relaxed);
         self.area.note(&free);
     }
@@ -247,7 +248,8 @@ mod tests {
         let kept: Vec<Block> = blocks.into_iter().step_by(6).collect();
         area.trim(usize::MAX);
         // Each of them is in a page of its own, or in two.
-        let pages = |block: &Block| (block.span.at() + 9 * UNIT - 1) / PAGE - block.span.at() / PAGE + 1;
+        let start = |block: &Block| block.as_ref().as_ptr() as usize % PAGE;
+        let pages = |block: &Block| (start(block) + 9 * UNIT).div_ceil(PAGE);
         let held: usize = kept.iter().map(pages).sum();
         assert_eq!(area.used() + area.free.lock().resident.bytes, held * PAGE);
         assert_eq!(area.idle(), 0);

@@ -122,6 +122,7 @@ impl Part {
     /// The 8-byte words from the `at`th on, `len` of them.
     #[inline]
     pub(super) fn words(&self, at: usize, len: usize) -> &[u64] {
+        debug_assert!(self.pointer(at * 8, len * 8).cast::<u64>().is_aligned());
         // SAFETY: as in `bytes`; the part starts on a page, so word offsets are aligned; every bit pattern is a u64.
         unsafe { std::slice::from_raw_parts(self.pointer(at * 8, len * 8).cast(), len) }
     }
@@ -129,6 +130,7 @@ impl Part {
     /// The 8-byte words from the `at`th on, `len` of them, to write.
     #[inline]
     pub(super) fn words_mut(&mut self, at: usize, len: usize) -> &mut [u64] {
+        debug_assert!(self.pointer(at * 8, len * 8).cast::<u64>().is_aligned());
         // SAFETY: as in `words`, and `&mut self` makes this the only reference into the part.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(at * 8, len * 8).cast(), len) }
     }
@@ -197,10 +199,10 @@ fn give_back(address: *mut u8, len: usize) {
     };
 }
 
-/// A range handed out of a shared part, for as long as the block lives.
+/// A range handed out of a shared part, until it is retired.
 ///
-/// Invariant (kept by [`super::large`], the only maker): ranges of living blocks of one part do not overlap, and the part is used in no other way
-/// but `release` of ranges that no block has. So a block owns its bytes as a `Box<[u8]>` does.
+/// Invariant (kept by [`super::large`], the only maker): ranges of living spans of one part do not overlap, and the part is used in no other way
+/// but `release` of ranges that no span has. So a span owns its bytes as a `Box<[u8]>` does. Debug builds, and so all tests, check it.
 pub(super) struct Span {
     part: Arc<SharedPart>,
     at: usize,
@@ -208,47 +210,72 @@ pub(super) struct Span {
 }
 
 /// A part whose ranges are owned by [`Span`]s instead of by the part's owner.
-pub(super) struct SharedPart(Part);
+pub(super) struct SharedPart {
+    part: Part,
+    /// Start and end of the living spans.
+    #[cfg(debug_assertions)]
+    living: parking_lot::Mutex<std::collections::BTreeMap<usize, usize>>,
+}
 
 impl SharedPart {
     pub(super) fn new(part: Part) -> Arc<SharedPart> {
-        Arc::new(SharedPart(part))
+        Arc::new(SharedPart {
+            part,
+            #[cfg(debug_assertions)]
+            living: Default::default(),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len
+        self.part.len
+    }
+
+    /// Panics in debug builds where a living span overlaps the range.
+    fn check_unused(&self, range: &Range<usize>) {
+        #[cfg(debug_assertions)]
+        if let Some((&at, &end)) = self.living.lock().range(..range.end).next_back() {
+            assert!(end <= range.start, "{range:?} overlaps the living {at}..{end}");
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = range;
     }
 
     /// Gives the pages wholly inside a range back. No living span may overlap it.
     pub(super) fn release(&self, range: Range<usize>) {
         let range = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
         if !range.is_empty() {
-            give_back(self.0.pointer(range.start, range.len()), range.len());
+            self.check_unused(&range);
+            give_back(self.part.pointer(range.start, range.len()), range.len());
         }
     }
 
-    /// A span over a range that no living span overlaps.
+    /// A span over a range, not empty, that no living span overlaps.
     pub(super) fn span(self: &Arc<Self>, at: usize, len: usize) -> Span {
-        self.0.pointer(at, len);
+        self.part.pointer(at, len);
+        self.check_unused(&(at..at + len));
+        #[cfg(debug_assertions)]
+        self.living.lock().insert(at, at + len);
         Span { part: self.clone(), at, len }
     }
 }
 
 impl Span {
-    /// Where it starts.
-    pub(super) fn at(&self) -> usize {
-        self.at
+    /// The last that is done with a span: its range may be given to another afterwards.
+    pub(super) fn retire(&mut self) -> Range<usize> {
+        #[cfg(debug_assertions)]
+        assert!(self.part.living.lock().remove(&self.at).is_some(), "retired twice");
+        self.at..self.at + self.len
     }
 
     /// Its bytes.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.part.0.bytes(self.at, self.len)
+        self.part.part.bytes(self.at, self.len)
     }
 
     /// Its bytes, to write.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: in range (checked), mapped, initialised; no other span overlaps and `&mut self` makes this the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.part.0.pointer(self.at, self.len), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.part.part.pointer(self.at, self.len), self.len) }
     }
 }
 
@@ -290,5 +317,23 @@ mod tests {
         x.fill(1);
         y.fill(2);
         assert_eq!((a.bytes(), b.bytes()), (&[1; 10][..], &[2; 10][..]));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "overlaps the living 0..10")]
+    fn a_span_over_a_living_one_is_refused() {
+        let part = SharedPart::new(reserve([PAGE]).unwrap().remove(0));
+        let _living = part.span(0, 10);
+        part.span(9, 10);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "overlaps the living")]
+    fn releasing_pages_of_a_living_span_is_refused() {
+        let part = SharedPart::new(reserve([2 * PAGE]).unwrap().remove(0));
+        let _living = part.span(PAGE + 100, 10);
+        part.release(0..2 * PAGE);
     }
 }
