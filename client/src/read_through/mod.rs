@@ -9,6 +9,14 @@
 //! 2. writers delete after the commit, and a delete that fails is tried again until it has reached the node;
 //! 3. the loader reads from the primary: a replica that lags behind the commit is a datastore of old values.
 //!
+//! Of all 437,163 orders of three readers and two writers none leaves an old value at rest. The rules that are commonly used
+//! instead leave one in this share of theirs (`model`):
+//!
+//! | a loaded value is stored | delete after the commit | delete before the commit |
+//! | --- | --- | --- |
+//! | under a lease | 0 | 64.0 % |
+//! | by a plain set | 19.8 % | 75.7 % |
+//!
 //! `lease` has the exchange with a node, `read` what a caller does with its answers, `flight` the sharing of one
 //! load within the process, and `model` tries the interleavings of readers and writers on a real node.
 
