@@ -52,13 +52,14 @@ impl<C> ReadThrough<C> {
         F: Future<Output = Result<HashMap<I, T>, E>>,
         E: Into<LoadError>,
     {
+        let client = self.client();
         let arrived = Instant::now();
         let mut values = HashMap::with_capacity(ids.len());
         let mut wanted: HashMap<Bytes, I> = HashMap::new();
         for id in ids {
             let key = key(id);
-            let key = self.client.key(key.as_ref())?;
-            match self.near(&key).map(|near| near.map(|value| self.decode(&key, value)).transpose()) {
+            let key = client.key(key.as_ref())?;
+            match self.near(&key).map(|near| near.map(|value| self.values.decode(&key, value)).transpose()) {
                 Some(Ok(value)) => values.extend(value.map(|value| (id.clone(), value))),
                 _ => {
                     wanted.insert(Bytes::copy_from_slice(&key), id.clone());
@@ -66,31 +67,31 @@ impl<C> ReadThrough<C> {
             }
         }
         let keys: Vec<Bytes> = wanted.keys().cloned().collect();
-        let mut lookups = join_all(keys.iter().map(|key| self.client.look_up(key, &self.terms))).await;
+        let mut lookups = join_all(keys.iter().map(|key| client.look_up(key, &self.terms))).await;
         for (key, lookup) in keys.iter().zip(&mut lookups) {
             if let Ok(Lookup::Hit(value)) = lookup
                 && let Some(value) = value.clone().present()
             {
-                match self.decode(key, value) {
+                match self.values.decode(key, value) {
                     Ok(value) => {
                         values.insert(wanted[key].clone(), value);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a cached value cannot be decoded and is loaded anew");
-                        self.client.delete(key).await.ok();
-                        *lookup = self.client.look_up(key, &self.terms).await;
+                        client.delete(key).await.ok();
+                        *lookup = client.look_up(key, &self.terms).await;
                     }
                 }
             }
         }
-        let flights = &self.client.inner.loads;
+        let flights = &client.inner.loads;
         let (mut turns, mut others, mut first_error) = (Vec::new(), Vec::new(), None);
         for (key, lookup) in keys.iter().zip(lookups) {
             if matches!(&lookup, Ok(Lookup::Hit(_))) {
                 continue;
             }
             // Waiting comes after our own loading: two callers that wait for each other's keys would do so in vain.
-            match settle(&self.client, flights, key, &self.terms, lookup, arrived).now_or_never() {
+            match settle(client, flights, key, &self.terms, lookup, arrived).now_or_never() {
                 Some(Found::Turn(turn)) => turns.push((key, turn)),
                 Some(Found::Value(loaded)) => match self.decoded(key, loaded) {
                     Ok(value) => values.extend(value.map(|value| (wanted[key].clone(), value))),
@@ -100,7 +101,7 @@ impl<C> ReadThrough<C> {
             }
         }
         self.take_turns(turns, &wanted, &mut loader, &mut values, &mut first_error).await;
-        let finding = others.into_iter().map(async |key| (key, find(&self.client, flights, key, &self.terms).await));
+        let finding = others.into_iter().map(async |key| (key, find(client, flights, key, &self.terms).await));
         let mut finding: FuturesUnordered<_> = finding.collect();
         while let Some(found) = finding.next().await {
             // Whoever waits for what is ours to load now shall not wait for what we wait for.
@@ -128,7 +129,7 @@ impl<C> ReadThrough<C> {
     where
         C: Codec<T>,
     {
-        loaded?.map(|value| self.decode(key, value)).transpose()
+        loaded?.map(|value| self.values.decode(key, value)).transpose()
     }
 
     /// Loads what it is this caller's turn to load.
@@ -155,7 +156,7 @@ impl<C> ReadThrough<C> {
             let id = &wanted[key];
             let value = match &mut loaded {
                 Ok(loaded) => loaded.remove(id).map(|value| {
-                    let encoded = self.encode(key, &value);
+                    let encoded = self.values.encode(key, &value);
                     values.insert(id.clone(), value);
                     encoded
                 }),

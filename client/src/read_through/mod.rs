@@ -40,7 +40,7 @@ pub(crate) use self::flight::Flights;
 use self::options::Terms;
 use crate::client::{Client, YEAR};
 use crate::error::{Error, Result};
-use crate::value::{Codec, Encoded, Plain};
+use crate::value::{Codec, Encoded, Plain, Typed};
 
 /// What a loader may fail with: anything that is, or becomes, a boxed error.
 type LoadError = Box<dyn StdError + Send + Sync>;
@@ -72,15 +72,18 @@ type LoadError = Box<dyn StdError + Send + Sync>;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReadThrough<C = Plain> {
-    client: Client,
-    codec: C,
+    values: Typed<C>,
     terms: Terms,
 }
 
 impl<C> ReadThrough<C> {
-    pub(crate) fn new(client: Client, codec: C, ttl: Duration) -> Self {
-        let terms = Terms::new(ttl, client.inner.lease);
-        ReadThrough { client, codec, terms }
+    pub(crate) fn new(values: Typed<C>, ttl: Duration) -> Self {
+        let terms = Terms::new(ttl, values.client().inner.lease);
+        ReadThrough { values, terms }
+    }
+
+    fn client(&self) -> &Client {
+        self.values.client()
     }
 
     /// Shortens each time to live by up to this share (0 to 1) at random, so that what was cached together does not expire
@@ -171,9 +174,9 @@ impl<C> ReadThrough<C> {
         F: Future<Output = Result<Option<T>, E>>,
         E: Into<LoadError>,
     {
-        let key = self.client.key(key.as_ref())?;
+        let key = self.client().key(key.as_ref())?;
         if let Some(value) = self.near(&key) {
-            return value.map(|value| self.decode(&key, value)).transpose();
+            return value.map(|value| self.values.decode(&key, value)).transpose();
         }
         // The loader can be called once, and decoding fail before that.
         let mut loader = Some(loader);
@@ -182,11 +185,11 @@ impl<C> ReadThrough<C> {
                 Some(loader) => self.load(&key, loader).await,
                 None => Err(Error::Load(Arc::from(LoadError::from("another caller's value cannot be decoded")))),
             };
-            let found = read::read(&self.client, &self.client.inner.loads, &key, &self.terms, load).await?;
-            match found.map(|value| self.decode(&key, value)).transpose() {
+            let found = read::read(self.client(), &self.client().inner.loads, &key, &self.terms, load).await?;
+            match found.map(|value| self.values.decode(&key, value)).transpose() {
                 Err(Error::Codec { error, .. }) if loader.is_some() => {
                     tracing::warn!(%error, "a cached value cannot be decoded and is loaded anew");
-                    self.client.delete(&*key).await.ok();
+                    self.client().delete(&*key).await.ok();
                 }
                 decoded => return decoded,
             }
@@ -203,36 +206,22 @@ impl<C> ReadThrough<C> {
         E: Into<LoadError>,
     {
         let value = self.timed(loader()).await?;
-        value.map(|value| self.encode(key, &value)).transpose()
+        value.map(|value| self.values.encode(key, &value)).transpose()
     }
 
     /// Waits for a loader and counts it.
     async fn timed<T, E: Into<LoadError>>(&self, loading: impl Future<Output = Result<T, E>>) -> Result<T> {
         let began = Instant::now();
         let loaded = loading.instrument(tracing::debug_span!("load")).await;
-        self.client.inner.metrics.load(began, loaded.is_ok());
+        self.client().inner.metrics.load(began, loaded.is_ok());
         loaded.map_err(|error| Error::Load(Arc::from(error.into())))
-    }
-
-    fn encode<T>(&self, key: &[u8], value: &T) -> Result<Encoded>
-    where
-        C: Codec<T>,
-    {
-        self.codec.encode(value).map_err(|error| Error::codec(key, error))
-    }
-
-    fn decode<T>(&self, key: &[u8], value: Encoded) -> Result<T>
-    where
-        C: Codec<T>,
-    {
-        self.codec.decode(value).map_err(|error| Error::codec(key, error))
     }
 
     /// What the near cache says of a key, if anything.
     fn near(&self, key: &[u8]) -> Option<Option<Encoded>> {
-        let near = self.client.inner.near.as_ref().filter(|_| self.terms.near)?;
+        let near = self.client().inner.near.as_ref().filter(|_| self.terms.near)?;
         let value = near.get(key)?;
-        self.client.inner.metrics.near_hit();
+        self.client().inner.metrics.near_hit();
         Some(value.present())
     }
 }
@@ -241,7 +230,7 @@ impl Client {
     /// Reads through the cache with settings of their own: see [`ReadThrough`]. Values are kept for `ttl`; zero keeps them until
     /// they are evicted, parts of a second count as a whole one.
     pub fn read_through(&self, ttl: Duration) -> ReadThrough {
-        ReadThrough::new(self.clone(), Plain, ttl)
+        self.typed(Plain).read_through(ttl)
     }
 
     /// The value of `key`: from the cache, or from `loader`, whose value is cached for `ttl`. [`ReadThrough::get`] with the usual

@@ -133,7 +133,7 @@ impl<C> Typed<C> {
     where
         C: Clone,
     {
-        ReadThrough::new(self.client.clone(), self.codec.clone(), ttl)
+        ReadThrough::new(self.clone(), ttl)
     }
 
     async fn store<T>(&self, key: &[u8], value: &T, ttl: Duration, mode: &[u8]) -> Result<Stored>
@@ -144,14 +144,14 @@ impl<C> Typed<C> {
         self.client.store(key, &encoded.value, ttl, encoded.flags, mode).await
     }
 
-    fn encode<T>(&self, key: &[u8], value: &T) -> Result<Encoded>
+    pub(crate) fn encode<T>(&self, key: &[u8], value: &T) -> Result<Encoded>
     where
         C: Codec<T>,
     {
         self.codec.encode(value).map_err(|error| Error::codec(key, error))
     }
 
-    fn decode<T>(&self, key: &[u8], value: Encoded) -> Result<T>
+    pub(crate) fn decode<T>(&self, key: &[u8], value: Encoded) -> Result<T>
     where
         C: Codec<T>,
     {
