@@ -248,3 +248,27 @@ fn work(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn connections_are_spread_evenly_over_the_workers() {
+        let mut settings = Settings::default();
+        (settings.port, settings.threads) = (Some(-1), 4);
+        let server = Server::start(settings).unwrap();
+        let ask = |_| {
+            let mut socket = std::net::TcpStream::connect(server.addresses()[0]).unwrap();
+            socket.write_all(b"get nothing\r\n").unwrap();
+            socket.read_exact(&mut [0; b"END\r\n".len()]).unwrap();
+            socket
+        };
+        let _connections: Vec<_> = (0..8).map(ask).collect();
+        let served: Vec<u64> = server.shared.workers.iter().map(|counters| counters.cmd_get.get()).collect();
+        assert_eq!(served, [2, 2, 2, 2]);
+        server.stop();
+    }
+}

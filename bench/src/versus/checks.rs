@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{Program, Server};
+use super::{LOADS, Load, Program, Run, Server, Spread, VersusArgs, measure};
 use crate::load::{LoadArgs, Schedule, Session, Stop};
 
 /// Connections that are opened to see what they cost.
@@ -24,13 +24,41 @@ pub struct Checks {
     pub single_p99_alone: f64,
     /// The same beside one connection that sends 4,000 gets at a time, all the time.
     pub single_p99_beside_pipeline: f64,
+    /// Operations a second of one and of two threads, at pipeline 16. They share their processors with the load generator where
+    /// there are fewer than three.
+    pub per_second_by_threads: [f64; 2],
+    /// Processor microseconds of one and of two threads for an operation, likewise.
+    pub cpu_us_by_threads: [f64; 2],
 }
 
-pub(super) fn check(program: &Program, load_cpus: &[usize]) -> anyhow::Result<Checks> {
+pub(super) fn check(program: &Program, args: &VersusArgs, load_cpus: &[usize]) -> anyhow::Result<Checks> {
     let bytes_per_idle_connection = idle_memory(&program.start()?)?;
-    let server = program.start()?;
-    let (alone, beside) = fairness(&server, load_cpus)?;
-    Ok(Checks { bytes_per_idle_connection, single_p99_alone: alone, single_p99_beside_pipeline: beside })
+    let (alone, beside) = fairness(&program.start()?, load_cpus)?;
+    let runs = by_threads(program, args)?;
+    let median = |runs: &Vec<Run>, field: fn(&Run) -> f64| Spread::of(runs.iter().map(field)).median;
+    Ok(Checks {
+        bytes_per_idle_connection,
+        single_p99_alone: alone,
+        single_p99_beside_pipeline: beside,
+        per_second_by_threads: [0, 1].map(|more| median(&runs[more], |run| run.per_second)),
+        cpu_us_by_threads: [0, 1].map(|more| median(&runs[more], |run| run.cpu_us)),
+    })
+}
+
+/// Runs of one and of two threads, by turns.
+fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>; 2]> {
+    let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
+    let (server_cpus, rest) = cpus.split_at(cpus.len().min(2));
+    let load_cpus = if rest.is_empty() { server_cpus } else { rest };
+    let load: Load = LOADS[1];
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..args.pairs {
+        for (more, runs) in runs.iter_mut().enumerate() {
+            let program = Program { threads: 1 + more, cpus: server_cpus.to_vec(), ..program.clone() };
+            runs.push(measure(&program, &load, args, load_cpus)?);
+        }
+    }
+    Ok(runs)
 }
 
 fn idle_memory(server: &Server) -> anyhow::Result<f64> {

@@ -39,7 +39,7 @@ pub struct VersusArgs {
     /// Which loads, by name [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub loads: Vec<String>,
-    /// Check memory of idle connections and fairness between connections too
+    /// Check memory of idle connections, fairness between connections, and a second thread too
     #[arg(long)]
     pub checks: bool,
     /// Pairs of runs for each load
@@ -210,6 +210,7 @@ impl Comparison {
             let bytes = |checks: &Checks| format!("{:.0} B", checks.bytes_per_idle_connection);
             let alone = |checks: &Checks| duration(checks.single_p99_alone);
             let beside = |checks: &Checks| duration(checks.single_p99_beside_pipeline);
+            let ratio = |[one, two]: [f64; 2]| format!("{:.2}", two / one);
             out.push_str(&format!(
                 "\n{}",
                 table(&[
@@ -217,6 +218,16 @@ impl Comparison {
                     row("resident memory of an idle connection, of 10,000", bytes(node), bytes(peer)),
                     row("p99 of single gets, 2,000 a second", alone(node), alone(peer)),
                     row("the same beside a connection with 4,000 gets at a time", beside(node), beside(peer)),
+                    row(
+                        "operations a second of two threads over one's, pipeline 16",
+                        ratio(node.per_second_by_threads),
+                        ratio(peer.per_second_by_threads),
+                    ),
+                    row(
+                        "CPU time for an operation of two threads over one's",
+                        ratio(node.cpu_us_by_threads),
+                        ratio(peer.cpu_us_by_threads),
+                    ),
                 ])
             ));
         }
@@ -268,7 +279,7 @@ pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
         checks: None,
     };
     if args.checks {
-        comparison.checks = Some([checks::check(&node, &load_cpus)?, checks::check(&peer, &load_cpus)?]);
+        comparison.checks = Some([checks::check(&node, args, &load_cpus)?, checks::check(&peer, args, &load_cpus)?]);
     }
     for load in chosen(&args.loads)? {
         let mut result = LoadComparison {
