@@ -216,23 +216,14 @@ impl Comparison {
         body.push_str(&bars("Server CPU time for an operation", "us", &names, &pair(|run| run.cpu_us)));
         body.push_str(&bars("Operations a second", "1/s", &names, &pair(|run| run.per_second)));
         body.push_str(&bars("Latency, 99th percentile", "us", &names, &pair(|run| run.p99)));
-        let rows: Vec<Vec<String>> = self
-            .loads
-            .iter()
-            .map(|load| {
-                let ratio = load.ratio();
-                let median = |runs: &[Run], field: fn(&Run) -> f64| Spread::of(runs.iter().map(field)).median;
-                vec![
-                    format!("{}: {}", load.name, load.about),
-                    format!("{:.3}", median(&load.node, |run| run.cpu_us)),
-                    format!("{:.3}", median(&load.peer, |run| run.cpu_us)),
-                    format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max),
-                    duration(median(&load.node, |run| run.p99)),
-                    duration(median(&load.peer, |run| run.p99)),
-                ]
-            })
-            .collect();
-        body.push_str(&html_table(&["load", "us/op", "peer", "ratio", "p99", "peer"], &rows));
+        body.push_str(&bars("Latency, median", "us", &names, &pair(|run| run.p50)));
+        body.push_str(&bars("Latency, 99.9th percentile", "us", &names, &pair(|run| run.p999)));
+        body.push_str(&html_table(&Self::HEADINGS, &self.rows()));
+        let about = self.loads.iter().map(|load| vec![load.name.clone(), load.about.clone()]);
+        body.push_str(&html_table(&["load", "what it is"], &about.collect::<Vec<_>>()));
+        if self.checks.is_some() {
+            body.push_str(&html_table(&["check", "node", "peer"], &self.check_rows()));
+        }
         page("larder-bench versus", &body)
     }
 }

@@ -14,6 +14,8 @@ use crate::load::{LoadArgs, Schedule, Session, Stop};
 const IDLE_CONNECTIONS: u64 = 10_000;
 /// How long each side of the fairness check runs.
 const FAIRNESS: Duration = Duration::from_secs(2);
+/// The load under which two threads are compared with one.
+const SEVERAL_THREADS: Load = LOADS[1];
 
 /// What a server came to in the checks.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -50,12 +52,11 @@ fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>;
     let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
     let (server_cpus, rest) = cpus.split_at(cpus.len().min(2));
     let load_cpus = if rest.is_empty() { server_cpus } else { rest };
-    let load: Load = LOADS[1];
     let mut runs = [Vec::new(), Vec::new()];
     for _ in 0..args.pairs {
         for (more, runs) in runs.iter_mut().enumerate() {
             let program = Program { threads: 1 + more, cpus: server_cpus.to_vec(), ..program.clone() };
-            runs.push(measure(&program, &load, args, load_cpus)?);
+            runs.push(measure(&program, &SEVERAL_THREADS, args, load_cpus)?);
         }
     }
     Ok(runs)

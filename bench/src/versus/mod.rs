@@ -175,29 +175,61 @@ impl LoadComparison {
 }
 
 impl Comparison {
+    /// Of [`Comparison::rows`].
+    pub(crate) const HEADINGS: [&str; 13] = [
+        "load",
+        "us/op",
+        "peer",
+        "ratio (spread)",
+        "op/s",
+        "peer",
+        "p50",
+        "peer",
+        "p99",
+        "peer",
+        "p99.9",
+        "peer",
+        "errors",
+    ];
+
+    /// A row for each load, under [`Comparison::HEADINGS`].
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+        self.loads.iter().map(LoadComparison::row).collect()
+    }
+
+    /// What was checked, and what the node and the peer came to. Empty without checks.
+    pub(crate) fn check_rows(&self) -> Vec<Vec<String>> {
+        let Some([node, peer]) = &self.checks else { return Vec::new() };
+        let row = |name: &str, show: fn(&Checks) -> String| vec![name.to_owned(), show(node), show(peer)];
+        vec![
+            row("resident memory of an idle connection, of 10,000", |checks| {
+                format!("{:.0} B", checks.bytes_per_idle_connection)
+            }),
+            row("p99 of single gets, 2,000 a second", |checks| duration(checks.single_p99_alone)),
+            row("the same beside a connection with 4,000 gets at a time", |checks| {
+                duration(checks.single_p99_beside_pipeline)
+            }),
+            row("operations a second of two threads over one's, pipeline 16", |checks| {
+                let [one, two] = checks.per_second_by_threads;
+                format!("{:.2}", two / one)
+            }),
+            row("CPU time for an operation of two threads over one's", |checks| {
+                let [one, two] = checks.cpu_us_by_threads;
+                format!("{:.2}", two / one)
+            }),
+        ]
+    }
+
     /// The comparison as a table.
     pub fn to_text(&self) -> String {
-        let headings = [
-            "load",
-            "us/op",
-            "peer",
-            "ratio (spread)",
-            "op/s",
-            "peer",
-            "p50",
-            "peer",
-            "p99",
-            "peer",
-            "p99.9",
-            "peer",
-            "errors",
-        ];
-        let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        rows.extend(self.loads.iter().map(LoadComparison::row));
+        let with_headings = |headings: &[&str], rows: Vec<Vec<String>>| {
+            let headings = headings.iter().map(|&heading| heading.to_owned()).collect();
+            table(&[vec![headings], rows].concat())
+        };
         let loads = self.loads.iter().map(|load| format!("  {:<7} {}\n", load.name, load.about));
         let mut out = format!(
             "{}\n{}\n{} against {}; server CPU microseconds an operation, medians of {} pairs.\n{}, {}\n",
-            table(&rows),
+            with_headings(&Self::HEADINGS, self.rows()),
             loads.collect::<String>(),
             self.node,
             self.peer,
@@ -205,31 +237,8 @@ impl Comparison {
             self.machine.processor,
             self.machine.kernel,
         );
-        if let Some([node, peer]) = &self.checks {
-            let row = |name: &str, node: String, peer: String| vec![name.to_owned(), node, peer];
-            let bytes = |checks: &Checks| format!("{:.0} B", checks.bytes_per_idle_connection);
-            let alone = |checks: &Checks| duration(checks.single_p99_alone);
-            let beside = |checks: &Checks| duration(checks.single_p99_beside_pipeline);
-            let ratio = |[one, two]: [f64; 2]| format!("{:.2}", two / one);
-            out.push_str(&format!(
-                "\n{}",
-                table(&[
-                    row("", "node".to_owned(), "peer".to_owned()),
-                    row("resident memory of an idle connection, of 10,000", bytes(node), bytes(peer)),
-                    row("p99 of single gets, 2,000 a second", alone(node), alone(peer)),
-                    row("the same beside a connection with 4,000 gets at a time", beside(node), beside(peer)),
-                    row(
-                        "operations a second of two threads over one's, pipeline 16",
-                        ratio(node.per_second_by_threads),
-                        ratio(peer.per_second_by_threads),
-                    ),
-                    row(
-                        "CPU time for an operation of two threads over one's",
-                        ratio(node.cpu_us_by_threads),
-                        ratio(peer.cpu_us_by_threads),
-                    ),
-                ])
-            ));
+        if self.checks.is_some() {
+            out.push_str(&format!("\n{}", with_headings(&["", "node", "peer"], self.check_rows())));
         }
         out
     }
