@@ -41,7 +41,7 @@
 //! | read many through the cache, with one query for those missing | [`Client::get_or_load_many`], [`ReadThrough::get_many`] |
 //! | store structs, strings, numbers | [`Client::typed`] with [`Json`], [`MessagePack`], [`Plain`], or your own [`Codec`] |
 //! | compress large values | [`Compressed`] |
-//! | share values with Python programs | [`Plain`], and [`Method::Zlib`] |
+//! | share values with Python programs | [`Plain`], and [`Compression::Zlib`] |
 //! | invalidate many keys at once | [`Client::namespace`] |
 //! | keep the hottest values in the process | [`Builder::near_cache`] |
 //! | count | [`Client::incr`], [`Client::incr_or_init`] |
@@ -101,7 +101,7 @@ pub use read_through::ReadThrough;
 pub use ring::{Hashing, KeyHash, Ring, Server};
 pub use tls::Tls;
 pub use topology::Failover;
-pub use value::{Codec, CodecError, Compressed, Encoded, Json, MessagePack, Method, Plain, Typed};
+pub use value::{Codec, CodecError, Compressed, Compression, Encoded, Json, MessagePack, Plain, Typed};
 
 #[doc = include_str!("../../docs/cookbook.md")]
 pub mod cookbook {}

@@ -14,6 +14,10 @@
 //! | `larder_client_near_hits` | counter | | reads that the near cache answered |
 //!
 //! `node` is the address as given to the builder.
+//!
+//! Spans for `tracing`, whether metrics are wanted or not: `call` (level trace, field `node`) around each exchange with a node, and
+//! `load` (debug) around each call of a loader. Events say what went on without the cache (debug), and what an operator should
+//! know (warn): lost connections, values that cannot be decoded, old values taken because a load failed.
 
 use std::time::Instant;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_client::{Client, Compressed, Error, Failover, Json, MetaStatus, Method, Plain, Stored};
+use larder_client::{Client, Compressed, Compression, Error, Failover, Json, MetaStatus, Plain, Stored};
 use larder_tests::{PATIENCE, Server};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -190,7 +190,7 @@ async fn typed_values_come_back_as_they_were_stored_and_not_as_another_type() {
     assert_eq!(cache.incr("n", 1).await.unwrap(), Some(42));
     assert_eq!(plain.get::<u64>("n").await.unwrap(), Some(42));
     assert!(matches!(plain.get::<String>("n").await, Err(Error::Codec { .. })));
-    let compressed = cache.typed(Compressed::new(Json).method(Method::Zlib));
+    let compressed = cache.typed(Compressed::new(Json).method(Compression::Zlib));
     let words = vec!["larder".to_owned(); 1000];
     assert_eq!(compressed.add("words", &words, TTL).await.unwrap(), Stored::Yes);
     assert_eq!(compressed.replace("words", &words, TTL).await.unwrap(), Stored::Yes);

@@ -358,6 +358,25 @@ async fn many_keys_are_loaded_by_one_call_with_those_that_nobody_has() {
 }
 
 #[tokio::test]
+async fn what_another_process_could_not_load_is_loaded_by_a_second_call() {
+    let node = Server::node(&[]);
+    let cache = client(&node);
+    // Another process loads user 1, and gives up while this one loads user 2.
+    let lease = cache.meta_get("user:1").vivify(TTL).cas().send().await.unwrap();
+    assert!(lease.won);
+    let calls: std::sync::Mutex<Vec<Vec<u32>>> = std::sync::Mutex::default();
+    let loader = async |ids: Vec<u32>| {
+        calls.lock().unwrap().push(ids.clone());
+        cache.meta_delete("user:1").cas(lease.cas).send().await.unwrap();
+        Ok::<HashMap<u32, Bytes>, Infallible>(ids.into_iter().map(|id| (id, Bytes::from(id.to_string()))).collect())
+    };
+    let users = cache.get_or_load_many(&[1, 2], |id| format!("user:{id}"), TTL, loader).await.unwrap();
+    assert_eq!(users.len(), 2);
+    assert_eq!(calls.into_inner().unwrap(), [[2], [1]]);
+    assert_eq!(cache.get("user:1").await.unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test]
 async fn callers_of_overlapping_keys_share_their_loads() {
     let node = Server::node(&[]);
     let cache = client(&node);

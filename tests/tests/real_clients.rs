@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_client::{Client, Compressed, Method, Plain};
+use larder_client::{Client, Compressed, Compression, Plain};
 use larder_tests::{PATIENCE, Server, installed};
 
 /// The Python of an environment that has the client libraries.
@@ -90,7 +90,7 @@ fn values(library: &str, action: &str, node: &Server) -> bool {
 async fn exchange_values(library: &str) {
     let node = Server::node(&[]);
     let cache = Client::builder().server(node.address()).timeout(PATIENCE).build().unwrap();
-    let plain = cache.typed(Compressed::new(Plain).method(Method::Zlib));
+    let plain = cache.typed(Compressed::new(Plain).method(Compression::Zlib));
     let (text, long, bytes) = ("h\u{e9}llo".to_owned(), "larder ".repeat(1000), Bytes::from_static(&[0, 255]));
     let ttl = Duration::from_secs(60);
     plain.set("string", &text, ttl).await.unwrap();

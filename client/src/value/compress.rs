@@ -8,7 +8,7 @@ use super::{Codec, CodecError, Encoded, flag};
 
 /// How [`Compressed`] writes. It reads both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Method {
+pub enum Compression {
     /// zstd at its level 1: fast, and no other client reads it.
     #[default]
     Zstd,
@@ -34,7 +34,7 @@ pub enum Method {
 #[derive(Debug, Clone, Copy)]
 pub struct Compressed<C> {
     codec: C,
-    method: Method,
+    method: Compression,
     above: usize,
     at_most: usize,
 }
@@ -42,11 +42,11 @@ pub struct Compressed<C> {
 impl<C> Compressed<C> {
     /// Around this codec; zstd, above 1 KiB, and at most 32 MiB when decompressed.
     pub fn new(codec: C) -> Self {
-        Compressed { codec, method: Method::default(), above: 1024, at_most: 32 << 20 }
+        Compressed { codec, method: Compression::default(), above: 1024, at_most: 32 << 20 }
     }
 
     /// How it writes.
-    pub fn method(mut self, method: Method) -> Self {
+    pub fn method(mut self, method: Compression) -> Self {
         self.method = method;
         self
     }
@@ -71,8 +71,8 @@ impl<T, C: Codec<T>> Codec<T> for Compressed<C> {
             return Ok(plain);
         }
         let (packed, bit) = match self.method {
-            Method::Zstd => (zstd::bulk::compress(&plain.value, 1)?, flag::ZSTD),
-            Method::Zlib => {
+            Compression::Zstd => (zstd::bulk::compress(&plain.value, 1)?, flag::ZSTD),
+            Compression::Zlib => {
                 let mut packed = Vec::new();
                 flate2::read::ZlibEncoder::new(&*plain.value, flate2::Compression::fast()).read_to_end(&mut packed)?;
                 (packed, flag::ZLIB)
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn both_methods_are_read_whichever_is_written() {
         let text = "larder ".repeat(1000);
-        for method in [Method::Zstd, Method::Zlib] {
+        for method in [Compression::Zstd, Compression::Zlib] {
             let encoded = Compressed::new(Plain).method(method).encode(&text).unwrap();
             let decoded: String = Compressed::new(Plain).decode(encoded).unwrap();
             assert_eq!(decoded, text);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_value_that_decompresses_to_too_much_is_refused() {
         let codec = Compressed::new(Plain).at_most(10_000);
-        for method in [Method::Zstd, Method::Zlib] {
+        for method in [Compression::Zstd, Compression::Zlib] {
             let at_bound = codec.method(method).encode(&"x".repeat(10_000)).unwrap();
             assert!(Codec::<String>::decode(&codec, at_bound).is_ok());
             let beyond = codec.method(method).encode(&"x".repeat(10_001)).unwrap();

@@ -8,7 +8,7 @@ mod plain;
 mod serde;
 mod typed;
 
-pub use self::compress::{Compressed, Method};
+pub use self::compress::{Compressed, Compression};
 pub use self::plain::Plain;
 pub use self::serde::{Json, MessagePack};
 pub use self::typed::Typed;
