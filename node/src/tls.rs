@@ -386,6 +386,16 @@ impl TlsSocket {
     }
 }
 
+impl Drop for TlsSocket {
+    /// Says goodbye, where the socket takes it at once: some clients take an end without it for an attack.
+    fn drop(&mut self) {
+        let mut session = self.session.lock();
+        session.send_close_notify();
+        // The client may be gone.
+        let _ = self.send(&mut session);
+    }
+}
+
 /// The socket below a session.
 struct Ciphertext<'a>(&'a TcpStream);
 

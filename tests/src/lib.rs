@@ -250,6 +250,12 @@ impl<S: Read + Write> Connection<S> {
         bytes
     }
 
+    /// Reads until the server closes in good order.
+    pub fn try_read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).map(|_| rest)
+    }
+
     /// Reads until the server closes.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();

@@ -202,6 +202,16 @@ fn a_client_without_tls_or_with_an_old_version_is_refused_and_counted() {
 }
 
 #[test]
+fn an_idle_client_is_told_goodbye() {
+    let authority = Authority::new();
+    let node = Server::node(&["-Z", "-o", &authority.options(",idle_timeout=1")]);
+    let mut connection = connect(&authority.client(rustls::ALL_VERSIONS, None), node.port());
+    connection.exchange(b"");
+    // An end without it would be an error.
+    assert_eq!(connection.try_read_to_end().unwrap(), b"");
+}
+
+#[test]
 fn what_tls_lacks_is_told_at_the_start() {
     let authority = Authority::new();
     let chain = authority.options("");
