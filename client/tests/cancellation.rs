@@ -150,8 +150,16 @@ proptest! {
     }
 }
 
+const FAULTLESS: Faults = Faults { seed: 1, piece: 4096, delayed: 0, delay: Duration::ZERO, dropped: 0 };
+
 #[tokio::test]
 async fn half_of_many_calls_dropped_leave_nothing_behind() {
-    let faultless = Faults { seed: 1, piece: 4096, delayed: 0, delay: Duration::ZERO, dropped: 0 };
-    storm(faultless, 1, 64, 300).await;
+    storm(FAULTLESS, 1, 64, 300).await;
+}
+
+/// `cargo test -p larder-client --test cancellation -- --ignored`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same at length"]
+async fn half_of_a_million_calls_dropped_leave_nothing_behind() {
+    storm(FAULTLESS, 1, 64, 15_625).await;
 }

@@ -431,3 +431,66 @@ async fn calls_dropped_at_random_points_never_shift_answers_to_other_callers() {
         task.await.unwrap();
     }
 }
+
+/// Prints the latency of calls to the nodes that go on, before and while another is frozen:
+/// `cargo test -p larder-tests --test client -- --ignored --nocapture frozen`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn latency_of_the_others_while_a_node_is_frozen() {
+    let nodes = [Server::node(&[]), Server::node(&[]), Server::node(&[])];
+    let servers = nodes.iter().map(Server::address);
+    let cache = Client::builder().servers(servers).failover(Failover::Error).build().unwrap();
+    let keys: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    for key in &keys {
+        cache.set(key, key, TTL).await.unwrap();
+    }
+    let measure = async || {
+        let began = std::time::Instant::now();
+        let tasks = (0..32).map(|task| {
+            let (cache, keys) = (cache.clone(), keys.clone());
+            tokio::spawn(async move {
+                let (mut others, mut frozen) = (Vec::new(), Vec::new());
+                for key in keys.iter().cycle().skip(task * 9) {
+                    let called = std::time::Instant::now();
+                    if called - began > Duration::from_secs(3) {
+                        break;
+                    }
+                    let answer = cache.get(key).await;
+                    let took = called.elapsed();
+                    match (cache.owner(key), answer) {
+                        (0, Err(_)) => {
+                            frozen.push(took);
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        (_, answer) => {
+                            assert_eq!(&answer.unwrap().unwrap()[..], key.as_bytes());
+                            others.push(took);
+                        }
+                    }
+                }
+                (others, frozen)
+            })
+        });
+        let (mut others, mut frozen) = (Vec::new(), Vec::new());
+        for task in tasks.collect::<Vec<_>>() {
+            let (of_others, of_frozen) = task.await.unwrap();
+            others.extend(of_others);
+            frozen.extend(of_frozen);
+        }
+        others.sort_unstable();
+        let p99 = others[others.len() * 99 / 100];
+        println!(
+            "{} answers, p99 {p99:?}; {} failures, the slowest after {:?}",
+            others.len(),
+            frozen.len(),
+            frozen.iter().max()
+        );
+    };
+    for _ in 0..3 {
+        measure().await;
+        nodes[0].signal("STOP");
+        measure().await;
+        nodes[0].signal("CONT");
+        until_back(&cache, keys.iter().find(|key| cache.owner(key) == 0).unwrap()).await;
+    }
+}
