@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufReader};
 
 use crate::client::Client;
 use crate::connect::read_line;
@@ -65,7 +65,8 @@ const LINES_MAX: usize = 100_000;
 
 /// The lines of the answer to a text command, or the line that refuses it.
 async fn ask(node: &Node, command: &str) -> io::Result<Result<Vec<String>, String>> {
-    let (mut stream, _) = node.connector().connect(node.address()).await?;
+    let (stream, _) = node.connector().connect(node.address()).await?;
+    let mut stream = BufReader::new(stream);
     stream.write_all(format!("{command}\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut lines = Vec::new();

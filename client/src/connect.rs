@@ -152,7 +152,7 @@ async fn greet(stream: &mut Box<dyn Stream>) -> io::Result<()> {
 const LINE_MAX: usize = 1024;
 
 /// Reads a line, without its end, and not a byte more.
-pub(crate) async fn read_line(stream: &mut Box<dyn Stream>) -> io::Result<String> {
+pub(crate) async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") && line.len() < LINE_MAX {
         line.push(stream.read_u8().await?);

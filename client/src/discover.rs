@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::Weak;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 
 use crate::client::Inner;
 use crate::connect::Connector;
@@ -60,9 +59,10 @@ impl Source {
                 Ok(Discovered { version: 0, servers: addresses.into_iter().map(server).collect() })
             }
             Source::Endpoint(endpoint) => {
-                let stream = TcpStream::connect(&*connector.resolver.resolve(endpoint).await?).await?;
+                let (stream, _) = connector.connect(endpoint).await?;
                 let mut stream = BufReader::new(stream);
                 stream.write_all(b"config get cluster\r\n").await?;
+                stream.flush().await?;
                 let mut head = String::new();
                 (&mut stream).take(LIST_MAX).read_line(&mut head).await?;
                 let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("it answered {:?}", head.trim_end()));

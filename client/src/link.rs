@@ -167,6 +167,7 @@ impl Link {
         count: usize,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Vec<Answer>, Failure> {
+        debug_assert!(count > 0, "no answer would end it");
         self.exchange(count, encode, std::mem::take).await
     }
 
@@ -523,9 +524,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             match meta::decode_response(&self.input[at..]) {
                 DecodedResponse::Incomplete { need } => {
                     self.input.advance(at);
-                    // The whole of a large value will be read into one piece.
+                    // A large value is read into one piece; what a node announces is not believed at once.
                     if !self.input.is_empty() {
-                        self.input.reserve(need);
+                        self.input.reserve(need.min(16 * READ));
                     }
                     return Ok(());
                 }
