@@ -61,7 +61,12 @@ async fn show(options: DemoOptions) -> Result<()> {
     let datastore = fill(&options, folder.path()).await?;
     let mut nodes = (0..3).map(|_| NodeProcess::start()).collect::<Result<Vec<_>>>()?;
     let addresses: Vec<String> = nodes.iter().map(NodeProcess::address).collect();
-    println!("nodes: {} (larder-node, 64 MiB and one thread each)\n", addresses.join(", "));
+    println!("nodes: {} (larder-node, 64 MiB and one thread each)", addresses.join(", "));
+    println!(
+        "load: {} request handlers ask for users' pages, few of them often; {} % of requests change one",
+        options.handlers, options.writes
+    );
+    println!("three phases, about {} s; ctrl-C ends it\n", 4 * options.seconds);
     let cache = Client::builder().servers(&addresses).build()?;
     let load = Arc::new(Load::new(&options, datastore, cache.clone()));
     let length = Duration::from_secs(options.seconds);
