@@ -38,6 +38,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod write;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
