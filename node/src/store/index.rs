@@ -20,7 +20,7 @@ const LOCATION: u64 = (1 << 36) - 1;
 const USES_SHIFT: u32 = 36;
 
 /// Buckets shown in one go.
-const SCAN_BUCKETS: u64 = 32;
+const SCAN_BUCKETS: u64 = 16;
 
 /// Buckets a table may come to; the address space reserved for it.
 const MOST_BUCKETS: usize = 32 * 1024;
