@@ -28,7 +28,8 @@ impl NodeProcess {
         let program = std::env::current_exe().context("this program's own path, to start nodes from it")?;
         let child = Command::new(program)
             .args(["node", "-t", "1", "-m", "64", "-p", &self.port.to_string()])
-            .env("RUST_LOG", "warn")
+            // Warnings (of serving as root, say) are for who runs a node, and would stand in the demo's progress.
+            .env("RUST_LOG", "error")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
