@@ -95,11 +95,11 @@ impl Client {
     /// As [`Client::get`], with flags and CAS unique.
     #[doc(alias = "gets")]
     pub async fn get_item(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let checked = self.key(key.as_ref())?;
-        let (node, hedge) = self.inner.topology.load().reader_of(&checked);
+        let key = self.key(key.as_ref())?;
+        let (node, hedge) = self.inner.topology.load().reader_of(&key);
         let answer = match hedge {
-            None => self.read(key.as_ref(), b" v c f", None).await?,
-            Some(hedge) => Box::pin(read_hedged(node, hedge, &checked, b" v c f")).await?,
+            None => read_at(&node, &key, b" v c f", None).await?,
+            Some(hedge) => Box::pin(read_hedged(node, hedge, &key, b" v c f")).await?,
         };
         Ok(answer.item())
     }
@@ -107,7 +107,7 @@ impl Client {
     /// As [`Client::get`], and gives the item a new time to live.
     #[doc(alias = "gat")]
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Option<Bytes>> {
-        let answer = self.read(key.as_ref(), b" v c f", Some(ttl)).await?;
+        let answer = self.read_and_touch(key.as_ref(), b" v c f", ttl).await?;
         Ok(answer.item().map(|item| item.value))
     }
 
@@ -168,7 +168,7 @@ impl Client {
 
     /// Gives an item a new time to live; `false` where there is none.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
-        let answer = self.read(key.as_ref(), b"", Some(ttl)).await?;
+        let answer = self.read_and_touch(key.as_ref(), b"", ttl).await?;
         Ok(answer.code == Code::Hd && !answer.facts.stale)
     }
 
@@ -204,24 +204,11 @@ impl Client {
         self.inner.near.as_ref().map(|near| near.changing(key))
     }
 
-    /// Reads with `mg` and `flags`, and gives the item a new time to live where there is one to give.
-    ///
-    /// Whoever reads an item that was invalidated wins the right to load it, asked or not. Here it goes back.
-    async fn read(&self, key: &[u8], flags: &[u8], ttl: Option<Duration>) -> Result<Accepted> {
+    /// Reads with `mg` and `flags`, and gives the item a new time to live.
+    async fn read_and_touch(&self, key: &[u8], flags: &[u8], ttl: Duration) -> Result<Accepted> {
         let key = self.key(key)?;
-        let (node, _) = self.inner.topology.load().node_of(&key);
-        let answer = call_node(&node, b"mg", &key, |out| {
-            out.extend_from_slice(flags);
-            if let Some(ttl) = ttl {
-                push_ttl(out, b'T', ttl);
-            }
-        })
-        .await?;
-        if answer.facts.stale && (ttl.is_some() || answer.facts.won) {
-            // What was invalidated may not become older than its writer allowed.
-            give_back(&node, &key, None, ttl.is_none()).await;
-        }
-        Ok(answer)
+        let (node, ttl_max) = self.inner.topology.load().node_of(&key);
+        read_at(&node, &key, flags, Some(clamped(ttl, ttl_max))).await
     }
 
     /// The value behind an answer that was not plain; with `won` the right to load it came along.
@@ -293,6 +280,24 @@ impl Client {
         let _ = results.next();
         Ok(of_owner.code == Code::Hd)
     }
+}
+
+/// Reads with `mg` and `flags` at a node, and gives the item a new time to live where there is one to give.
+///
+/// Whoever reads an item that was invalidated wins the right to load it, asked or not. Here it goes back.
+async fn read_at(node: &Node, key: &[u8], flags: &[u8], ttl: Option<Duration>) -> Result<Accepted> {
+    let answer = call_node(node, b"mg", key, |out| {
+        out.extend_from_slice(flags);
+        if let Some(ttl) = ttl {
+            push_ttl(out, b'T', ttl);
+        }
+    })
+    .await?;
+    if answer.facts.stale && (ttl.is_some() || answer.facts.won) {
+        // What was invalidated may not become older than its writer allowed.
+        give_back(node, key, None, ttl.is_none()).await;
+    }
+    Ok(answer)
 }
 
 /// Reads with `mg` and `flags` at a node, and elsewhere too where that takes long ([`Builder::hedge`](crate::Builder::hedge)).
@@ -412,7 +417,7 @@ impl Accepted {
 }
 
 /// A time to live on a node that keeps items for at most `ttl_max`.
-fn clamped(ttl: Duration, ttl_max: Option<Duration>) -> Duration {
+pub(crate) fn clamped(ttl: Duration, ttl_max: Option<Duration>) -> Duration {
     match ttl_max {
         // Zero is for ever.
         Some(ttl_max) if ttl.is_zero() || ttl > ttl_max => ttl_max,

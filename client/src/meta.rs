@@ -8,7 +8,7 @@ use bytes::Bytes;
 use larder_protocol::meta::Code;
 use larder_protocol::push_number;
 
-use crate::client::{Accepted, Client, accepted, exptime};
+use crate::client::{Accepted, Client, accepted, clamped, exptime};
 use crate::error::Result;
 
 /// What a node answered to a meta command.
@@ -98,10 +98,25 @@ impl<'c> Request<'c> {
         }
     }
 
-    async fn send(self) -> Result<MetaReply> {
-        let key = self.client.key(&self.key)?;
+    /// Lets nothing live for longer than `ttl_max`: the node stands in for the key's owner.
+    fn limit(&mut self, ttl_max: Duration) {
+        if self.name == "ms" && !self.flags.iter().any(|(letter, _)| *letter == b'T') {
+            self.set(b'T', Some(0));
+        }
+        for (letter, token) in &mut self.flags {
+            if let (b'T' | b'N', Some(seconds)) = (letter, token) {
+                *seconds = exptime(clamped(Duration::from_secs(*seconds), Some(ttl_max)));
+            }
+        }
+    }
+
+    async fn send(mut self) -> Result<MetaReply> {
+        let key = self.client.key(&self.key)?.into_owned();
         let _changing = (self.name != "mg").then(|| self.client.changing(&key));
-        let (node, _) = self.client.inner.topology.load().node_of(&key);
+        let (node, ttl_max) = self.client.inner.topology.load().node_of(&key);
+        if let Some(ttl_max) = ttl_max {
+            self.limit(ttl_max);
+        }
         let answer = node.call(|out| {
             out.extend_from_slice(self.name.as_bytes());
             out.push(b' ');

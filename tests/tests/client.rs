@@ -329,6 +329,16 @@ async fn another_node_stands_in_for_one_that_died_and_keeps_no_old_value() {
     assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"new"[..]));
     let values = cache.get_many(&["k"]).await;
     assert_eq!(values[0].as_ref().unwrap().as_deref(), Some(&b"new"[..]));
+    // However it is written or touched, nothing lives for long there.
+    let left = || async { cache.meta_get("k").ttl().send().await.unwrap().ttl.unwrap() };
+    assert!(cache.touch("k", TTL).await.unwrap());
+    assert!(left().await <= 10);
+    cache.get_and_touch("k", Duration::ZERO).await.unwrap();
+    assert!(left().await <= 10);
+    cache.meta_get("k").touch(TTL).send().await.unwrap();
+    assert!(left().await <= 10);
+    cache.meta_set("k", "new").send().await.unwrap();
+    assert!(left().await <= 10);
     // The owner cannot be told, its stand-in is.
     assert!(cache.delete("k").await.is_err());
     assert_eq!(cache.get("k").await.unwrap(), None);
