@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
-pub mod datastore;
 pub mod demo;
 pub mod load;
 pub mod replay;

@@ -33,24 +33,24 @@ const POSTS_PER_USER: u32 = 5;
 
 /// A user's page: the profile and the latest posts.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Page {
+pub(super) struct Page {
     /// The user's number, from 0.
-    pub id: u32,
+    pub(super) id: u32,
     /// Goes up by one with each committed change.
-    pub version: u64,
+    pub(super) version: u64,
     /// Display name.
-    pub name: String,
+    pub(super) name: String,
     /// Where the user lives.
-    pub city: String,
+    pub(super) city: String,
     /// A few words about the user.
-    pub about: String,
+    pub(super) about: String,
     /// The latest posts, newest first.
-    pub posts: Vec<String>,
+    pub(super) posts: Vec<String>,
 }
 
 /// The datastore. Clones share its connections.
 #[derive(Debug, Clone)]
-pub struct Datastore {
+pub(super) struct Datastore {
     readers: Arc<Pool>,
     writer: Arc<Pool>,
 }
@@ -86,7 +86,7 @@ impl Pool {
 
 impl Datastore {
     /// Opens a new datastore in `folder` and fills it with `users` users, telling `progress` how many are in.
-    pub async fn create(folder: &Path, users: u32, progress: mpsc::UnboundedSender<u32>) -> Result<Datastore> {
+    pub(super) async fn create(folder: &Path, users: u32, progress: mpsc::UnboundedSender<u32>) -> Result<Datastore> {
         let file = folder.join("datastore.sqlite");
         let open = move || -> Result<Connection> {
             let connection = Connection::open(&file)?;
@@ -105,14 +105,14 @@ impl Datastore {
     }
 
     /// A user's page as JSON, as of now.
-    pub async fn page(&self, id: u32) -> Result<Bytes> {
+    pub(super) async fn page(&self, id: u32) -> Result<Bytes> {
         let page = self.readers.run(move |connection| read_page(connection, id)).await?;
         let page = page.with_context(|| format!("there is no user {id}"))?;
         Ok(serde_json::to_vec(&page)?.into())
     }
 
     /// Adds a post to a user's page in a transaction and returns the page's new version.
-    pub async fn post(&self, id: u32, text: String) -> Result<u64> {
+    pub(super) async fn post(&self, id: u32, text: String) -> Result<u64> {
         self.writer
             .run(move |connection| {
                 let transaction = connection.transaction()?;
@@ -164,7 +164,7 @@ fn pick<'a>(words: &[&'a str], random: &mut StdRng) -> &'a str {
 }
 
 /// Some words in a row.
-pub fn sentence(words: usize, random: &mut StdRng) -> String {
+pub(super) fn sentence(words: usize, random: &mut StdRng) -> String {
     (0..words).map(|_| pick(&WORDS, random)).collect::<Vec<_>>().join(" ")
 }
 

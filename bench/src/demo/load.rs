@@ -13,8 +13,8 @@ use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use tokio::task::JoinSet;
 
+use super::datastore::{Datastore, Page, sentence};
 use super::{DemoOptions, TTL};
-use crate::datastore::{Datastore, Page, sentence};
 
 /// How a page is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! `larder-bench demo`: three nodes, a client that falls back to a datastore, and a load that shows what it is worth.
 
+mod datastore;
 mod load;
 mod nodes;
 mod report;
@@ -13,7 +14,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_client::Client;
 
-use crate::datastore::Datastore;
+use datastore::Datastore;
 use load::{Load, Path, Phase};
 use nodes::NodeProcess;
 pub use nodes::end_with_parent;

@@ -7,11 +7,11 @@ use rustix::event::epoll;
 
 use super::connection::{Connection, Input, Pending};
 use super::plan::{Plan, Schedule};
+use super::progress::Progress;
 use super::transport::Transport;
 use super::verify::Verifier;
 use super::wire::{Answer, Decoded, Encoder, Ending};
-use super::worker::{Progress, Worker};
-use crate::report::{Interval, Tallies};
+use super::worker::Worker;
 use crate::workload::Operation;
 
 /// Pause before a lost connection is made anew, in nanoseconds.
@@ -292,48 +292,5 @@ fn settle(
     // Quiet writes are answered only where they fail.
     if quiet && pending.operation != Operation::Get {
         pending.hits = pending.keys_asked.saturating_sub(pending.errors);
-    }
-}
-
-impl Progress {
-    /// Counts a request that is over.
-    pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64, keys: u32) {
-        self.report(now);
-        let tally = self.tallies.at(server, pending.operation);
-        tally.requests += u64::from(pending.requests);
-        tally.keys += u64::from(keys);
-        if now <= self.end {
-            tally.in_time += u64::from(pending.requests);
-            tally.kept += if pending.is_fill { 0 } else { u64::from(pending.requests) };
-        }
-        tally.fills += u64::from(pending.is_fill);
-        tally.errors += u64::from(pending.errors.min(pending.requests));
-        if pending.operation != Operation::Set {
-            tally.hits += u64::from(pending.hits);
-            if pending.errors == 0 {
-                tally.misses += u64::from(keys.saturating_sub(pending.hits));
-            }
-        }
-        if keys > 0 {
-            tally.latency.saturating_record_n(now.saturating_sub(pending.due), u64::from(pending.requests));
-        }
-    }
-
-    /// Closes the running interval where its time is over.
-    pub(super) fn report(&mut self, now: u64) {
-        let interval = (now / self.phase.interval.as_nanos() as u64) as usize;
-        if interval > self.interval {
-            self.hand_over(interval);
-        }
-    }
-
-    /// Sends what was counted and goes on to interval `next`.
-    pub(super) fn hand_over(&mut self, next: usize) {
-        let servers = self.servers;
-        let tallies = std::mem::replace(&mut self.tallies, Tallies::new(servers));
-        // The main thread waits for the workers: there is somebody to read it.
-        let (unsent, fault) = (std::mem::take(&mut self.unsent), self.fault.take());
-        let _ = self.reports.send(Interval { index: self.interval, tallies, unsent, fault });
-        self.interval = next;
     }
 }

@@ -6,6 +6,7 @@ mod connection;
 mod datagrams;
 mod find_max;
 mod plan;
+mod progress;
 mod requests;
 mod transport;
 mod verify;
@@ -26,7 +27,6 @@ use signal_hook::consts::SIGINT;
 pub use args::LoadArgs;
 pub use transport::Address;
 pub(crate) use transport::check_reachable;
-pub use verify::Verdict;
 pub use wire::Protocol;
 
 use crate::report::{Interval, Outcome, Progress, Report, count};

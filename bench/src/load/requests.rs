@@ -4,8 +4,9 @@ use larder_protocol::Keys;
 use rand::Rng;
 
 use super::connection::Pending;
+use super::progress::Progress;
 use super::wire::{Ending, Protocol};
-use super::worker::{Progress, Worker};
+use super::worker::Worker;
 use crate::workload::Operation;
 
 /// What requests of one batch have in common.

@@ -1,6 +1,5 @@
 //! A thread that drives its share of the connections through one epoll.
 
-use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::connection::Connection;
 use super::plan::{Phase, Plan, Schedule, Stop};
+use super::progress::Progress;
 use super::transport::Transport;
 use super::wire::Encoder;
 use crate::report::{Interval, Tallies};
@@ -47,58 +47,6 @@ pub(super) struct Scratch {
     /// Keys of a request by server: their numbers, and their names as a text line has them.
     pub(super) chosen: Vec<(Vec<u64>, Vec<u8>)>,
     pub(super) value: Vec<u8>,
-}
-
-/// What changes while a phase runs.
-pub(super) struct Progress {
-    pub(super) phase: Phase,
-    pub(super) sampler: KeySampler,
-    /// Requests left to send.
-    quota: u64,
-    /// Nanoseconds since the start after which nothing comes due.
-    pub(super) end: u64,
-    /// What is due and has not been sent so long after the end is given up.
-    grace: u64,
-    next_due: u64,
-    /// Slots for requests in an open loop: groups, in turns.
-    pub(super) free: VecDeque<usize>,
-    /// Nanoseconds between requests in an open loop.
-    gap: f64,
-    /// Requests that have come due.
-    scheduled: u64,
-    /// When the last request went out, in nanoseconds since the start.
-    last_sent: u64,
-    pub(super) servers: usize,
-    pub(super) tallies: Tallies,
-    pub(super) interval: usize,
-    pub(super) reports: Sender<Interval>,
-    /// Requests that came due and were given up.
-    pub(super) unsent: u64,
-    /// The first fault since the last report, in words.
-    pub(super) fault: Option<String>,
-}
-
-impl Progress {
-    /// Nanoseconds since the phase began.
-    #[inline]
-    pub(super) fn now(&self) -> u64 {
-        self.phase.start.elapsed().as_nanos() as u64
-    }
-
-    fn sending_is_over(&self, now: u64) -> bool {
-        let over = match self.phase.schedule {
-            Schedule::Closed => now >= self.end,
-            Schedule::Open { .. } => self.next_due >= self.end || now >= self.end.saturating_add(self.grace),
-        };
-        over || self.quota == 0
-    }
-
-    /// Keeps the first fault until the next report.
-    pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
-        if self.fault.is_none() {
-            self.fault = Some(words());
-        }
-    }
 }
 
 impl Worker {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Report, Threshold, write};
-use crate::load::Verdict;
+use super::{Report, Threshold, Verdict, write};
 
 /// Where a report goes, and the bounds that the run must keep.
 #[derive(Debug, Clone, Default, clap::Args)]

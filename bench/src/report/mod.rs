@@ -9,6 +9,7 @@ mod page;
 mod progress;
 mod table;
 mod tally;
+mod verdict;
 
 use std::path::Path;
 
@@ -25,8 +26,8 @@ pub(crate) use progress::Progress;
 use table::{HEADINGS, rows};
 pub use table::{count, duration, table};
 pub(crate) use tally::{Interval, Tallies};
+pub use verdict::Verdict;
 
-use crate::load::Verdict;
 use crate::workload::Operation;
 
 /// A run of `larder-bench load`.

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Figures, OperationFigures, Report};
-use crate::load::Verdict;
+use super::{Figures, OperationFigures, Report, Verdict};
 
 /// Lines up rows under their headings: the first column to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {

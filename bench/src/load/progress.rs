@@ -1,0 +1,102 @@
+//! What a worker keeps while a phase runs: what is due, what was counted.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
+
+use super::connection::Pending;
+use super::plan::{Phase, Schedule};
+use crate::report::{Interval, Tallies};
+use crate::workload::{KeySampler, Operation};
+
+/// What changes while a phase runs.
+pub(super) struct Progress {
+    pub(super) phase: Phase,
+    pub(super) sampler: KeySampler,
+    /// Requests left to send.
+    pub(super) quota: u64,
+    /// Nanoseconds since the start after which nothing comes due.
+    pub(super) end: u64,
+    /// What is due and has not been sent so long after the end is given up.
+    pub(super) grace: u64,
+    pub(super) next_due: u64,
+    /// Slots for requests in an open loop: groups, in turns.
+    pub(super) free: VecDeque<usize>,
+    /// Nanoseconds between requests in an open loop.
+    pub(super) gap: f64,
+    /// Requests that have come due.
+    pub(super) scheduled: u64,
+    /// When the last request went out, in nanoseconds since the start.
+    pub(super) last_sent: u64,
+    pub(super) servers: usize,
+    pub(super) tallies: Tallies,
+    pub(super) interval: usize,
+    pub(super) reports: Sender<Interval>,
+    /// Requests that came due and were given up.
+    pub(super) unsent: u64,
+    /// The first fault since the last report, in words.
+    pub(super) fault: Option<String>,
+}
+
+impl Progress {
+    /// Nanoseconds since the phase began.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.phase.start.elapsed().as_nanos() as u64
+    }
+
+    pub(super) fn sending_is_over(&self, now: u64) -> bool {
+        let over = match self.phase.schedule {
+            Schedule::Closed => now >= self.end,
+            Schedule::Open { .. } => self.next_due >= self.end || now >= self.end.saturating_add(self.grace),
+        };
+        over || self.quota == 0
+    }
+
+    /// Keeps the first fault until the next report.
+    pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.fault.is_none() {
+            self.fault = Some(words());
+        }
+    }
+
+    /// Counts a request that is over.
+    pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64, keys: u32) {
+        self.report(now);
+        let tally = self.tallies.at(server, pending.operation);
+        tally.requests += u64::from(pending.requests);
+        tally.keys += u64::from(keys);
+        if now <= self.end {
+            tally.in_time += u64::from(pending.requests);
+            tally.kept += if pending.is_fill { 0 } else { u64::from(pending.requests) };
+        }
+        tally.fills += u64::from(pending.is_fill);
+        tally.errors += u64::from(pending.errors.min(pending.requests));
+        if pending.operation != Operation::Set {
+            tally.hits += u64::from(pending.hits);
+            if pending.errors == 0 {
+                tally.misses += u64::from(keys.saturating_sub(pending.hits));
+            }
+        }
+        if keys > 0 {
+            tally.latency.saturating_record_n(now.saturating_sub(pending.due), u64::from(pending.requests));
+        }
+    }
+
+    /// Closes the running interval where its time is over.
+    pub(super) fn report(&mut self, now: u64) {
+        let interval = (now / self.phase.interval.as_nanos() as u64) as usize;
+        if interval > self.interval {
+            self.hand_over(interval);
+        }
+    }
+
+    /// Sends what was counted and goes on to interval `next`.
+    pub(super) fn hand_over(&mut self, next: usize) {
+        let servers = self.servers;
+        let tallies = std::mem::replace(&mut self.tallies, Tallies::new(servers));
+        // The main thread waits for the workers: there is somebody to read it.
+        let (unsent, fault) = (std::mem::take(&mut self.unsent), self.fault.take());
+        let _ = self.reports.send(Interval { index: self.interval, tallies, unsent, fault });
+        self.interval = next;
+    }
+}
