@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use larder_protocol::Protocol;
 
-use crate::tls::ClientCertificate;
+use crate::net::tls::ClientCertificate;
 
 /// How connections of a listener speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

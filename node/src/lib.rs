@@ -3,30 +3,18 @@
 //! A request has one way through: socket, `listener`, `connection` (buffers), protocol decode, `execute`, [`store`],
 //! protocol encode, one write. [`Server`] puts them together; the `larder-node` binary is a command line around it.
 
-mod acceptor;
 mod address;
-mod admin;
-mod auth;
 mod clock;
-mod connection;
-mod connections;
+mod commands;
 mod counters;
 mod daemon;
-mod dump;
-mod execute;
-mod listener;
 mod log;
-mod observe;
+mod net;
 mod options;
-mod output;
 mod server;
 mod settings;
-mod sockets;
 mod statistics;
 pub mod store;
-mod tls;
-mod udp;
-mod watch;
 
 pub use options::ExtendedOption;
 pub use server::Server;

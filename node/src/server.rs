@@ -9,22 +9,23 @@ use std::thread::JoinHandle;
 use larder_protocol::Protocol;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::acceptor::{Accepted, accept};
-use crate::auth::Users;
 use crate::clock::Clock;
-use crate::connection::serve;
-use crate::connections::Connections;
+use crate::commands::dump::Crawler;
+use crate::commands::events::{Topics, Watchers};
 use crate::counters::Counters;
-use crate::dump::Crawler;
-use crate::listener::Listeners;
+use crate::daemon;
 use crate::log;
+use crate::net::acceptor::{Accepted, accept};
+use crate::net::auth::Users;
+use crate::net::connection::serve;
+use crate::net::connection_limit::Connections;
+use crate::net::listener::Listeners;
+use crate::net::open_sockets::{Noted, OpenSocket, Sockets, Transport};
+use crate::net::tls::Tls;
+use crate::net::udp;
 use crate::settings::Settings;
-use crate::sockets::{Noted, OpenSocket, Sockets, Transport};
 use crate::statistics::Prefixes;
 use crate::store::{Config, Store};
-use crate::tls::Tls;
-use crate::watch::{Topics, Watchers};
-use crate::{daemon, udp};
 
 /// What all connections share.
 #[derive(Debug)]

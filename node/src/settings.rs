@@ -9,9 +9,9 @@ use clap::{ArgAction, Parser};
 use larder_protocol::Protocol;
 
 use crate::address::{Address, Speech};
+use crate::net::tls::ClientCertificate;
 use crate::options::ExtendedOption;
 use crate::store::Eviction;
-use crate::tls::ClientCertificate;
 
 /// How much is logged.
 pub type Verbosity = u8;

@@ -12,8 +12,8 @@ use nix::sys::time::TimeVal;
 
 use crate::counters::Totals;
 use crate::daemon::RESERVED_DESCRIPTORS;
+use crate::net::open_sockets::Transport;
 use crate::server::Shared;
-use crate::sockets::Transport;
 use crate::store::{Cursor, Time};
 pub(crate) use prefixes::{Asked, Prefixes};
 

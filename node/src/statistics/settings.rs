@@ -5,8 +5,8 @@ use std::time::Duration;
 use larder_protocol::Protocol;
 
 use super::Answer;
+use crate::net::tls;
 use crate::server::Shared;
-use crate::tls;
 
 fn yes(holds: bool) -> &'static str {
     if holds { "yes" } else { "no" }

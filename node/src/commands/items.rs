@@ -8,16 +8,16 @@ use larder_protocol::{
 
 use std::os::fd::RawFd;
 
-use crate::admin;
 use crate::clock::expiry;
+use crate::commands::admin;
+use crate::commands::dump::{Dump, Format};
+use crate::commands::events::Topics;
+use crate::commands::observe;
 use crate::counters::{Counter, Counters};
-use crate::dump::{Dump, Format};
-use crate::observe;
-use crate::output::Output;
+use crate::net::output::Output;
 use crate::server::Shared;
 use crate::statistics;
 use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem, Store, Time};
-use crate::watch::Topics;
 
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_protocol::{Command, Get, Keys, MetaCommand, MetaReply, Reply, Request};
 
+use crate::commands::events::url;
 use crate::server::Shared;
 use crate::statistics::CLASS;
 use crate::store::{Cursor, ItemInfo, Time};
-use crate::watch::url;
 
 /// A dump that a client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,11 @@
 use larder_protocol::{Admin, Error, Outcome};
 
 use crate::clock::Clock;
-use crate::dump::{BUSY, Dump, Format};
-use crate::execute::Next;
+use crate::commands::dump::{BUSY, Dump, Format};
+use crate::commands::events::Topics;
+use crate::commands::items::Next;
 use crate::server::Shared;
 use crate::statistics::{CLASS, CLASSES};
-use crate::watch::Topics;
 
 /// Carries out the command. `pipelined`: other answers are still to be sent.
 pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {

@@ -11,16 +11,16 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::auth::Asked;
+use crate::commands::dump::{BUSY, Dump, Listing};
+use crate::commands::events::{Topics, Watching};
+use crate::commands::items::{BATCH, Next, execute, forget};
 use crate::counters::Counters;
-use crate::dump::{BUSY, Dump, Listing};
-use crate::execute::{BATCH, Next, execute, forget};
-use crate::output::Output;
+use crate::net::auth::Asked;
+use crate::net::open_sockets::{OpenSocket, State, Transport};
+use crate::net::output::Output;
+use crate::net::tls::TlsSocket;
 use crate::server::Shared;
-use crate::sockets::{OpenSocket, State, Transport};
 use crate::store::{Hash, Store};
-use crate::tls::TlsSocket;
-use crate::watch::{Topics, Watching};
 
 /// A stream socket of any kind.
 pub(crate) enum Socket {

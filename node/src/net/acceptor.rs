@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::address::Speech;
-use crate::connection::Socket;
-use crate::connections::RETRY;
-use crate::listener::Listeners;
+use crate::net::connection::Socket;
+use crate::net::connection_limit::RETRY;
+use crate::net::listener::Listeners;
+use crate::net::tls::Tls;
 use crate::server::Shared;
-use crate::tls::Tls;
 
 /// A socket on its way from the acceptor to a worker, and how it is spoken on.
 pub(crate) enum Accepted {

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use tokio::sync::Notify;
 
-use crate::sockets::{OpenSocket, Transport};
+use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::statistics::CLASS;
 use crate::store::{Expiry, Store, Time};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use larder_protocol::{Protocol, udp};
 use tokio::net::UdpSocket;
 
-use crate::connection::work_on_datagram;
 use crate::counters::Counters;
-use crate::output::Output;
+use crate::net::connection::work_on_datagram;
+use crate::net::open_sockets::{OpenSocket, Transport};
+use crate::net::output::Output;
 use crate::server::Shared;
-use crate::sockets::{OpenSocket, Transport};
 
 /// Largest datagram there is.
 const DATAGRAM_MAX: usize = 65_536;

@@ -1,0 +1,11 @@
+//! From sockets to bytes and back: who may connect, what was read, what is to be sent.
+
+pub(crate) mod acceptor;
+pub(crate) mod auth;
+pub(crate) mod connection;
+pub(crate) mod connection_limit;
+pub(crate) mod listener;
+pub(crate) mod open_sockets;
+pub(crate) mod output;
+pub(crate) mod tls;
+pub(crate) mod udp;
