@@ -12,7 +12,97 @@
 //! | | 8 | CAS number, where the writer chose one or the difference is too large |
 //! | | | key, value |
 
-use super::{Expiry, Time};
+use bytes::Bytes;
+
+use super::time::{Expiry, Time};
+
+/// Why an item was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// It is above the item size limit.
+    #[error("item is above the size limit")]
+    TooLarge,
+    /// No memory could be freed for it.
+    #[error("no memory for the item")]
+    OutOfMemory,
+}
+
+/// An item to store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewItem<'a> {
+    /// Its value.
+    pub value: &'a [u8],
+    /// The client's flags.
+    pub flags: u32,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// Its CAS unique; `None` takes the next.
+    pub cas: Option<u64>,
+    /// It is stale from the start.
+    pub stale: bool,
+    /// The right to recache it was handed out.
+    pub won: bool,
+}
+
+impl<'a> NewItem<'a> {
+    /// A fresh item.
+    pub fn new(value: &'a [u8], flags: u32, expiry: Expiry) -> Self {
+        NewItem { value, flags, expiry, cas: None, stale: false, won: false }
+    }
+}
+
+/// An item as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// Its value.
+    pub value: &'a [u8],
+    /// The client's flags.
+    pub flags: u32,
+    /// Its CAS unique.
+    pub cas: u64,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// When it was last written or bumped.
+    pub last_access: Time,
+    /// It was read since it was written.
+    pub fetched: bool,
+    /// It was marked stale.
+    pub stale: bool,
+    /// The right to recache it was handed out.
+    pub won: bool,
+    /// Bytes it takes in all.
+    pub size: usize,
+    pub(super) owner: Option<&'a Bytes>,
+}
+
+impl Item<'_> {
+    /// For large values a handle that keeps the value alive without the lock; `None` means: small, copy it now.
+    #[inline]
+    pub fn pin(&self) -> Option<Bytes> {
+        self.owner.cloned()
+    }
+}
+
+/// An item's metadata, for dumps.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemInfo<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// When it expires.
+    pub expiry: Expiry,
+    /// When it was last used.
+    pub last_access: Time,
+    /// Its CAS unique.
+    pub cas: u64,
+    /// Whether it was read since it was written.
+    pub fetched: bool,
+    /// The client's flags.
+    pub flags: u32,
+    /// Bytes of its value.
+    pub value_len: usize,
+    /// Bytes it takes.
+    pub size: usize,
+}
 
 /// Bytes every header has.
 pub(super) const FIXED: usize = 10;

@@ -23,7 +23,9 @@
 //!
 //! What it takes and what it does is in the README beside this file.
 
+mod entry;
 mod eviction;
+mod eviction_log;
 mod index;
 mod item;
 mod large;
@@ -34,7 +36,7 @@ mod shard;
 mod statistics;
 #[cfg(test)]
 mod tests;
-mod watch;
+mod time;
 mod write;
 
 use std::fmt;
@@ -44,46 +46,13 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use rapidhash::v3::RapidSecrets;
 
+pub use entry::Entry;
 pub use eviction::Eviction;
-use index::Slot;
-use item::bit;
+use eviction_log::EvictionLog;
+pub use item::{InsertError, Item, ItemInfo, NewItem};
 use shard::{Layout, Shard};
 pub use statistics::Statistics;
-use watch::Watch;
-
-/// Unix time in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(pub u32);
-
-/// When an item expires: at a time, or never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expiry(u32);
-
-impl Expiry {
-    /// The item stays until it is evicted.
-    pub const NEVER: Expiry = Expiry(0);
-
-    /// The item is gone from `time` on.
-    pub fn at(time: Time) -> Self {
-        Expiry(time.0.max(1))
-    }
-
-    /// The time, or `None` for never.
-    pub fn time(self) -> Option<Time> {
-        (self.0 != 0).then_some(Time(self.0))
-    }
-
-    /// Whether the item is gone at `now`.
-    #[inline]
-    pub fn has_passed(self, now: Time) -> bool {
-        self.0 != 0 && self.0 <= now.0
-    }
-
-    /// Seconds left at `now`; `None` is forever.
-    pub fn remaining(self, now: Time) -> Option<u32> {
-        self.time().map(|time| time.0.saturating_sub(now.0))
-    }
-}
+pub use time::{Expiry, Time};
 
 /// What a store is made with.
 #[derive(Debug, Clone)]
@@ -96,98 +65,6 @@ pub struct Config {
     pub eviction: Eviction,
     /// The present, from which CAS numbers start: they stay unique across restarts.
     pub now: Time,
-}
-
-/// The hash of a key, seeded anew in every process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hash(u64);
-
-/// Why an item was not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InsertError {
-    /// It is above the item size limit.
-    #[error("item is above the size limit")]
-    TooLarge,
-    /// No memory could be freed for it.
-    #[error("no memory for the item")]
-    OutOfMemory,
-}
-
-/// An item to store.
-#[derive(Debug, Clone, Copy)]
-pub struct NewItem<'a> {
-    /// Its value.
-    pub value: &'a [u8],
-    /// The client's flags.
-    pub flags: u32,
-    /// When it expires.
-    pub expiry: Expiry,
-    /// Its CAS unique; `None` takes the next.
-    pub cas: Option<u64>,
-    /// It is stale from the start.
-    pub stale: bool,
-    /// The right to recache it was handed out.
-    pub won: bool,
-}
-
-impl<'a> NewItem<'a> {
-    /// A fresh item.
-    pub fn new(value: &'a [u8], flags: u32, expiry: Expiry) -> Self {
-        NewItem { value, flags, expiry, cas: None, stale: false, won: false }
-    }
-}
-
-/// An item as it is stored.
-#[derive(Debug, Clone, Copy)]
-pub struct Item<'a> {
-    /// Its value.
-    pub value: &'a [u8],
-    /// The client's flags.
-    pub flags: u32,
-    /// Its CAS unique.
-    pub cas: u64,
-    /// When it expires.
-    pub expiry: Expiry,
-    /// When it was last written or bumped.
-    pub last_access: Time,
-    /// It was read since it was written.
-    pub fetched: bool,
-    /// It was marked stale.
-    pub stale: bool,
-    /// The right to recache it was handed out.
-    pub won: bool,
-    /// Bytes it takes in all.
-    pub size: usize,
-    owner: Option<&'a Bytes>,
-}
-
-impl Item<'_> {
-    /// For large values a handle that keeps the value alive without the lock; `None` means: small, copy it now.
-    #[inline]
-    pub fn pin(&self) -> Option<Bytes> {
-        self.owner.cloned()
-    }
-}
-
-/// An item's metadata, for dumps.
-#[derive(Debug, Clone, Copy)]
-pub struct ItemInfo<'a> {
-    /// Its key.
-    pub key: &'a [u8],
-    /// When it expires.
-    pub expiry: Expiry,
-    /// When it was last used.
-    pub last_access: Time,
-    /// Its CAS unique.
-    pub cas: u64,
-    /// Whether it was read since it was written.
-    pub fetched: bool,
-    /// The client's flags.
-    pub flags: u32,
-    /// Bytes of its value.
-    pub value_len: usize,
-    /// Bytes it takes.
-    pub size: usize,
 }
 
 /// Where a [scan](Store::scan) goes on. The default is the start.
@@ -218,6 +95,10 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+/// The hash of a key, seeded anew in every process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash(u64);
 
 /// A concurrent store of items. See the [module](self).
 pub struct Store {
@@ -256,29 +137,6 @@ impl fmt::Debug for Store {
 /// The least memory a store works with.
 const LEAST_MEMORY: usize = 256 * 1024;
 
-impl Layout {
-    /// Shards of at least 16 MiB, that two cores rarely meet in one; segments so small that a few open ones are little
-    /// of a shard, and so large that the end of one that an item did not fit into is little of it.
-    fn new(config: &Config, secrets: RapidSecrets) -> Layout {
-        let shards = power_of_two_within(config.memory_limit / (4 * config.item_size_max).max(16 << 20)).clamp(1, 64);
-        let shard = config.memory_limit / shards;
-        let segment_bytes = power_of_two_within(shard / 256).clamp(4 << 10, 1 << 20);
-        Layout {
-            segment_bytes,
-            expected_segments: shard / segment_bytes,
-            tables: power_of_two_within(shard / (1 << 20)).clamp(1, 1 << 16),
-            ghosts: if config.eviction.remembers() { shard / 256 } else { 0 },
-            shards,
-            eviction: config.eviction,
-            secrets,
-        }
-    }
-}
-
-fn power_of_two_within(n: usize) -> usize {
-    if n == 0 { 1 } else { 1 << n.ilog2() }
-}
-
 impl Store {
     /// An empty store.
     pub fn new(config: &Config) -> Result<Self, Error> {
@@ -287,7 +145,7 @@ impl Store {
             return Err(Error::TooSmall { limit, least: LEAST_MEMORY });
         }
         let secrets = RapidSecrets::seed_cpp(rand_seed());
-        let layout = Layout::new(config, secrets);
+        let layout = Layout::new(config.memory_limit, config.item_size_max, config.eviction, secrets);
         // Address space for a limit that is raised later, and for large values that leave holes; it costs nothing until it is used.
         let most_memory = if cfg!(miri) { limit } else { limit.saturating_mul(4).max(2 << 30) };
         let lengths = (0..layout.shards).flat_map(|_| {
@@ -358,11 +216,7 @@ impl Store {
     fn open<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, staged: Option<Bytes>) -> Entry<'s, 'k> {
         let mut shard = self.shard(hash).lock();
         self.flush_if_due(&mut shard, now);
-        let items = shard.statistics.items;
-        // This removes the item if it has expired.
-        let slot = shard.find(key, hash.0, now);
-        let expired = items != shard.statistics.items;
-        Entry { staged, store: self, shard, slot, key, hash, now, expired }
+        Entry::new(shard, key, hash.0, now, staged, self.item_size_max)
     }
 
     #[inline]
@@ -449,7 +303,7 @@ impl Store {
         for shard in &self.shards {
             let watch = &mut shard.lock().watch;
             match on {
-                true => drop(watch.get_or_insert_with(Watch::default)),
+                true => drop(watch.get_or_insert_with(EvictionLog::default)),
                 false => *watch = None,
             }
         }
@@ -498,134 +352,4 @@ fn cas_start(now: Time) -> u64 {
 fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-/// One key, its shard locked. Keep it short: no I/O while it lives.
-pub struct Entry<'s, 'k> {
-    // Dropped before the lock is given back: an unused block only touches its own area.
-    staged: Option<Bytes>,
-    store: &'s Store,
-    shard: MutexGuard<'s, Shard>,
-    slot: Option<Slot>,
-    key: &'k [u8],
-    hash: Hash,
-    now: Time,
-    expired: bool,
-}
-
-impl fmt::Debug for Entry<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("item", &self.item()).finish_non_exhaustive()
-    }
-}
-
-impl Entry<'_, '_> {
-    /// The item, if there is one.
-    #[inline]
-    pub fn item(&self) -> Option<Item<'_>> {
-        self.slot.map(|slot| self.shard.item(slot, self.now))
-    }
-
-    /// Whether there was an item whose time had come: it is gone now.
-    pub fn was_expired(&self) -> bool {
-        self.expired
-    }
-
-    /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays, unless making room evicted it.
-    pub fn insert(&mut self, new: NewItem<'_>) -> Result<u64, InsertError> {
-        let staged = self.staged.take().filter(|staged| staged.len() == new.value.len());
-        self.write(&[new.value], staged, new)
-    }
-
-    /// Adds `tail` behind the value of the item, which must be there; flags and expiry stay.
-    pub fn append(&mut self, tail: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
-        self.join(tail, cas, false)
-    }
-
-    /// Adds `head` before the value of the item, which must be there; flags and expiry stay.
-    pub fn prepend(&mut self, head: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
-        self.join(head, cas, true)
-    }
-
-    fn join(&mut self, more: &[u8], cas: Option<u64>, before: bool) -> Result<u64, InsertError> {
-        let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
-        let old = item.pin().unwrap_or_else(|| Bytes::copy_from_slice(item.value));
-        let new = NewItem { cas, ..NewItem::new(b"", item.flags, item.expiry) };
-        if before { self.write(&[more, &old], None, new) } else { self.write(&[&old, more], None, new) }
-    }
-
-    /// Replaces the value of the item, which must be there; flags and expiry stay. A value of the same length is written in
-    /// place: then the marks (fetched, stale, won) stay too.
-    pub fn set_value(&mut self, value: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
-        let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
-        let in_place = item.value.len() == value.len();
-        let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
-        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
-        let cas = self.write(&[value], None, new)?;
-        if fetched {
-            self.bump();
-        }
-        Ok(cas)
-    }
-
-    fn write(&mut self, parts: &[&[u8]], staged: Option<Bytes>, new: NewItem<'_>) -> Result<u64, InsertError> {
-        let value_len: usize = parts.iter().map(|part| part.len()).sum();
-        if self.key.len() + value_len > self.store.item_size_max {
-            return Err(InsertError::TooLarge);
-        }
-        let (slot, result) = self.shard.write(self.slot, self.key, self.hash.0, parts, staged, &new, self.now);
-        self.slot = slot;
-        result
-    }
-
-    /// Changes when the item expires; its CAS unique stays.
-    pub fn set_expiry(&mut self, expiry: Expiry) {
-        if let Some(slot) = self.slot
-            && !self.shard.set_expiry(slot, expiry, self.now)
-        {
-            self.slot = self.shard.rewrite(slot, self.key, self.hash.0, expiry, self.now);
-        }
-    }
-
-    /// Marks the item stale, opens its recache win again and gives it a new CAS unique.
-    pub fn mark_stale(&mut self, cas: Option<u64>) {
-        let Some(slot) = self.slot else { return };
-        let cas = self.shard.next_cas(cas);
-        if !self.shard.mark(slot, bit::STALE, bit::WON, Some(cas)) {
-            // The header has no room for that number: write it anew.
-            let item = self.shard.item(slot, self.now);
-            let (staged, value) = (item.pin(), item.value.to_vec());
-            let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
-            self.slot = self.shard.write(Some(slot), self.key, self.hash.0, &[&value], staged, &new, self.now).0;
-        }
-    }
-
-    /// Notes that the right to recache the item was handed out.
-    pub fn mark_won(&mut self) {
-        if let Some(slot) = self.slot {
-            self.shard.mark(slot, bit::WON, 0, None);
-        }
-    }
-
-    /// Notes a use: the item is fetched, used now, and last to be evicted.
-    #[inline]
-    pub fn bump(&mut self) {
-        if let Some(slot) = self.slot {
-            self.shard.bump(slot, self.now);
-        }
-    }
-
-    /// Makes the item last to be evicted, without counting as a read.
-    pub fn promote(&mut self) {
-        if let Some(slot) = self.slot {
-            self.shard.promote(slot);
-        }
-    }
-
-    /// Removes the item.
-    pub fn remove(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.shard.remove(slot);
-        }
-    }
 }

@@ -1,19 +1,11 @@
 //! Getting memory back, a segment at a time and in slices: expired segments, thin ones, and by eviction.
 
-use super::Time;
 use super::eviction::{Lane, Verdict};
 use super::index::Slot;
 use super::item::{self, Header, bit};
-use super::segment::{NONE, Segment};
+use super::segment::{NONE, Segment, Sweep};
 use super::shard::Shard;
-
-/// A segment on its way to being empty.
-#[derive(Clone, Copy)]
-pub(super) struct Sweep {
-    segment: u32,
-    /// Bytes of it that are done.
-    done: u32,
-}
+use super::time::Time;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {

@@ -5,7 +5,7 @@
 
 use super::eviction::Lane;
 use super::memory::{HUGE_PAGE, Part};
-use super::{Expiry, Time};
+use super::time::{Expiry, Time};
 
 /// No segment.
 pub(super) const NONE: u32 = u32::MAX;
@@ -29,6 +29,14 @@ pub(super) struct Segment {
     pub(super) lane: Lane,
     queue: u8,
     in_use: bool,
+}
+
+/// A segment on its way to being empty.
+#[derive(Clone, Copy)]
+pub(super) struct Sweep {
+    pub(super) segment: u32,
+    /// Bytes of it that are done.
+    pub(super) done: u32,
 }
 
 /// See the [module](self).

@@ -6,15 +6,14 @@ use bytes::Bytes;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::eviction::{Eviction, Ghosts};
+use super::eviction_log::EvictionLog;
 use super::index::{Index, Slot};
-use super::item::{self, Header, bit};
+use super::item::{self, Header, Item, ItemInfo, bit};
 use super::large::{self, LargeArea};
 use super::memory::Part;
-use super::reclaim::Sweep;
-use super::segment::{Log, NONE};
+use super::segment::{Log, NONE, Sweep};
 use super::statistics::Statistics;
-use super::watch::Watch;
-use super::{Expiry, Item, ItemInfo, Time};
+use super::time::{Expiry, Time};
 
 /// A large item's value in the log: its place in the list of large values.
 pub(super) const LARGE_REF: usize = 4;
@@ -28,6 +27,29 @@ pub(super) struct Layout {
     pub(super) shards: usize,
     pub(super) eviction: Eviction,
     pub(super) secrets: RapidSecrets,
+}
+
+impl Layout {
+    /// Shards of at least 16 MiB, that two cores rarely meet in one; segments so small that a few open ones are little
+    /// of a shard, and so large that the end of one that an item did not fit into is little of it.
+    pub(super) fn new(memory_limit: usize, item_size_max: usize, eviction: Eviction, secrets: RapidSecrets) -> Layout {
+        let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
+        let shard = memory_limit / shards;
+        let segment_bytes = power_of_two_within(shard / 256).clamp(4 << 10, 1 << 20);
+        Layout {
+            segment_bytes,
+            expected_segments: shard / segment_bytes,
+            tables: power_of_two_within(shard / (1 << 20)).clamp(1, 1 << 16),
+            ghosts: if eviction.remembers() { shard / 256 } else { 0 },
+            shards,
+            eviction,
+            secrets,
+        }
+    }
+}
+
+fn power_of_two_within(n: usize) -> usize {
+    if n == 0 { 1 } else { 1 << n.ilog2() }
 }
 
 /// What a write changes comes first: it shares a cache line with the lock, and so moves between processors with it.
@@ -58,7 +80,7 @@ pub(super) struct Shard {
     /// The delayed flush that was carried out last.
     flushed: Option<Time>,
     /// What was evicted since it was last asked for, if anybody wants to know.
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<EvictionLog>,
 }
 
 /// The hash of a key.

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::eviction::Lane;
 use super::index::Slot;
-use super::item::{self, Header, bit};
+use super::item::{self, Header, InsertError, NewItem, bit};
 use super::large::{self, Block};
 use super::memory::PAGE;
 use super::segment::NONE;
 use super::shard::{LARGE_REF, Shard};
-use super::{Expiry, InsertError, NewItem, Time};
+use super::time::{Expiry, Time};
 
 /// Segments kept free, so that survivors of eviction have where to go and writers need not wait for a whole segment's eviction.
 const RESERVE: usize = 2;

@@ -1,18 +1,18 @@
 //! What was evicted, for those who watch: off unless somebody does.
 
-use super::ItemInfo;
+use super::item::ItemInfo;
 
 /// Evictions noted in a shard at most; what comes after is counted only, until somebody takes them.
 const MOST: usize = 256;
 
 /// The items evicted from a shard since they were last taken.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct EvictionLog {
     noted: Vec<(Box<[u8]>, ItemInfo<'static>)>,
     skipped: u64,
 }
 
-impl Watch {
+impl EvictionLog {
     /// Notes an item that leaves.
     pub(super) fn note(&mut self, info: &ItemInfo<'_>) {
         if self.noted.len() < MOST {

@@ -1,0 +1,160 @@
+//! One key's item with its shard locked: what a command's meaning is written over.
+
+use std::fmt;
+
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+
+use super::index::Slot;
+use super::item::{InsertError, Item, NewItem, bit};
+use super::shard::Shard;
+use super::time::{Expiry, Time};
+
+/// One key, its shard locked. Keep it short: no I/O while it lives.
+pub struct Entry<'s, 'k> {
+    // Dropped before the lock is given back: an unused block only touches its own area.
+    staged: Option<Bytes>,
+    item_size_max: usize,
+    shard: MutexGuard<'s, Shard>,
+    slot: Option<Slot>,
+    key: &'k [u8],
+    hash: u64,
+    now: Time,
+    expired: bool,
+}
+
+impl fmt::Debug for Entry<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("item", &self.item()).finish_non_exhaustive()
+    }
+}
+
+impl<'s, 'k> Entry<'s, 'k> {
+    /// Finds the item of `key` in its locked shard. `staged` is a copy of a large value that may be inserted.
+    #[inline]
+    pub(super) fn new(
+        mut shard: MutexGuard<'s, Shard>,
+        key: &'k [u8],
+        hash: u64,
+        now: Time,
+        staged: Option<Bytes>,
+        item_size_max: usize,
+    ) -> Self {
+        let items = shard.statistics.items;
+        // This removes the item if it has expired.
+        let slot = shard.find(key, hash, now);
+        let expired = items != shard.statistics.items;
+        Entry { staged, item_size_max, shard, slot, key, hash, now, expired }
+    }
+}
+
+impl Entry<'_, '_> {
+    /// The item, if there is one.
+    #[inline]
+    pub fn item(&self) -> Option<Item<'_>> {
+        self.slot.map(|slot| self.shard.item(slot, self.now))
+    }
+
+    /// Whether there was an item whose time had come: it is gone now.
+    pub fn was_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays, unless making room evicted it.
+    pub fn insert(&mut self, new: NewItem<'_>) -> Result<u64, InsertError> {
+        let staged = self.staged.take().filter(|staged| staged.len() == new.value.len());
+        self.write(&[new.value], staged, new)
+    }
+
+    /// Adds `tail` behind the value of the item, which must be there; flags and expiry stay.
+    pub fn append(&mut self, tail: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
+        self.join(tail, cas, false)
+    }
+
+    /// Adds `head` before the value of the item, which must be there; flags and expiry stay.
+    pub fn prepend(&mut self, head: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
+        self.join(head, cas, true)
+    }
+
+    fn join(&mut self, more: &[u8], cas: Option<u64>, before: bool) -> Result<u64, InsertError> {
+        let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
+        let old = item.pin().unwrap_or_else(|| Bytes::copy_from_slice(item.value));
+        let new = NewItem { cas, ..NewItem::new(b"", item.flags, item.expiry) };
+        if before { self.write(&[more, &old], None, new) } else { self.write(&[&old, more], None, new) }
+    }
+
+    /// Replaces the value of the item, which must be there; flags and expiry stay. A value of the same length is written in
+    /// place: then the marks (fetched, stale, won) stay too.
+    pub fn set_value(&mut self, value: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
+        let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
+        let in_place = item.value.len() == value.len();
+        let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
+        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
+        let cas = self.write(&[value], None, new)?;
+        if fetched {
+            self.bump();
+        }
+        Ok(cas)
+    }
+
+    fn write(&mut self, parts: &[&[u8]], staged: Option<Bytes>, new: NewItem<'_>) -> Result<u64, InsertError> {
+        let value_len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.key.len() + value_len > self.item_size_max {
+            return Err(InsertError::TooLarge);
+        }
+        let (slot, result) = self.shard.write(self.slot, self.key, self.hash, parts, staged, &new, self.now);
+        self.slot = slot;
+        result
+    }
+
+    /// Changes when the item expires; its CAS unique stays.
+    pub fn set_expiry(&mut self, expiry: Expiry) {
+        if let Some(slot) = self.slot
+            && !self.shard.set_expiry(slot, expiry, self.now)
+        {
+            self.slot = self.shard.rewrite(slot, self.key, self.hash, expiry, self.now);
+        }
+    }
+
+    /// Marks the item stale, opens its recache win again and gives it a new CAS unique.
+    pub fn mark_stale(&mut self, cas: Option<u64>) {
+        let Some(slot) = self.slot else { return };
+        let cas = self.shard.next_cas(cas);
+        if !self.shard.mark(slot, bit::STALE, bit::WON, Some(cas)) {
+            // The header has no room for that number: write it anew.
+            let item = self.shard.item(slot, self.now);
+            let (staged, value) = (item.pin(), item.value.to_vec());
+            let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
+            self.slot = self.shard.write(Some(slot), self.key, self.hash, &[&value], staged, &new, self.now).0;
+        }
+    }
+
+    /// Notes that the right to recache the item was handed out.
+    pub fn mark_won(&mut self) {
+        if let Some(slot) = self.slot {
+            self.shard.mark(slot, bit::WON, 0, None);
+        }
+    }
+
+    /// Notes a use: the item is fetched, used now, and last to be evicted.
+    #[inline]
+    pub fn bump(&mut self) {
+        if let Some(slot) = self.slot {
+            self.shard.bump(slot, self.now);
+        }
+    }
+
+    /// Makes the item last to be evicted, without counting as a read.
+    pub fn promote(&mut self) {
+        if let Some(slot) = self.slot {
+            self.shard.promote(slot);
+        }
+    }
+
+    /// Removes the item.
+    pub fn remove(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.shard.remove(slot);
+        }
+    }
+}
