@@ -9,6 +9,7 @@ use super::index::Slot;
 use super::item::{InsertError, Item, NewItem, bit};
 use super::shard::Shard;
 use super::time::{Expiry, Time};
+use super::write::Write;
 
 /// One key, its shard locked. Keep it short: no I/O while it lives.
 pub struct Entry<'s, 'k> {
@@ -98,11 +99,11 @@ impl Entry<'_, '_> {
     }
 
     fn write(&mut self, parts: &[&[u8]], staged: Option<Bytes>, new: NewItem<'_>) -> Result<u64, InsertError> {
-        let value_len: usize = parts.iter().map(|part| part.len()).sum();
-        if self.key.len() + value_len > self.item_size_max {
+        let write = Write { key: self.key, hash: self.hash, parts, new, now: self.now };
+        if self.key.len() + write.value_len() > self.item_size_max {
             return Err(InsertError::TooLarge);
         }
-        let (slot, result) = self.shard.write(self.slot, self.key, self.hash, parts, staged, &new, self.now);
+        let (slot, result) = self.shard.write(self.slot, &write, staged);
         self.slot = slot;
         result
     }
@@ -125,7 +126,8 @@ impl Entry<'_, '_> {
             let item = self.shard.item(slot, self.now);
             let (staged, value) = (item.pin(), item.value.to_vec());
             let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
-            self.slot = self.shard.write(Some(slot), self.key, self.hash, &[&value], staged, &new, self.now).0;
+            let write = Write { key: self.key, hash: self.hash, parts: &[&value], new, now: self.now };
+            self.slot = self.shard.write(Some(slot), &write, staged).0;
         }
     }
 

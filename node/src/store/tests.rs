@@ -1,6 +1,6 @@
 //! The engine against a simple model, alone and from several threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
@@ -76,186 +76,262 @@ struct Expected {
     last_access: Time,
 }
 
-fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<(), TestCaseError> {
-    let store = store(512 << 10, eviction);
-    let mut limit = 512 << 10;
-    let mut now = Time(START);
-    let mut model: HashMap<Vec<u8>, Expected> = HashMap::new();
-    let mut flush: Option<Time> = None;
-    // Items that a touch found no room for.
-    let mut touched_away = 0;
-    let mut cas_seen = std::collections::HashSet::new();
-    let expiry_of = |ttl: Option<u32>, now: Time| ttl.map_or(Expiry::NEVER, |ttl| Expiry::at(Time(now.0 + ttl)));
-    for (n, (key, step)) in steps.into_iter().enumerate() {
-        let key = format!("key-{key}{}", "-long".repeat(key as usize % 5 * 7)).into_bytes();
-        match step {
-            Step::Tick { seconds } => now.0 += seconds,
-            Step::Maintain => store.maintain(now),
+/// A store, and what it must show.
+struct Model {
+    store: Store,
+    eviction: Eviction,
+    limit: usize,
+    now: Time,
+    expected: HashMap<Vec<u8>, Expected>,
+    /// When a delayed flush is due.
+    flush: Option<Time>,
+    /// Items that a touch found no room for.
+    touched_away: u64,
+    /// CAS uniques that the store chose.
+    cas_seen: HashSet<u64>,
+}
+
+impl Model {
+    fn new(eviction: Eviction) -> Model {
+        let limit = 512 << 10;
+        Model {
+            store: store(limit, eviction),
+            eviction,
+            limit,
+            now: Time(START),
+            expected: HashMap::new(),
+            flush: None,
+            touched_away: 0,
+            cas_seen: HashSet::new(),
+        }
+    }
+
+    fn expiry(&self, ttl: Option<u32>) -> Expiry {
+        ttl.map_or(Expiry::NEVER, |ttl| Expiry::at(Time(self.now.0 + ttl)))
+    }
+
+    /// An item as it is right after it was written.
+    fn written(&self, value: Vec<u8>, flags: u32, expiry: Expiry, cas: u64) -> Expected {
+        Expected { value, flags, expiry, cas, stale: false, won: false, fetched: false, last_access: self.now }
+    }
+
+    fn check_unique(&mut self, cas: u64) -> Result<(), TestCaseError> {
+        prop_assert!(self.cas_seen.insert(cas), "a CAS unique twice");
+        Ok(())
+    }
+
+    /// Carries out a step, in the store and here. `n` makes its values differ from those of other steps.
+    fn step(&mut self, n: usize, key: &[u8], step: &Step) -> Result<(), TestCaseError> {
+        self.step_of_store(step);
+        if self.flush.is_some_and(|at| at <= self.now) {
+            self.expected.clear();
+            self.flush = None;
+        }
+        self.check_item(key)?;
+        let value = |len: usize| (0..len).map(|at| (at + n) as u8).collect::<Vec<u8>>();
+        match *step {
+            Step::Get => self.get(key),
+            Step::Set { len, flags, ttl, cas } => self.set(key, value(len), flags, ttl, cas)?,
+            Step::Append { len, front } => self.append(key, &value(len), front)?,
+            Step::Rewrite { len } => self.rewrite(key, value(len))?,
+            Step::Touch { ttl } => self.touch(key, ttl)?,
+            Step::MarkStale => self.mark_stale(key)?,
+            Step::MarkWon => self.mark_won(key),
+            Step::Remove => self.remove(key),
+            Step::Tick { .. } | Step::Maintain | Step::Limit { .. } | Step::Flush { .. } => {}
+        }
+        self.check_own_write(key)?;
+        let statistics = self.store.statistics();
+        prop_assert!(statistics.memory_used <= self.limit as u64, "over budget: {statistics:?} of {}", self.limit);
+        prop_assert!(statistics.bytes <= statistics.memory_used);
+        Ok(())
+    }
+
+    /// Carries out a step that concerns no key; nothing for other steps.
+    fn step_of_store(&mut self, step: &Step) {
+        match *step {
+            Step::Tick { seconds } => self.now.0 += seconds,
+            Step::Maintain => self.store.maintain(self.now),
             Step::Limit { kib } => {
                 // Where nothing may leave, a lower limit is kept only once items have left by themselves.
-                limit = if eviction == Eviction::Never { limit.max(kib << 10) } else { kib << 10 };
-                store.set_memory_limit(limit, now);
+                let never = self.eviction == Eviction::Never;
+                self.limit = if never { self.limit.max(kib << 10) } else { kib << 10 };
+                self.store.set_memory_limit(self.limit, self.now);
             }
             Step::Flush { delay } => {
-                store.flush_all(Time(now.0 + delay), now);
-                flush = (delay > 0).then_some(Time(now.0 + delay));
+                self.store.flush_all(Time(self.now.0 + delay), self.now);
+                self.flush = (delay > 0).then_some(Time(self.now.0 + delay));
                 if delay == 0 {
-                    model.clear();
+                    self.expected.clear();
                 }
             }
             _ => {}
         }
-        if flush.is_some_and(|at| at <= now) {
-            model.clear();
-            flush = None;
-        }
-        let evicted_before = store.statistics().evictions;
-        let mut entry = store.entry(&key, store.hash(&key), now);
-        match (entry.item(), model.get(&key)) {
+    }
+
+    /// The store shows the item that is expected, or none where eviction or its end explain that.
+    fn check_item(&mut self, key: &[u8]) -> Result<(), TestCaseError> {
+        let evicted = self.store.statistics().evictions > 0;
+        let entry = entry(&self.store, key, self.now);
+        match (entry.item(), self.expected.get(key)) {
             (Some(item), Some(expected)) => {
                 prop_assert!(item.value == expected.value, "a wrong value");
-                prop_assert!(!item.expiry.has_passed(now), "an expired item");
+                prop_assert!(!item.expiry.has_passed(self.now), "an expired item");
+                let Expected { flags, expiry, cas, stale, won, fetched, last_access, .. } = *expected;
                 prop_assert_eq!(
                     (item.flags, item.expiry, item.cas, item.stale, item.won, item.fetched, item.last_access),
-                    (
-                        expected.flags,
-                        expected.expiry,
-                        expected.cas,
-                        expected.stale,
-                        expected.won,
-                        expected.fetched,
-                        expected.last_access
-                    )
+                    (flags, expiry, cas, stale, won, fetched, last_access)
                 );
             }
             (Some(_), None) => prop_assert!(false, "an item that nobody stored"),
             (None, Some(expected)) => {
-                prop_assert!(evicted_before > 0 || expected.expiry.has_passed(now), "an item is lost");
-                model.remove(&key);
+                prop_assert!(evicted || expected.expiry.has_passed(self.now), "an item is lost");
+                self.expected.remove(key);
             }
             (None, None) => {}
         }
-        let mut unique = |cas: u64| cas_seen.insert(cas);
-        let value = |len: usize| (0..len).map(|at| (at + n) as u8).collect::<Vec<u8>>();
-        match step {
-            Step::Get => {
-                entry.bump();
-                if let Some(expected) = model.get_mut(&key) {
-                    (expected.fetched, expected.last_access) = (true, now);
-                }
-            }
-            Step::Set { len, flags, ttl, cas } => {
-                let (value, expiry) = (value(len), expiry_of(ttl, now));
-                match entry.insert(NewItem { cas, ..NewItem::new(&value, flags, expiry) }) {
-                    Ok(got) => {
-                        prop_assert!(cas.is_some_and(|cas| cas == got) || unique(got));
-                        let expected = Expected {
-                            value,
-                            flags,
-                            expiry,
-                            cas: got,
-                            stale: false,
-                            won: false,
-                            fetched: false,
-                            last_access: now,
-                        };
-                        model.insert(key.clone(), expected);
-                    }
-                    Err(error) => prop_assert_eq!(error, InsertError::OutOfMemory),
-                }
-            }
-            Step::Append { len, front } => {
-                if let Some(expected) = model.get_mut(&key) {
-                    let more = value(len);
-                    let result = if front { entry.prepend(&more, None) } else { entry.append(&more, None) };
-                    if let Ok(cas) = result {
-                        prop_assert!(unique(cas));
-                        let joined = if front {
-                            [&more[..], &expected.value].concat()
-                        } else {
-                            [&expected.value[..], &more].concat()
-                        };
-                        let (flags, expiry) = (expected.flags, expected.expiry);
-                        *expected = Expected {
-                            value: joined,
-                            flags,
-                            expiry,
-                            cas,
-                            stale: false,
-                            won: false,
-                            fetched: false,
-                            last_access: now,
-                        };
-                    }
-                }
-            }
-            Step::Rewrite { len } => {
-                if let Some(expected) = model.get_mut(&key) {
-                    let new = value(len);
-                    if let Ok(cas) = entry.set_value(&new, None) {
-                        prop_assert!(unique(cas));
-                        if new.len() != expected.value.len() {
-                            (expected.stale, expected.won, expected.fetched) = (false, false, false);
-                        }
-                        (expected.value, expected.cas, expected.last_access) = (new, cas, now);
-                    }
-                }
-            }
-            Step::Touch { ttl } => {
-                entry.set_expiry(expiry_of(ttl, now));
-                if let Some(expected) = model.get_mut(&key) {
-                    touched_away += u64::from(entry.item().is_none());
-                    expected.expiry = expiry_of(ttl, now);
-                    // A new expiry may need room; an item may be lost for that, but not keep the old one.
-                    if let Some(item) = entry.item() {
-                        prop_assert_eq!(item.expiry, expected.expiry);
-                    }
-                }
-            }
-            Step::MarkStale => {
-                entry.mark_stale(None);
-                if let Some(item) = entry.item() {
-                    let expected = model.get_mut(&key).unwrap();
-                    prop_assert!(unique(item.cas));
-                    (expected.stale, expected.won, expected.cas) = (true, false, item.cas);
-                }
-            }
-            Step::MarkWon => {
-                entry.mark_won();
-                if let Some(expected) = model.get_mut(&key) {
-                    expected.won = true;
-                }
-            }
-            Step::Remove => {
-                entry.remove();
-                model.remove(&key);
-            }
-            Step::Tick { .. } | Step::Maintain | Step::Limit { .. } | Step::Flush { .. } => {}
-        }
-        let seen = entry.item().map(|item| item.value.to_vec());
-        prop_assert!(
-            seen.is_none() || seen.as_ref() == model.get(&key).map(|expected| &expected.value),
-            "own write not seen"
-        );
-        drop(entry);
-        let statistics = store.statistics();
-        prop_assert!(statistics.memory_used <= limit as u64, "over budget: {statistics:?} of {limit}");
-        prop_assert!(statistics.bytes <= statistics.memory_used);
+        Ok(())
     }
-    // What a scan shows is what gets find.
-    let mut shown = 0;
-    let mut wrong = 0;
-    store.for_each(now, |info| {
-        shown += 1;
-        let expected = model.get(info.key);
-        wrong += u32::from(expected.is_none_or(|expected| {
-            (expected.cas, expected.flags, expected.expiry) != (info.cas, info.flags, info.expiry)
-        }));
-    });
-    prop_assert_eq!(wrong, 0);
-    prop_assert!(eviction != Eviction::Never || store.statistics().evictions <= touched_away);
-    let found = model.keys().filter(|key| store.entry(key, store.hash(key), now).item().is_some()).count();
-    prop_assert_eq!(shown, found);
+
+    /// The item that a step has left is the one that it wrote, if there is one.
+    fn check_own_write(&self, key: &[u8]) -> Result<(), TestCaseError> {
+        let entry = self.store.entry(key, self.store.hash(key), self.now);
+        let seen = entry.item().map(|item| item.value);
+        let expected = self.expected.get(key).map(|expected| &expected.value[..]);
+        prop_assert!(seen.is_none() || seen == expected, "own write not seen");
+        Ok(())
+    }
+
+    fn get(&mut self, key: &[u8]) {
+        entry(&self.store, key, self.now).bump();
+        if let Some(expected) = self.expected.get_mut(key) {
+            (expected.fetched, expected.last_access) = (true, self.now);
+        }
+    }
+
+    fn set(
+        &mut self,
+        key: &[u8],
+        value: Vec<u8>,
+        flags: u32,
+        ttl: Option<u32>,
+        cas: Option<u64>,
+    ) -> Result<(), TestCaseError> {
+        let expiry = self.expiry(ttl);
+        let new = NewItem { cas, ..NewItem::new(&value, flags, expiry) };
+        let result = entry(&self.store, key, self.now).insert(new);
+        match result {
+            Ok(got) => {
+                if cas != Some(got) {
+                    self.check_unique(got)?;
+                }
+                self.expected.insert(key.into(), self.written(value, flags, expiry, got));
+            }
+            Err(error) => prop_assert_eq!(error, InsertError::OutOfMemory),
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, key: &[u8], more: &[u8], front: bool) -> Result<(), TestCaseError> {
+        let Some(old) = self.expected.get(key).cloned() else { return Ok(()) };
+        let mut entry = entry(&self.store, key, self.now);
+        let result = if front { entry.prepend(more, None) } else { entry.append(more, None) };
+        drop(entry);
+        if let Ok(cas) = result {
+            self.check_unique(cas)?;
+            let joined = if front { [more, &old.value].concat() } else { [&old.value[..], more].concat() };
+            self.expected.insert(key.into(), self.written(joined, old.flags, old.expiry, cas));
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), TestCaseError> {
+        if !self.expected.contains_key(key) {
+            return Ok(());
+        }
+        let result = entry(&self.store, key, self.now).set_value(&value, None);
+        if let Ok(cas) = result {
+            self.check_unique(cas)?;
+            let now = self.now;
+            let expected = self.expected.get_mut(key).expect("looked up above");
+            if value.len() != expected.value.len() {
+                (expected.stale, expected.won, expected.fetched) = (false, false, false);
+            }
+            (expected.value, expected.cas, expected.last_access) = (value, cas, now);
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, key: &[u8], ttl: Option<u32>) -> Result<(), TestCaseError> {
+        let expiry = self.expiry(ttl);
+        let mut entry = entry(&self.store, key, self.now);
+        entry.set_expiry(expiry);
+        if let Some(expected) = self.expected.get_mut(key) {
+            self.touched_away += u64::from(entry.item().is_none());
+            expected.expiry = expiry;
+            // A new expiry may need room; an item may be lost for that, but not keep the old one.
+            if let Some(item) = entry.item() {
+                prop_assert_eq!(item.expiry, expiry);
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_stale(&mut self, key: &[u8]) -> Result<(), TestCaseError> {
+        let mut entry = entry(&self.store, key, self.now);
+        entry.mark_stale(None);
+        let cas = entry.item().map(|item| item.cas);
+        drop(entry);
+        if let Some(cas) = cas {
+            self.check_unique(cas)?;
+            let expected = self.expected.get_mut(key).expect("the store shows it");
+            (expected.stale, expected.won, expected.cas) = (true, false, cas);
+        }
+        Ok(())
+    }
+
+    fn mark_won(&mut self, key: &[u8]) {
+        entry(&self.store, key, self.now).mark_won();
+        if let Some(expected) = self.expected.get_mut(key) {
+            expected.won = true;
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        entry(&self.store, key, self.now).remove();
+        self.expected.remove(key);
+    }
+
+    /// A scan shows what gets find.
+    fn check_scan(&self) -> Result<(), TestCaseError> {
+        let mut shown = 0;
+        let mut wrong = 0;
+        self.store.for_each(self.now, |info| {
+            shown += 1;
+            let expected = self.expected.get(info.key);
+            wrong += u32::from(expected.is_none_or(|expected| {
+                (expected.cas, expected.flags, expected.expiry) != (info.cas, info.flags, info.expiry)
+            }));
+        });
+        prop_assert_eq!(wrong, 0);
+        let found = self.expected.keys().filter(|key| entry(&self.store, key, self.now).item().is_some()).count();
+        prop_assert_eq!(shown, found);
+        Ok(())
+    }
+}
+
+fn entry<'s, 'k>(store: &'s Store, key: &'k [u8], now: Time) -> Entry<'s, 'k> {
+    store.entry(key, store.hash(key), now)
+}
+
+fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<(), TestCaseError> {
+    let mut model = Model::new(eviction);
+    for (n, (key, step)) in steps.into_iter().enumerate() {
+        let key = format!("key-{key}{}", "-long".repeat(key as usize % 5 * 7)).into_bytes();
+        model.step(n, &key, &step)?;
+    }
+    model.check_scan()?;
+    prop_assert!(eviction != Eviction::Never || model.store.statistics().evictions <= model.touched_away);
     Ok(())
 }
 
@@ -601,7 +677,7 @@ fn cas_numbers_are_not_given_again_after_a_restart() {
     let (first, second) = (life(Time(START)), life(Time(START + 1)));
     let largest = first.iter().max().unwrap();
     assert!(second.iter().all(|cas| cas > largest));
-    let different: std::collections::HashSet<u64> = first.iter().chain(&second).copied().collect();
+    let different: HashSet<u64> = first.iter().chain(&second).copied().collect();
     assert_eq!(different.len(), 200_000, "each write has its own");
 }
 

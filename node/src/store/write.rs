@@ -14,6 +14,35 @@ use super::time::{Expiry, Time};
 /// Segments kept free, so that survivors of eviction have where to go and writers need not wait for a whole segment's eviction.
 const RESERVE: usize = 2;
 
+/// An item to write.
+pub(super) struct Write<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) hash: u64,
+    /// The value, in parts that follow each other.
+    pub(super) parts: &'a [&'a [u8]],
+    /// Everything else about the item; its `value` is not read.
+    pub(super) new: NewItem<'a>,
+    pub(super) now: Time,
+}
+
+impl Write<'_> {
+    /// Bytes of the value.
+    #[inline]
+    pub(super) fn value_len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    /// The header's state bits, as far as the new item decides them.
+    fn bits(&self) -> u8 {
+        let new = &self.new;
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(new.flags != 0, bit::FLAGS)
+            | bit(new.expiry != Expiry::NEVER, bit::EXPIRY)
+            | bit(new.stale, bit::STALE)
+            | bit(new.won, bit::WON)
+    }
+}
+
 impl Shard {
     /// Steps of eviction after which it is given up: several times round all segments.
     fn patience(&self) -> usize {
@@ -111,102 +140,95 @@ impl Shard {
         false
     }
 
-    /// Creates or replaces the key's item with a value of these parts, or with the staged copy of it. Where it can't, what
-    /// was there stays, unless it was evicted in the attempt.
-    #[expect(clippy::too_many_arguments, reason = "all of an item, and where it goes")]
+    /// Creates or replaces the key's item. Where that fails, the old item stays, unless making room evicted it.
+    ///
+    /// `slot` is the old item's slot; `staged` is a copy of the value in a block, where the caller made one.
     pub(super) fn write(
         &mut self,
         slot: Option<Slot>,
-        key: &[u8],
-        hash: u64,
-        parts: &[&[u8]],
+        write: &Write<'_>,
         staged: Option<Bytes>,
-        new: &NewItem<'_>,
-        now: Time,
     ) -> (Option<Slot>, Result<u64, InsertError>) {
-        let value_len: usize = parts.iter().map(|part| part.len()).sum();
+        let &Write { key, hash, now, .. } = write;
         let Ok(key_len) = u8::try_from(key.len()) else { return (slot, Err(InsertError::TooLarge)) };
-        let mut bits = if new.flags != 0 { bit::FLAGS } else { 0 }
-            | if new.expiry != Expiry::NEVER { bit::EXPIRY } else { 0 }
-            | if new.stale { bit::STALE } else { 0 }
-            | if new.won { bit::WON } else { 0 };
-        let large = value_len > self.small_max;
+        let large = write.value_len() > self.small_max;
         if let Some(slot) = slot
             && !large
-            && let Some(cas) = self.overwrite(slot, bits, value_len, parts, new, now)
+            && let Some(cas) = self.overwrite(slot, write)
         {
             return (Some(slot), Ok(cas));
         }
-        let mut value = None;
-        if large {
-            bits |= bit::LARGE;
-            value = staged.or_else(|| self.copy_large(value_len, parts, now));
-            if value.is_none() {
-                return (self.find(key, hash, now), Err(InsertError::OutOfMemory));
-            }
+        let value = if large { staged.or_else(|| self.copy_large(write)) } else { None };
+        if large && value.is_none() {
+            return (self.find(key, hash, now), Err(InsertError::OutOfMemory));
         }
-        let logged = if large { LARGE_REF } else { value_len };
-        // Room is looked for before the CAS number is taken, for the longest header; what is appended may be shorter.
-        let most = item::header_len(bits | bit::WIDE_CAS) + key.len() + logged;
-        let class = self.log.class(new.expiry, now);
-        let lane = if slot.is_none() && self.ghosts.take(hash) { Lane::Kept } else { Lane::New };
-        let segment = self.room_for_item(class, lane, most, hash, now);
+        let bits = write.bits() | if large { bit::LARGE } else { 0 };
+        let logged = if large { LARGE_REF } else { write.value_len() };
+        let segment = self.room_for_write(slot, write, item::header_len(bits | bit::WIDE_CAS) + key.len() + logged);
         // Making room may have moved or evicted the old item.
         let slot = self.find(key, hash, now);
         let Some(segment) = segment else { return (slot, Err(InsertError::OutOfMemory)) };
-        let cas = self.next_cas(new.cas);
+        let cas = self.next_cas(write.new.cas);
         let (wide, encoded) = self.encode_cas(cas, segment);
         let header = Header {
             bits: bits | wide,
             key_len,
             value_len: logged as u16,
             access: item::access_of(now),
-            flags: new.flags,
-            expiry: new.expiry,
+            flags: write.new.flags,
+            expiry: write.new.expiry,
             cas: encoded,
         };
+        let large = value.as_ref().map_or(0, |value| large::room(value.len()));
+        self.place(slot, write, segment, &header, value);
+        self.statistics.items += 1;
+        self.statistics.bytes += (header.len() + large) as u64;
+        self.statistics.total_items += 1;
+        self.keep_reserve(header.len(), large, now);
+        // An item that ends at once is still there for the command that wrote it.
+        (self.locate(key, hash), Ok(cas))
+    }
+
+    /// The segment for a write of at most `len` bytes to the log, with a slot to spare in the index. Room is made
+    /// before the CAS number is taken, so for the longest header; what is appended may be shorter.
+    fn room_for_write(&mut self, slot: Option<Slot>, write: &Write<'_>, len: usize) -> Option<u32> {
+        let class = self.log.class(write.new.expiry, write.now);
+        let lane = if slot.is_none() && self.ghosts.take(write.hash) { Lane::Kept } else { Lane::New };
+        self.room_for_item(class, lane, len, write.hash, write.now)
+    }
+
+    /// Appends an item to a segment and points its slot there. A large value is kept beside the log.
+    fn place(&mut self, slot: Option<Slot>, write: &Write<'_>, segment: u32, header: &Header, large: Option<Bytes>) {
         let location = self.log.append(segment, header.len());
-        self.log.note_end(segment, new.expiry);
-        let reference = value.map(|value| self.keep_large(value).to_le_bytes());
+        self.log.note_end(segment, header.expiry);
+        let reference = large.map(|value| self.keep_large(value).to_le_bytes());
         let bytes = self.log.at_mut(location);
         header.write(bytes);
-        let start = item::header_len(header.bits);
-        bytes[start..start + key.len()].copy_from_slice(key);
+        let (key, value) = bytes[item::header_len(header.bits)..].split_at_mut(write.key.len());
+        key.copy_from_slice(write.key);
         match &reference {
-            Some(reference) => put(&mut bytes[start + key.len()..], &[reference]),
-            None => put(&mut bytes[start + key.len()..], parts),
+            Some(reference) => put(value, &[reference]),
+            None => put(value, write.parts),
         }
         match slot {
             Some(slot) => {
                 self.bury(self.index.location(slot));
                 self.index.set(slot, location, 0);
             }
-            None => self.index.insert(hash, location, 0),
+            None => self.index.insert(write.hash, location, 0),
         }
-        self.statistics.items += 1;
-        self.statistics.bytes += (header.len() + if large { large::room(value_len) } else { 0 }) as u64;
-        self.statistics.total_items += 1;
-        self.keep_reserve(header.len(), if large { large::room(value_len) } else { 0 }, now);
-        // An item that ends at once is still there for the command that wrote it.
-        (self.locate(key, hash), Ok(cas))
     }
 
-    /// Replaces a small value by one of the same length where it is.
-    fn overwrite(
-        &mut self,
-        slot: Slot,
-        bits: u8,
-        value_len: usize,
-        parts: &[&[u8]],
-        new: &NewItem<'_>,
-        now: Time,
-    ) -> Option<u64> {
+    /// Replaces a small value by one of the same length where it is. `None`: the item has another shape.
+    fn overwrite(&mut self, slot: Slot, write: &Write<'_>) -> Option<u64> {
+        let &Write { new, now, .. } = write;
+        let bits = write.bits();
         let location = self.index.location(slot);
         let old = self.header(location);
         let shape = bit::FLAGS | bit::EXPIRY;
         let same = old.bits & bit::LARGE == 0
             && old.bits & shape == bits & shape
-            && old.value_len as usize == value_len
+            && old.value_len as usize == write.value_len()
             && self.log.suits(location, new.expiry, now);
         if !same {
             return None;
@@ -229,16 +251,16 @@ impl Shard {
         };
         let bytes = self.log.at_mut(location);
         header.write(bytes);
-        put(&mut bytes[item::header_len(header.bits) + header.key_len as usize..], parts);
+        put(&mut bytes[item::header_len(header.bits) + header.key_len as usize..], write.parts);
         // It is as new, though its segment is not.
         self.index.count_use(slot, 1);
         self.statistics.total_items += 1;
         Some(cas)
     }
 
-    fn copy_large(&mut self, len: usize, parts: &[&[u8]], now: Time) -> Option<Bytes> {
-        let mut block = self.stage(len, now)?;
-        put(block.bytes_mut(), parts);
+    fn copy_large(&mut self, write: &Write<'_>) -> Option<Bytes> {
+        let mut block = self.stage(write.value_len(), write.now)?;
+        put(block.bytes_mut(), write.parts);
         Some(Bytes::from_owner(block))
     }
 
@@ -271,7 +293,8 @@ impl Shard {
         let large = old.owner.cloned();
         let value = if large.is_some() { Vec::new() } else { old.value.to_vec() };
         let parts: [&[u8]; 1] = [large.as_deref().unwrap_or(&value)];
-        let (slot, result) = self.write(Some(slot), key, hash, &parts, large.clone(), &new, now);
+        let write = Write { key, hash, parts: &parts, new, now };
+        let (slot, result) = self.write(Some(slot), &write, large.clone());
         let slot = slot?;
         if result.is_err() {
             self.evict(slot, now);
