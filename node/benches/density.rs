@@ -1,7 +1,8 @@
 //! How many items a memory limit holds, and how much of it expired ones.
 //!
-//! `cargo bench -p larder-node --bench density`. Stores are loaded past 512 MiB; bytes over are those of the limit for an item beyond its key and
-//! value. Then, on a clock that is moved on, nine of ten items of 124 bytes live for a minute, and nobody reads.
+//! `cargo bench -p larder-node --bench density`. Stores are loaded past 512 MiB; bytes over are those of the limit for
+//! an item beyond its key and value. Then, on a clock that is moved on, nine of ten items of 124 bytes live for a
+//! minute, and nobody reads.
 
 use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
 

@@ -1,8 +1,9 @@
 //! How long a shard's lock is held while the store is full and everything changes.
 //!
-//! `cargo bench -p larder-node --bench lock`. Values of 32 bytes to 16 KiB, most with a time to live, keys by Zipf 0.8 over four times what fits; the clock
-//! goes on a second in 20,000 operations. The time is that of a whole call, in which the lock is taken, used and given back: an upper bound, with no
-//! other thread to wait for. It is the thread's own processor time, reading it included (about 0.3 us), so that other work on the machine is not in it.
+//! `cargo bench -p larder-node --bench lock`. Values of 32 bytes to 16 KiB, most with a time to live, keys by Zipf 0.8
+//! over four times what fits; the clock goes on a second in 20,000 operations. The time is that of a whole call, in
+//! which the lock is taken, used and given back: an upper bound, with no other thread to wait for. It is the thread's
+//! own processor time, reading it included (about 0.3 us), so that other work on the machine is not in it.
 
 use std::hint::black_box;
 

@@ -1,7 +1,8 @@
 //! The engine beside other in-process caches: a million items of 24-byte keys and 100-byte values, keys by Zipf 0.99.
 //!
-//! `cargo bench -p larder-node --bench store`. Every read copies the value out, every write makes what the cache must own of a borrowed key and value, as a
-//! server has to. All hash alike and have room for every item, so that no eviction is in the figures.
+//! `cargo bench -p larder-node --bench store`. Every read copies the value out, every write makes what the cache must
+//! own of a borrowed key and value, as a server has to. All hash alike and have room for every item, so that no
+//! eviction is in the figures.
 
 use std::hint::black_box;
 use std::sync::LazyLock;

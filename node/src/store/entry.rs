@@ -1,4 +1,4 @@
-//! One key's item with its shard locked: what a command's meaning is written over.
+//! One key's item, with its shard locked. Commands are written over this.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use super::shard::Shard;
 use super::time::{Expiry, Time};
 use super::write::Write;
 
-/// One key, its shard locked. Keep it short: no I/O while it lives.
+/// One key, with its shard locked. It must not live across I/O.
 pub struct Entry<'s, 'k> {
-    // Dropped before the lock is given back: an unused block only touches its own area.
+    // Dropped before the lock is released. An unused block returns to its area, which has a lock of its own.
     staged: Option<Bytes>,
     item_size_max: usize,
     shard: MutexGuard<'s, Shard>,
@@ -50,29 +50,34 @@ impl<'s, 'k> Entry<'s, 'k> {
 }
 
 impl Entry<'_, '_> {
-    /// The item, if there is one.
+    /// Returns the item, or `None` if the key has none.
     #[inline]
     pub fn item(&self) -> Option<Item<'_>> {
         self.slot.map(|slot| self.shard.item(slot, self.now))
     }
 
-    /// Whether there was an item whose time had come: it is gone now.
+    /// Returns whether the key had an item that had expired. That item is removed.
     pub fn was_expired(&self) -> bool {
         self.expired
     }
 
-    /// Creates the item or replaces it, and returns its CAS unique. Where it cannot, what was there stays, unless making room evicted it.
+    /// Creates the item or replaces it, and returns its CAS unique. On an error the old item stays, unless making room
+    /// evicted it.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError::TooLarge`] above the item size limit, [`InsertError::OutOfMemory`] if no memory can be freed.
     pub fn insert(&mut self, new: NewItem<'_>) -> Result<u64, InsertError> {
         let staged = self.staged.take().filter(|staged| staged.len() == new.value.len());
         self.write(&[new.value], staged, new)
     }
 
-    /// Adds `tail` behind the value of the item, which must be there; flags and expiry stay.
+    /// Adds `tail` behind the value of the item, which must exist. Flags and expiry stay.
     pub fn append(&mut self, tail: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
         self.join(tail, cas, false)
     }
 
-    /// Adds `head` before the value of the item, which must be there; flags and expiry stay.
+    /// Adds `head` before the value of the item, which must exist. Flags and expiry stay.
     pub fn prepend(&mut self, head: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
         self.join(head, cas, true)
     }
@@ -84,8 +89,8 @@ impl Entry<'_, '_> {
         if before { self.write(&[more, &old], None, new) } else { self.write(&[&old, more], None, new) }
     }
 
-    /// Replaces the value of the item, which must be there; flags and expiry stay. A value of the same length is written in
-    /// place: then the marks (fetched, stale, won) stay too.
+    /// Replaces the value of the item, which must exist. Flags and expiry stay. A value of the same length keeps the
+    /// marks (fetched, stale, won) too.
     pub fn set_value(&mut self, value: &[u8], cas: Option<u64>) -> Result<u64, InsertError> {
         let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
         let in_place = item.value.len() == value.len();
@@ -122,7 +127,7 @@ impl Entry<'_, '_> {
         let Some(slot) = self.slot else { return };
         let cas = self.shard.next_cas(cas);
         if !self.shard.mark(slot, bit::STALE, bit::WON, Some(cas)) {
-            // The header has no room for that number: write it anew.
+            // The header has no room for that number: the item is written again.
             let item = self.shard.item(slot, self.now);
             let (staged, value) = (item.pin(), item.value.to_vec());
             let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
@@ -131,14 +136,14 @@ impl Entry<'_, '_> {
         }
     }
 
-    /// Notes that the right to recache the item was handed out.
+    /// Records that a client won the right to recache the item.
     pub fn mark_won(&mut self) {
         if let Some(slot) = self.slot {
             self.shard.mark(slot, bit::WON, 0, None);
         }
     }
 
-    /// Notes a use: the item is fetched, used now, and last to be evicted.
+    /// Records a use: the item is fetched, its last access is now, and eviction counts the use.
     #[inline]
     pub fn bump(&mut self) {
         if let Some(slot) = self.slot {
@@ -146,7 +151,7 @@ impl Entry<'_, '_> {
         }
     }
 
-    /// Makes the item last to be evicted, without counting as a read.
+    /// Counts a use for eviction only: the item does not become fetched.
     pub fn promote(&mut self) {
         if let Some(slot) = self.slot {
             self.shard.promote(slot);

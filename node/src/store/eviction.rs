@@ -1,7 +1,8 @@
-//! Which items leave when memory is full.
+//! Eviction policies: which items leave when memory is full.
 //!
-//! Segments stand in one or two queues. Eviction takes one segment at a time and asks the policy about each of its items: leave, or be written
-//! again to a younger segment. Uses since the last look are counted in the index slot, so that a hit writes nothing else.
+//! Segments stand in one or two queues. Eviction takes one segment at a time and asks the policy about each of its
+//! items: leave, or be written again to a younger segment. Uses since the last look are counted in the index slot, so
+//! that a hit writes nothing else.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +13,8 @@ pub enum Eviction {
     /// Least recently used: the oldest items leave, those used since they were last looked at are as new.
     #[default]
     Lru,
-    /// S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"): a short queue on probation keeps what is read
-    /// only once out of the main queue.
+    /// S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"): a short queue on probation
+    /// keeps what is read only once out of the main queue.
     S3Fifo,
     /// SIEVE (Zhang et al., NSDI 2024): survivors keep their place in the queue, and the hand moves on past them.
     Sieve,
@@ -25,16 +26,16 @@ pub enum Eviction {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Leave,
-    /// It is written again, to a segment of this lane and with this count of uses.
+    /// The item moves to a segment of this lane, with this count of uses.
     Stay(Lane, u8),
 }
 
-/// Where a segment's items come from. Items of different lanes do not share a segment.
+/// The origin of a segment's items. Items of different lanes do not share a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     /// Newly written.
     New = 0,
-    /// Survivors of a look, where the policy keeps them apart.
+    /// Items that have survived a look, under policies that keep them apart.
     Kept = 1,
 }
 
@@ -42,12 +43,12 @@ impl Eviction {
     /// Every policy, the default first.
     pub const ALL: [Eviction; 4] = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve, Eviction::Never];
 
-    /// Whether items leave at all.
+    /// Returns whether items leave at all.
     pub(super) fn evicts(self) -> bool {
         self != Eviction::Never
     }
 
-    /// Uses worth counting.
+    /// Returns the highest count of uses that the policy tells apart.
     pub(super) fn most_uses(self) -> u8 {
         match self {
             Eviction::Lru | Eviction::Sieve => 1,
@@ -56,7 +57,7 @@ impl Eviction {
         }
     }
 
-    /// The fate of an item with so many uses in a segment of this lane.
+    /// Returns what happens to an item with so many uses in a segment of this lane.
     pub(super) fn verdict(self, lane: Lane, uses: u8) -> Verdict {
         match (self, lane, uses) {
             (Eviction::Never, lane, _) => Verdict::Stay(lane, 0),
@@ -68,7 +69,7 @@ impl Eviction {
         }
     }
 
-    /// The queue that a segment of this lane stands in.
+    /// Returns the queue of a segment of this lane.
     pub(super) fn queue(self, lane: Lane) -> usize {
         match self {
             Eviction::Lru | Eviction::Sieve | Eviction::Never => 0,
@@ -76,23 +77,23 @@ impl Eviction {
         }
     }
 
-    /// The queue to take the next segment from, by the number of segments in each.
+    /// Returns the queue to take the next segment from, by the number of segments in each.
     pub(super) fn victim_queue(self, lengths: [usize; 2]) -> usize {
         let probation_is_over_a_tenth = lengths[0] * 10 > lengths[0] + lengths[1];
         usize::from(self == Eviction::S3Fifo && lengths[1] > 0 && !probation_is_over_a_tenth)
     }
 
-    /// Whether survivors take the place of the segment they came from.
+    /// Returns whether survivors take the place of the segment that they came from.
     pub(super) fn keeps_place(self) -> bool {
         self == Eviction::Sieve
     }
 
-    /// Whether an item written lately stays, used or not. The others have new items prove themselves.
+    /// Returns whether an item that was written lately stays, used or not.
     pub(super) fn spares_young(self) -> bool {
         self == Eviction::Lru
     }
 
-    /// Whether the policy wants to know which keys left lately.
+    /// Returns whether the policy needs to know which keys left lately.
     pub(super) fn remembers(self) -> bool {
         self == Eviction::S3Fifo
     }
@@ -121,16 +122,16 @@ impl FromStr for Eviction {
     }
 }
 
-/// Hashes of keys that left lately: a table where a later one takes the place of an earlier one.
+/// Hashes of keys that left lately, in a table where a later one replaces an earlier one.
 pub(super) struct Ghosts(Box<[u32]>);
 
 impl Ghosts {
-    /// Room for about `count` hashes, if any.
+    /// Creates a table of `count` or more places; of none if `count` is 0.
     pub(super) fn new(count: usize) -> Ghosts {
         Ghosts(vec![0; if count == 0 { 0 } else { count.next_power_of_two() }].into())
     }
 
-    /// Bytes it takes.
+    /// Returns the bytes of the table.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.0)
     }
@@ -140,14 +141,14 @@ impl Ghosts {
         self.0.get_mut(hash as usize & mask)
     }
 
-    /// Notes that a key left.
+    /// Records that a key left.
     pub(super) fn add(&mut self, hash: u64) {
         if let Some(place) = self.place(hash) {
             *place = (hash >> 32) as u32;
         }
     }
 
-    /// Whether a key left lately; asked when it comes back, and forgotten then.
+    /// Returns whether a key left lately, and forgets it.
     pub(super) fn take(&mut self, hash: u64) -> bool {
         match self.place(hash) {
             Some(place) if *place == (hash >> 32) as u32 => {

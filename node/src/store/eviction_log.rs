@@ -1,30 +1,30 @@
-//! What was evicted, for those who watch: off unless somebody does.
+//! A record of evicted items, kept only while a client watches evictions.
 
 use super::item::ItemInfo;
 
-/// Evictions noted in a shard at most; what comes after is counted only, until somebody takes them.
+/// Evictions that a shard records between two calls of `take_evictions`. Further ones are only counted.
 const MOST: usize = 256;
 
 /// The items evicted from a shard since they were last taken.
 #[derive(Default)]
 pub(super) struct EvictionLog {
-    noted: Vec<(Box<[u8]>, ItemInfo<'static>)>,
+    items: Vec<(Box<[u8]>, ItemInfo<'static>)>,
     skipped: u64,
 }
 
 impl EvictionLog {
-    /// Notes an item that leaves.
-    pub(super) fn note(&mut self, info: &ItemInfo<'_>) {
-        if self.noted.len() < MOST {
-            self.noted.push((info.key.into(), ItemInfo { key: &[], ..*info }));
+    /// Records an item that is evicted.
+    pub(super) fn add(&mut self, info: &ItemInfo<'_>) {
+        if self.items.len() < MOST {
+            self.items.push((info.key.into(), ItemInfo { key: &[], ..*info }));
         } else {
             self.skipped += 1;
         }
     }
 
-    /// Shows what was noted, and says how many more there were.
+    /// Calls `f` with each recorded item. Returns how many more were evicted.
     pub(super) fn show(self, mut f: impl FnMut(&ItemInfo<'_>)) -> u64 {
-        for (key, info) in &self.noted {
+        for (key, info) in &self.items {
             f(&ItemInfo { key, ..*info });
         }
         self.skipped

@@ -1,15 +1,17 @@
-//! The index of a shard: for each item one packed slot of 8 bytes in a bucket of one cache line.
+//! The index of a shard: one packed slot of 8 bytes for each item, in buckets of one cache line.
 //!
 //! ```text
 //! slot:  63 .. 40  tag, bits of the key's hash     39 .. 36  uses since eviction last looked     35 .. 0  location + 1
 //! ```
 //!
-//! A shard has many small tables. A table's buckets are numbered by the tag as a fraction (`tag * buckets >> 24`), an item that finds
-//! its bucket full goes to the next one. So any number of buckets works, load stays even at every size, and a table grows by a
-//! page of buckets (or a sixteenth) at a time from the tags alone, without reading a key. A classic linear hash leaves the buckets
-//! not yet split with twice the load of the others; this does not, and stays between 86 % and 92 % full.
+//! A shard has many small tables. A table's buckets are numbered by the tag as a fraction (`tag * buckets >> 24`), an
+//! item that finds its bucket full goes to the next one. So any number of buckets works, load stays even at every size,
+//! and a table grows by a page of buckets (or a sixteenth) at a time from the tags alone, without reading a key. A
+//! classic linear hash leaves the buckets not yet split with twice the load of the others; this does not, and stays
+//! between 86 % and 92 % full.
 //!
-//! Invariant: between an item's home bucket and the bucket it is in, all buckets are full. Removal keeps it by moving a later item back.
+//! Invariant: between an item's home bucket and the bucket it is in, all buckets are full. Removal keeps it by moving a
+//! later item back.
 
 use super::memory::{PAGE, Part};
 
@@ -19,13 +21,13 @@ const TAG_BITS: u32 = 24;
 const LOCATION: u64 = (1 << 36) - 1;
 const USES_SHIFT: u32 = 36;
 
-/// Buckets shown in one go.
+/// Buckets that one call of [`Index::scan`] shows.
 const SCAN_BUCKETS: u64 = 16;
 
-/// Buckets a table may come to; the address space reserved for it.
+/// The most buckets of a table; address space is reserved for that many.
 const MOST_BUCKETS: usize = 32 * 1024;
 
-/// Bytes of address space for the index of so many tables.
+/// Returns the bytes of address space for an index of so many tables.
 pub(super) fn reservation(tables: usize) -> usize {
     tables * MOST_BUCKETS * 64
 }
@@ -41,11 +43,11 @@ pub(super) struct Index {
     part: Part,
     tables: Box<[Table]>,
     pages: usize,
-    /// Where the next look for a table to shrink goes on.
+    /// The table that [`Index::shrink_one`] looks at next.
     shrink_at: usize,
 }
 
-/// Where a slot is. Valid until the index is changed.
+/// The position of a slot. Valid until the index is changed.
 pub(super) type Slot = usize;
 
 #[inline]
@@ -59,13 +61,13 @@ fn home(tag: u64, buckets: usize) -> usize {
 }
 
 impl Index {
-    /// An empty index over `part`, which has room for `tables` tables (a power of two).
+    /// Creates an empty index in `part`, which has room for `tables` tables (a power of two).
     pub(super) fn new(part: Part, tables: usize) -> Index {
         assert!(tables.is_power_of_two() && part.len() >= reservation(tables));
         Index { part, tables: vec![Table::default(); tables].into(), pages: 0, shrink_at: 0 }
     }
 
-    /// Bytes of memory it takes.
+    /// Returns the bytes of memory that the index holds.
     pub(super) fn bytes(&self) -> usize {
         self.pages * PAGE + self.tables.len() * size_of::<Table>()
     }
@@ -80,7 +82,7 @@ impl Index {
         table * MOST_BUCKETS * SLOTS
     }
 
-    /// The slot of this hash whose location `matches`.
+    /// Returns the slot of this hash whose location `matches`.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut matches: impl FnMut(u64) -> bool) -> Option<Slot> {
         let table = self.table(hash);
@@ -93,7 +95,7 @@ impl Index {
         for _ in 0..buckets {
             let at = Self::base(table) + bucket * SLOTS;
             let words: &[u64; SLOTS] = self.part.words(at, SLOTS).try_into().expect("a bucket");
-            // Two passes without branches between slots: which carry the tag, and is the bucket full?
+            // One pass without branches: which slots carry the tag, and has the bucket a free one?
             let (mut same, mut free) = (0u32, false);
             for (i, &word) in words.iter().enumerate() {
                 same |= u32::from(word >> 40 == tag) << i;
@@ -114,7 +116,7 @@ impl Index {
         None
     }
 
-    /// Asks the processor to fetch the bucket that a look for this hash begins with.
+    /// Makes the processor fetch the first bucket of a look-up of this hash.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         let table = self.table(hash);
@@ -122,19 +124,19 @@ impl Index {
         self.part.prefetch((Self::base(table) + bucket * SLOTS) * 8, 64);
     }
 
-    /// The location in a slot.
+    /// Returns the location in a slot.
     #[inline]
     pub(super) fn location(&self, slot: Slot) -> u64 {
         (self.part.words(slot, 1)[0] & LOCATION) - 1
     }
 
-    /// Uses counted in a slot.
+    /// Returns the uses counted in a slot.
     #[inline]
     pub(super) fn uses(&self, slot: Slot) -> u8 {
         (self.part.words(slot, 1)[0] >> USES_SHIFT) as u8 & 15
     }
 
-    /// Changes a slot.
+    /// Sets location and uses of a slot.
     #[inline]
     pub(super) fn set(&mut self, slot: Slot, location: u64, uses: u8) {
         debug_assert!(location < LOCATION && uses < 16);
@@ -150,7 +152,8 @@ impl Index {
         }
     }
 
-    /// Bytes by which the next [`Index::insert`] of this hash would grow the index; `None` if it can grow no more.
+    /// Returns the bytes by which the next [`Index::insert`] of this hash grows the index; `None` if its table is at
+    /// its most.
     #[inline]
     pub(super) fn growth(&self, hash: u64) -> Option<usize> {
         let Table { buckets, items } = self.tables[self.table(hash)];
@@ -165,7 +168,7 @@ impl Index {
         (buckets + (buckets / 16).max(1)).next_multiple_of(PAGE_BUCKETS)
     }
 
-    /// Adds a slot, growing the table first where it is due ([`Index::growth`] must not be `None`).
+    /// Adds a slot, and grows the table first if [`Index::growth`] says so (it must not be `None`).
     pub(super) fn insert(&mut self, hash: u64, location: u64, uses: u8) {
         debug_assert!(location < LOCATION && uses < 16);
         let table = self.table(hash);
@@ -220,7 +223,7 @@ impl Index {
             if !was_full {
                 return;
             }
-            // Some item further on may have passed over this bucket while it was full: bring one back.
+            // A later slot may have passed over this bucket while it was full: one of them moves back.
             let Some(back) = self.passed_over(base, buckets, hole_bucket) else { return };
             let word = self.part.words(back, 1)[0];
             self.part.words_mut(hole, 1)[0] = word;
@@ -228,7 +231,7 @@ impl Index {
         }
     }
 
-    /// A slot after `bucket` whose item's home is `bucket` or before.
+    /// Returns a slot after `bucket` whose home is `bucket` or before it.
     fn passed_over(&self, base: usize, buckets: usize, bucket: usize) -> Option<Slot> {
         for distance in 1..buckets {
             let at = (bucket + distance) % buckets;
@@ -244,7 +247,7 @@ impl Index {
         None
     }
 
-    /// Looks at one table and gives back memory it no longer needs.
+    /// Gives back memory that the next table in turn no longer needs.
     pub(super) fn shrink_one(&mut self) {
         let table = self.shrink_at;
         self.shrink_at = (table + 1) & (self.tables.len() - 1);
@@ -265,13 +268,14 @@ impl Index {
         self.pages = 0;
     }
 
-    /// How many tables there are.
+    /// Returns the number of tables.
     pub(super) fn tables(&self) -> usize {
         self.tables.len()
     }
 
-    /// Shows the locations of the items of a table whose tags are `from` or a little above, of some hundred slots. Returns the tag to go
-    /// on from: however the table grows meanwhile, an item keeps its tag.
+    /// Calls `f` with the locations of a table's items whose tags are `from` or a little above: some hundred slots.
+    /// Returns the tag to continue from, or `None` at the end. An item keeps its tag however the table grows between
+    /// calls.
     pub(super) fn scan(&self, table: usize, from: u64, mut f: impl FnMut(u64)) -> Option<u64> {
         let buckets = self.tables[table].buckets as usize;
         let end = (from + (SCAN_BUCKETS << TAG_BITS) / (buckets as u64).max(SCAN_BUCKETS)).min(1 << TAG_BITS);
@@ -282,7 +286,7 @@ impl Index {
                 .iter()
                 .filter(|&&word| word != 0 && (from..end).contains(&(word >> 40)))
                 .for_each(|&word| f((word & LOCATION) - 1));
-            // Items of the last bucket may have gone on to the next ones, as far as these are full.
+            // Items of the last bucket may lie in the buckets after it, as far as these are full.
             if bucket >= last && words.contains(&0) {
                 break;
             }

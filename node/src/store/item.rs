@@ -1,4 +1,4 @@
-//! An item's layout in a segment.
+//! An item as callers give and see it, and its layout in a segment.
 //!
 //! | offset | bytes | |
 //! |---|---|---|
@@ -19,10 +19,10 @@ use super::time::{Expiry, Time};
 /// Why an item was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InsertError {
-    /// It is above the item size limit.
+    /// The item is above the item size limit.
     #[error("item is above the size limit")]
     TooLarge,
-    /// No memory could be freed for it.
+    /// No memory could be freed for the item.
     #[error("no memory for the item")]
     OutOfMemory,
 }
@@ -36,16 +36,16 @@ pub struct NewItem<'a> {
     pub flags: u32,
     /// When it expires.
     pub expiry: Expiry,
-    /// Its CAS unique; `None` takes the next.
+    /// The CAS unique; `None` takes the shard's next one.
     pub cas: Option<u64>,
-    /// It is stale from the start.
+    /// Whether the item is stale from the start.
     pub stale: bool,
-    /// The right to recache it was handed out.
+    /// Whether a client has won the right to recache the item.
     pub won: bool,
 }
 
 impl<'a> NewItem<'a> {
-    /// A fresh item.
+    /// Returns an item with no marks and the shard's next CAS unique.
     pub fn new(value: &'a [u8], flags: u32, expiry: Expiry) -> Self {
         NewItem { value, flags, expiry, cas: None, stale: false, won: false }
     }
@@ -62,21 +62,22 @@ pub struct Item<'a> {
     pub cas: u64,
     /// When it expires.
     pub expiry: Expiry,
-    /// When it was last written or bumped.
+    /// When the item was last written or bumped.
     pub last_access: Time,
-    /// It was read since it was written.
+    /// Whether the item was read since it was written.
     pub fetched: bool,
-    /// It was marked stale.
+    /// Whether the item was marked stale.
     pub stale: bool,
-    /// The right to recache it was handed out.
+    /// Whether a client has won the right to recache the item.
     pub won: bool,
-    /// Bytes it takes in all.
+    /// Bytes of memory for the item, without its index slot.
     pub size: usize,
     pub(super) owner: Option<&'a Bytes>,
 }
 
 impl Item<'_> {
-    /// For large values a handle that keeps the value alive without the lock; `None` means: small, copy it now.
+    /// Returns a handle that keeps a large value alive without the lock. `None`: the value is small and must be copied
+    /// while the shard is locked.
     #[inline]
     pub fn pin(&self) -> Option<Bytes> {
         self.owner.cloned()
@@ -90,21 +91,21 @@ pub struct ItemInfo<'a> {
     pub key: &'a [u8],
     /// When it expires.
     pub expiry: Expiry,
-    /// When it was last used.
+    /// When the item was last used.
     pub last_access: Time,
     /// Its CAS unique.
     pub cas: u64,
-    /// Whether it was read since it was written.
+    /// Whether the item was read since it was written.
     pub fetched: bool,
     /// The client's flags.
     pub flags: u32,
     /// Bytes of its value.
     pub value_len: usize,
-    /// Bytes it takes.
+    /// Bytes of memory for the item, without its index slot.
     pub size: usize,
 }
 
-/// Bytes every header has.
+/// Bytes of the part that every header has.
 pub(super) const FIXED: usize = 10;
 
 /// State bits of byte 0.
@@ -116,7 +117,7 @@ pub(super) mod bit {
     pub(in crate::store) const FETCHED: u8 = 16;
     pub(in crate::store) const STALE: u8 = 32;
     pub(in crate::store) const WON: u8 = 64;
-    /// Removed or overwritten: only its length counts.
+    /// The item was removed or overwritten. Only its length has a meaning.
     pub(in crate::store) const DEAD: u8 = 128;
 }
 
@@ -142,7 +143,7 @@ pub(super) fn header_len(bits: u8) -> usize {
         + if bits & bit::WIDE_CAS != 0 { 8 } else { 0 }
 }
 
-/// Whether a difference of CAS counts fits into a header.
+/// Returns whether a difference of CAS counts fits into a header.
 #[inline]
 pub(super) fn cas_fits(delta: i64) -> bool {
     (-(1 << 23)..1 << 23).contains(&delta)
@@ -210,13 +211,13 @@ impl Header {
     }
 }
 
-/// The low bits of a second that a header keeps.
+/// The bits of a last access that a header keeps: the low 24.
 #[inline]
 pub(super) fn access_of(now: Time) -> u32 {
     now.0 & 0xff_ffff
 }
 
-/// The last second up to `now` with these low bits: exact for items used within the last 194 days.
+/// Returns the latest second up to `now` with these low bits. Exact for items used within the last 194 days.
 #[inline]
 pub(super) fn access_time(access: u32, now: Time) -> Time {
     Time(now.0.wrapping_sub(now.0.wrapping_sub(access) & 0xff_ffff))

@@ -1,5 +1,5 @@
-//! Values too large for a segment: each in a block of its own, owned by reference count, so that readers and writers need no lock
-//! while they copy. In the log an item with such a value is as small as any other.
+//! Large values. Each has a block of its own with a reference count, so that readers and writers copy without a lock.
+//! In the log the item of a large value holds only a number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,27 +12,28 @@ use super::memory::{PAGE, Part, SharedPart, Span};
 /// Blocks are whole multiples of this many bytes.
 const UNIT: usize = 256;
 
-/// Bytes that the books about one free range take, about.
+/// The bytes, about, that the records of one free range take.
 const RANGE_BYTES: usize = 96;
 
-/// Room that a block of so many bytes takes.
+/// Returns the bytes of the block for a value of `len` bytes.
 pub(super) fn room(len: usize) -> usize {
     len.max(1).next_multiple_of(UNIT)
 }
 
-/// A shard's memory for large values. Its own lock is held for looking up ranges only, and no other lock is taken under it.
+/// A shard's memory for large values. Its lock is held only while ranges are looked up, and no other lock is taken
+/// under it.
 pub(super) struct LargeArea {
     part: Arc<SharedPart>,
     free: Mutex<Free>,
     /// Bytes in blocks.
     used: AtomicUsize,
-    /// Bytes it holds beside the blocks: free, but with their pages.
+    /// Free bytes that have memory, and the records of free ranges.
     spare: AtomicUsize,
-    /// Of those, bytes of whole pages.
+    /// The part of `spare` in whole pages.
     idle: AtomicUsize,
 }
 
-/// Free ranges that still have their pages, and those that have none: these begin and end on a page.
+/// Free ranges: with memory, and without. Those without begin and end at page boundaries.
 #[derive(Default)]
 struct Free {
     resident: Ranges,
@@ -48,22 +49,22 @@ impl LargeArea {
         Arc::new(LargeArea { part, free: Mutex::new(free), used: zero(), spare: zero(), idle: zero() })
     }
 
-    /// Bytes of memory it holds.
+    /// Returns the bytes of memory that the area holds.
     pub(super) fn bytes(&self) -> usize {
         self.used() + self.spare.load(Ordering::Relaxed)
     }
 
-    /// Bytes in blocks, those that only readers hold included.
+    /// Returns the bytes in blocks, with those that only readers still hold.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes it could give back to the system now.
+    /// Returns the bytes that the area could give back to the system now.
     pub(super) fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// A block for `len` bytes, from memory it holds or from up to `budget` bytes more.
+    /// Allocates a block for `len` bytes, from memory that the area holds or from up to `budget` bytes more.
     pub(super) fn allocate(self: &Arc<Self>, len: usize, budget: usize) -> Option<Block> {
         let room = room(len);
         let mut free = self.free.lock();
@@ -71,7 +72,7 @@ impl LargeArea {
         let at = resident.take(room).or_else(|| {
             let fresh = room.next_multiple_of(PAGE);
             let at = (fresh <= budget).then(|| released.take(fresh)).flatten()?;
-            // The rest of the page before it is put to use, and the rest of its own last page is free.
+            // The block begins in the free end of the page before, if there is one; the rest of its last page is free.
             let (at, end) = (resident.take_before(at), at + fresh);
             let page = (at + room).next_multiple_of(PAGE);
             if page < end {
@@ -85,7 +86,8 @@ impl LargeArea {
         Some(Block { span: self.part.span(at, len), area: self.clone() })
     }
 
-    /// Gives `wanted` bytes of free pages or a little more back to the system, as far as there are so many. The longest ranges go first.
+    /// Gives `wanted` bytes of free pages, or a little more, back to the system, if there are that many. The longest
+    /// ranges go first.
     pub(super) fn trim(&self, wanted: usize) {
         let mut free = self.free.lock();
         let Free { resident, released } = &mut *free;
@@ -93,7 +95,7 @@ impl LargeArea {
         let longest = resident.by_len.iter().rev().take_while(|&&(len, at)| {
             let enough = found >= wanted;
             let (first, end) = whole_pages(at, len);
-            // What is left of it may be two ranges more in the books.
+            // The ends of the range may remain as two more ranges with records.
             found += (end - first).saturating_sub(2 * RANGE_BYTES);
             !enough
         });
@@ -117,18 +119,18 @@ impl LargeArea {
     }
 }
 
-/// The pages wholly inside a range.
+/// Returns the whole pages inside a range.
 fn whole_pages(at: usize, len: usize) -> (usize, usize) {
     let first = at.next_multiple_of(PAGE);
     (first, ((at + len) / PAGE * PAGE).max(first))
 }
 
-/// Ranges by place and by length. Neighbours are joined.
+/// Free ranges by start and by length. Neighbours are joined.
 #[derive(Default)]
 struct Ranges {
     by_start: BTreeMap<usize, usize>,
     by_len: BTreeSet<(usize, usize)>,
-    /// Bytes in all, and in whole pages.
+    /// Bytes of all ranges, and the part of them in whole pages.
     bytes: usize,
     pages: usize,
 }
@@ -151,7 +153,7 @@ impl Ranges {
         Some(len)
     }
 
-    /// Takes `len` bytes of the shortest range that has them.
+    /// Takes `len` bytes of the shortest range that is long enough.
     fn take(&mut self, len: usize) -> Option<usize> {
         let &(found, at) = self.by_len.range((len, 0)..).next()?;
         self.remove(at);
@@ -161,7 +163,7 @@ impl Ranges {
         Some(at)
     }
 
-    /// Takes the range that ends at `end`, if there is one: where it starts, or `end`.
+    /// Takes the range that ends at `end`, if there is one. Returns where it starts, or `end`.
     fn take_before(&mut self, end: usize) -> usize {
         match self.by_start.range(..end).next_back() {
             Some((&at, &len)) if at + len == end => {
@@ -172,7 +174,7 @@ impl Ranges {
         }
     }
 
-    /// Gives a range back, joined with its neighbours; nothing if it is empty.
+    /// Adds a range, joined with its neighbours. An empty one is ignored.
     fn give(&mut self, at: usize, len: usize) {
         if len > 0 {
             let end = at + len;
@@ -183,14 +185,14 @@ impl Ranges {
     }
 }
 
-/// The memory of one large value; back in its area when dropped.
+/// The memory of one large value. It returns to its area when dropped.
 pub(super) struct Block {
     span: Span,
     area: Arc<LargeArea>,
 }
 
 impl Block {
-    /// Its bytes, to fill before anybody else sees them.
+    /// Returns the bytes of the block, to fill before it is shared.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         self.span.bytes_mut()
     }

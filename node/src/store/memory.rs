@@ -1,7 +1,7 @@
-//! The engine's memory, and all of its `unsafe`: one reservation of address space, cut into parts that each have one owner.
+//! The engine's memory and all of its `unsafe`: one reservation of address space, cut into parts with one owner each.
 //!
-//! The system gives pages when they are first written and takes them back by [`Part::release`]. Everything else in the
-//! engine sees slices, with every range checked.
+//! The system provides a page when it is first written and takes it back in [`Part::release`]. The rest of the engine
+//! sees slices; every range is checked.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Bytes of a page: parts start on one, and memory is released in whole ones.
+/// Bytes of a page. Parts start at a page boundary, and memory is released in whole pages.
 pub(super) const PAGE: usize = 4096;
 
-/// Bytes of a huge page: parts start on one.
+/// Bytes of a huge page. Parts start at the boundary of one.
 #[cfg(not(miri))]
 pub(super) const HUGE_PAGE: usize = 2 << 20;
 #[cfg(miri)]
@@ -20,7 +20,8 @@ pub(super) const HUGE_PAGE: usize = PAGE;
 
 /// A mapping of private, zeroed memory, unmapped when the last part is gone.
 ///
-/// Invariant: `base..base + len` is mapped readable and writable for as long as `self` lives, and nobody unmaps it but `drop`.
+/// Invariant: `base..base + len` is mapped readable and writable for as long as `self` lives, and nobody unmaps it but
+/// `drop`.
 struct Reservation {
     base: NonNull<u8>,
     len: usize,
@@ -70,8 +71,8 @@ impl Drop for Reservation {
 
 /// A range of the reservation with one owner.
 ///
-/// Invariant: no two parts overlap, and a part lies within its reservation, on page boundaries. So a `&mut Part` is the only way to its
-/// bytes while it is borrowed, and a `&Part` shares them with other readers only.
+/// Invariant: no two parts overlap, and a part lies within its reservation, on page boundaries. So a `&mut Part` is the
+/// only way to its bytes while it is borrowed, and a `&Part` shares them with other readers only.
 pub(super) struct Part {
     reservation: Arc<Reservation>,
     start: usize,
@@ -99,27 +100,27 @@ pub(super) fn reserve(lengths: impl IntoIterator<Item = usize>) -> io::Result<Ve
 }
 
 impl Part {
-    /// Bytes in it.
+    /// Returns the bytes in the part.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// The bytes from `at` on, `len` of them.
+    /// Returns the `len` bytes from `at`.
     #[inline]
     pub(super) fn bytes(&self, at: usize, len: usize) -> &[u8] {
-        // SAFETY: the range is within the part (checked), mapped (reservation's invariant) and initialised (zeroed by the system);
-        // writers need `&mut self`, so nobody writes while the slice lives.
+        // SAFETY: the range is within the part (checked), mapped (reservation's invariant) and initialised (zeroed by
+        // the system); writers need `&mut self`, so nobody writes while the slice lives.
         unsafe { std::slice::from_raw_parts(self.pointer(at, len), len) }
     }
 
-    /// The bytes from `at` on, `len` of them, to write.
+    /// Returns the `len` bytes from `at`, to write.
     #[inline]
     pub(super) fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `&mut self` makes this the only reference into the part.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(at, len), len) }
     }
 
-    /// The 8-byte words from the `at`th on, `len` of them.
+    /// Returns the `len` 8-byte words from the `at`th.
     #[inline]
     pub(super) fn words(&self, at: usize, len: usize) -> &[u64] {
         debug_assert!(self.pointer(at * 8, len * 8).cast::<u64>().is_aligned());
@@ -127,7 +128,7 @@ impl Part {
         unsafe { std::slice::from_raw_parts(self.pointer(at * 8, len * 8).cast(), len) }
     }
 
-    /// The 8-byte words from the `at`th on, `len` of them, to write.
+    /// Returns the `len` 8-byte words from the `at`th, to write.
     #[inline]
     pub(super) fn words_mut(&mut self, at: usize, len: usize) -> &mut [u64] {
         debug_assert!(self.pointer(at * 8, len * 8).cast::<u64>().is_aligned());
@@ -135,7 +136,7 @@ impl Part {
         unsafe { std::slice::from_raw_parts_mut(self.pointer(at * 8, len * 8).cast(), len) }
     }
 
-    /// Asks the processor to fetch the cache lines of a range, as far as it lies within the part.
+    /// Makes the processor fetch the cache lines of a range, as far as it lies within the part.
     #[inline]
     pub(super) fn prefetch(&self, at: usize, len: usize) {
         #[cfg(target_arch = "x86_64")]
@@ -148,7 +149,7 @@ impl Part {
         let _ = (at, len);
     }
 
-    /// The range's address. Panics where it leaves the part.
+    /// Returns the address of a range. Panics if the range leaves the part.
     #[inline]
     fn pointer(&self, at: usize, len: usize) -> *mut u8 {
         assert!(at <= self.len && len <= self.len - at, "a range beyond the engine's memory");
@@ -156,15 +157,15 @@ impl Part {
         unsafe { self.reservation.base.as_ptr().add(self.start + at) }
     }
 
-    /// Whether a range is to be held in huge pages: looking up an address costs less there, but 2 MiB come and go at a time. A part
-    /// begins without, whatever the system does of itself.
+    /// Switches huge pages on or off for a range. Address translation costs less with them, but memory comes and goes 2
+    /// MiB at a time. A part begins without, whatever the system's default.
     pub(super) fn use_huge_pages(&mut self, range: Range<usize>, huge: bool) {
         #[cfg(not(miri))]
         {
             use nix::sys::mman::{MmapAdvise, madvise};
             let address = NonNull::new(self.pointer(range.start, range.len())).expect("within a mapping").cast();
             let advice = if huge { MmapAdvise::MADV_HUGEPAGE } else { MmapAdvise::MADV_NOHUGEPAGE };
-            // A system without huge pages refuses.
+            // A system without huge pages refuses, which does no harm.
             // SAFETY: changes no byte.
             let _ = unsafe { madvise(address, range.len(), advice) };
         }
@@ -172,7 +173,7 @@ impl Part {
         let _ = (range, huge);
     }
 
-    /// Gives the pages wholly inside the range back to the system; they read as zeroes afterwards. What they held is lost.
+    /// Gives the whole pages inside the range back to the system. They read as zeroes afterwards.
     pub(super) fn release(&mut self, range: Range<usize>) {
         let range = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
         if !range.is_empty() {
@@ -182,13 +183,14 @@ impl Part {
     }
 }
 
-/// Tells the system that the pages are not needed.
+/// Gives pages back to the system.
 fn give_back(address: *mut u8, len: usize) {
     #[cfg(not(miri))]
     {
         use nix::sys::mman::{MmapAdvise, madvise};
         let address = NonNull::new(address).expect("within a mapping").cast();
-        // SAFETY: private anonymous pages inside a part borrowed for writing: the next access sees zeroes, nobody holds a slice of them.
+        // SAFETY: private anonymous pages inside a part borrowed for writing: the next access sees zeroes, nobody holds
+        // a slice of them.
         let advised = unsafe { madvise(address, len, MmapAdvise::MADV_DONTNEED) };
         debug_assert!(advised.is_ok());
     }
@@ -199,10 +201,11 @@ fn give_back(address: *mut u8, len: usize) {
     };
 }
 
-/// A range handed out of a shared part, until it is retired.
+/// A range of a shared part, owned until it is retired.
 ///
-/// Invariant (kept by [`super::large`], the only maker): ranges of living spans of one part do not overlap, and the part is used in no other way
-/// but `release` of ranges that no span has. So a span owns its bytes as a `Box<[u8]>` does. Debug builds, and so all tests, check it.
+/// Invariant (kept by [`super::large`], the only maker): ranges of living spans of one part do not overlap, and the
+/// part is used in no other way but `release` of ranges that no span has. So a span owns its bytes as a `Box<[u8]>`
+/// does. Debug builds, and so all tests, check it.
 pub(super) struct Span {
     part: Arc<SharedPart>,
     at: usize,
@@ -240,7 +243,7 @@ impl SharedPart {
         let _ = range;
     }
 
-    /// Gives the pages wholly inside a range back. No living span may overlap it.
+    /// Gives the whole pages inside a range back to the system. No living span may overlap the range.
     pub(super) fn release(&self, range: Range<usize>) {
         let range = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
         if !range.is_empty() {
@@ -249,7 +252,7 @@ impl SharedPart {
         }
     }
 
-    /// A span over a range, not empty, that no living span overlaps.
+    /// Returns a span over a range, which must not be empty nor overlap a living span.
     pub(super) fn span(self: &Arc<Self>, at: usize, len: usize) -> Span {
         self.part.pointer(at, len);
         self.check_unused(&(at..at + len));
@@ -260,21 +263,22 @@ impl SharedPart {
 }
 
 impl Span {
-    /// The last that is done with a span: its range may be given to another afterwards.
+    /// Ends a span, as the last call to it. Its range may be given to another span afterwards.
     pub(super) fn retire(&mut self) -> Range<usize> {
         #[cfg(debug_assertions)]
         assert!(self.part.living.lock().remove(&self.at).is_some(), "retired twice");
         self.at..self.at + self.len
     }
 
-    /// Its bytes.
+    /// Returns the span's bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         self.part.part.bytes(self.at, self.len)
     }
 
-    /// Its bytes, to write.
+    /// Returns the span's bytes, to write.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: in range (checked), mapped, initialised; no other span overlaps and `&mut self` makes this the only reference.
+        // SAFETY: in range (checked), mapped, initialised; no other span overlaps and `&mut self` makes this the only
+        // reference.
         unsafe { std::slice::from_raw_parts_mut(self.part.part.pointer(self.at, self.len), self.len) }
     }
 }

@@ -1,27 +1,30 @@
 //! The engine: items under keys, within a strict budget of memory.
 //!
-//! It knows bytes, flags, time and CAS numbers, and no protocol. A command's meaning is written over an [`Entry`]: one
-//! key's item with its shard locked. Time is a value, so that tests move it.
+//! The engine knows bytes, flags, time and CAS numbers, and no protocol. A command works on an [`Entry`]: one key's
+//! item with its shard locked. The time is an argument, so that tests can set it.
 //!
 //! # Layout
 //!
-//! A store is up to 64 shards by the top bits of a key's hash, each behind its own lock and with its own part of the memory limit. A shard has
-//! an `index` of 8-byte slots (tag 24 bits, uses 4 bits, location 36 bits; eight slots a cache line), a log of `segment`s
-//! (1/256 to 1/512 of the shard, 4 KiB to 1 MiB) and an area for `large` values. In the log an `item` is
+//! A store is up to 64 shards by the top bits of a key's hash, each behind its own lock and with its own part of the
+//! memory limit. A shard has an `index` of 8-byte slots (tag 24 bits, uses 4 bits, location 36 bits; eight slots a
+//! cache line), a log of `segment`s (1/256 to 1/512 of the shard, 4 KiB to 1 MiB) and an area for `large` values. In
+//! the log an `item` is
 //!
 //! ```text
-//! 0 state bits | 1 key length | 2..4 value length | 4..7 CAS difference | 7..10 last access | flags 4? | expiry 4? | CAS 8? | key | value
+//! 0 state bits | 1 key length | 2..4 value length | 4..7 CAS difference | 7..10 last access | flags 4? | expiry 4? |
+//! CAS 8? | key | value
 //! ```
 //!
-//! where the fields with a question mark are there only if they say something. All locations are offsets into one
-//! reservation (`memory`, the only unsafe code). Values above an eighth of a segment or 16 KiB are blocks of their own, shared by reference count;
-//! their items hold 4 bytes for them. `write` makes room and puts items in place; `reclaim` empties a segment in slices: one whose items have expired, one that is
-//! more than half dead, or the one that the `eviction` policy offers.
+//! Fields with a question mark are left out where they are zero. All locations are offsets into one reservation
+//! (`memory`, the only unsafe code). Values above an eighth of a segment or 16 KiB are blocks of their own, shared by
+//! reference count; their items hold 4 bytes for them. `write` makes room and puts items in place; `reclaim` empties a
+//! segment in slices: one whose items have expired, one that is more than half dead, or the one that the `eviction`
+//! policy offers.
 //!
-//! The log is held in huge pages where the system has them: 5 % less CPU a get, 12 % with values of 1 KiB. In exchange each shard has up to
-//! 2 MiB more in memory than it uses until it is full.
+//! The log is held in huge pages where the system has them: 5 % less CPU a get, 12 % with values of 1 KiB. In exchange
+//! each shard has up to 2 MiB more in memory than it uses until it is full.
 //!
-//! What it takes and what it does is in the README beside this file.
+//! The README beside this file has the figures.
 
 mod entry;
 mod eviction;
@@ -54,20 +57,20 @@ use shard::{Layout, Shard};
 pub use statistics::Statistics;
 pub use time::{Expiry, Time};
 
-/// What a store is made with.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes that items, their index and their slack may take together.
+    /// Limit in bytes for items, their index and free space between them.
     pub memory_limit: usize,
     /// Largest item in bytes, key and value together.
     pub item_size_max: usize,
-    /// What leaves first when memory is full.
+    /// Which items leave first when memory is full.
     pub eviction: Eviction,
-    /// The present, from which CAS numbers start: they stay unique across restarts.
+    /// The present. CAS numbers start from it, so that they stay unique across restarts.
     pub now: Time,
 }
 
-/// Where a [scan](Store::scan) goes on. The default is the start.
+/// The position of a [scan](Store::scan). The default is the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cursor {
     shard: usize,
@@ -75,28 +78,28 @@ pub struct Cursor {
     tag: u64,
 }
 
-/// Why a store can't be made.
+/// Why a store can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The limit leaves no room for the least a store needs.
+    /// The limit is below the least that a store needs.
     #[error("a memory limit of {limit} bytes is too small: at least {least} are needed")]
     TooSmall {
-        /// The limit asked for, bytes.
+        /// The limit in bytes.
         limit: usize,
-        /// The least that works, bytes.
+        /// The least limit that works, in bytes.
         least: usize,
     },
-    /// The system gave no address space.
+    /// The system refused the address space.
     #[error("can't reserve {bytes} bytes of address space: {source}")]
     Reserve {
-        /// Bytes asked for.
+        /// Bytes of address space.
         bytes: usize,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// The hash of a key, seeded anew in every process.
+/// The hash of a key. The seed is new in every process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash(u64);
 
@@ -106,12 +109,13 @@ pub struct Store {
     secrets: RapidSecrets,
     item_size_max: usize,
     memory_limit: AtomicU64,
-    /// The most that the reserved address space allows.
+    /// The highest limit that the reserved address space allows.
     most_memory: usize,
     flush: Flush,
 }
 
-/// On cache lines of its own (pairs of them are fetched together): threads in different shards do not wait for each other's.
+/// A shard on cache lines of its own, so that threads in different shards do not contend. The processor fetches lines
+/// in pairs: hence 128 bytes.
 #[repr(align(128))]
 struct LockedShard(Mutex<Shard>);
 
@@ -122,7 +126,7 @@ impl LockedShard {
     }
 }
 
-/// When everything written before is gone: `flush_all` with a delay.
+/// When a delayed `flush_all` is due; 0 is never.
 #[derive(Default)]
 struct Flush {
     at: AtomicU32,
@@ -134,11 +138,15 @@ impl fmt::Debug for Store {
     }
 }
 
-/// The least memory a store works with.
+/// The least memory limit of a store, in bytes.
 const LEAST_MEMORY: usize = 256 * 1024;
 
 impl Store {
-    /// An empty store.
+    /// Creates an empty store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooSmall`] below 256 KiB, [`Error::Reserve`] if the system refuses the address space.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let limit = config.memory_limit;
         if limit < LEAST_MEMORY {
@@ -146,14 +154,16 @@ impl Store {
         }
         let secrets = RapidSecrets::seed_cpp(rand_seed());
         let layout = Layout::new(config.memory_limit, config.item_size_max, config.eviction, secrets);
-        // Address space for a limit that is raised later, and for large values that leave holes; it costs nothing until it is used.
+        // Address space for a limit that is raised later, and for holes between large values. It costs nothing until
+        // used.
         let most_memory = if cfg!(miri) { limit } else { limit.saturating_mul(4).max(2 << 30) };
         let lengths = (0..layout.shards).flat_map(|_| {
             [most_memory / layout.shards, index::reservation(layout.tables), most_memory / layout.shards]
         });
         let bytes = lengths.clone().sum();
         let mut parts = memory::reserve(lengths).map_err(|source| Error::Reserve { bytes, source })?.into_iter();
-        // Counting starts from the clock, and the clock outruns any count of writes: a number is not given again after a restart.
+        // CAS counts start from the clock, which runs faster than any count of writes: no number is used again after a
+        // restart.
         let count = cas_start(config.now);
         let shards = (0..layout.shards).map(|number| {
             let parts = [(); 3].map(|()| parts.next().expect("three parts a shard"));
@@ -169,13 +179,14 @@ impl Store {
         })
     }
 
-    /// The hash that [`Store::entry`] takes.
+    /// Returns the hash of a key, as [`Store::entry`] takes it.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
         Hash(shard::hash(key, &self.secrets))
     }
 
-    /// Asks the processor to fetch what looking up these hashes will read, all at once instead of one after the other.
+    /// Makes the processor fetch the memory that look-ups of these hashes read, all at once instead of one after the
+    /// other.
     #[inline]
     pub fn prefetch(&self, hashes: impl Iterator<Item = Hash> + Clone) {
         for hash in hashes.clone() {
@@ -191,13 +202,14 @@ impl Store {
         &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]
     }
 
-    /// Locks the shard of `key` and finds its item. An item that has expired or was flushed is as missing.
+    /// Locks the shard of `key` and finds its item. An item that has expired or was flushed counts as missing.
     #[inline]
     pub fn entry<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time) -> Entry<'s, 'k> {
         self.open(key, hash, now, None)
     }
 
-    /// Like [`Store::entry`], for a command that may insert `value`: a large value is copied to its place before the shard is locked.
+    /// Like [`Store::entry`], for a command that may insert `value`. A large value is copied into its block before the
+    /// shard is locked.
     #[inline]
     pub fn entry_for_write<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, value: &[u8]) -> Entry<'s, 'k> {
         let staged = if value.len() < SMALL_MAX || key.len() + value.len() > self.item_size_max {
@@ -227,7 +239,7 @@ impl Store {
         }
     }
 
-    /// Everything written before `at` is gone once `now` has come to it: at once where `at` is not in the future.
+    /// Removes everything written before `at`: at once where `at` is not in the future, else when that time comes.
     pub fn flush_all(&self, at: Time, now: Time) {
         if at <= now {
             self.flush.at.store(0, Ordering::Relaxed);
@@ -239,7 +251,7 @@ impl Store {
         }
     }
 
-    /// All background work that is due, in slices that let requests in between.
+    /// Does all background work that is due, in slices, so that requests get the locks in between.
     pub fn maintain(&self, now: Time) {
         for shard in &self.shards {
             loop {
@@ -252,7 +264,8 @@ impl Store {
         }
     }
 
-    /// Changes the budget, evicting down to it. It can't pass four times what the store began with (2 GiB if that is more).
+    /// Changes the memory limit in bytes, and evicts down to it. The limit can't exceed four times the first one (2 GiB
+    /// if that is more).
     pub fn set_memory_limit(&self, bytes: usize, now: Time) {
         let bytes = bytes.clamp(LEAST_MEMORY, self.most_memory);
         self.memory_limit.store(bytes as u64, Ordering::Relaxed);
@@ -262,29 +275,30 @@ impl Store {
         }
     }
 
-    /// The budget in bytes.
+    /// Returns the memory limit in bytes.
     pub fn memory_limit(&self) -> usize {
         self.memory_limit.load(Ordering::Relaxed) as usize
     }
 
-    /// The item size limit in bytes.
+    /// Returns the item size limit in bytes.
     pub fn item_size_max(&self) -> usize {
         self.item_size_max
     }
 
-    /// Bytes of a segment.
+    /// Returns the bytes of a segment.
     pub fn segment_bytes(&self) -> usize {
         self.shards[0].lock().log.segment_bytes()
     }
 
-    /// Calls `f` with every live item, one shard locked at a time.
+    /// Calls `f` with every live item. One shard is locked at a time.
     pub fn for_each(&self, now: Time, mut f: impl FnMut(&ItemInfo<'_>)) {
         let mut cursor = Cursor::default();
         while self.scan(&mut cursor, now, &mut f) {}
     }
 
-    /// Calls `f` with some live items, a few hundred at most, and moves the cursor past them; false at the end. Items written, moved or removed
-    /// meanwhile may be seen or not; all others are seen once.
+    /// Calls `f` with some live items, a few hundred at most, and moves the cursor past them. Returns `false` at the
+    /// end. Items that are written, moved or removed between the calls of one scan may be shown or not; all others are
+    /// shown once.
     pub fn scan(&self, cursor: &mut Cursor, now: Time, mut f: impl FnMut(&ItemInfo<'_>)) -> bool {
         let Some(shard) = self.shards.get(cursor.shard) else { return false };
         let mut shard = shard.lock();
@@ -298,31 +312,31 @@ impl Store {
         cursor.shard < self.shards.len()
     }
 
-    /// Whether evictions are noted for [`Store::take_evictions`]. At first they are not.
+    /// Switches the record of evictions for [`Store::take_evictions`] on or off. It is off at first.
     pub fn watch_evictions(&self, on: bool) {
         for shard in &self.shards {
-            let watch = &mut shard.lock().watch;
+            let log = &mut shard.lock().eviction_log;
             match on {
-                true => drop(watch.get_or_insert_with(EvictionLog::default)),
-                false => *watch = None,
+                true => drop(log.get_or_insert_with(EvictionLog::default)),
+                false => *log = None,
             }
         }
     }
 
-    /// Calls `f` with the items evicted since the last call, and returns how many more there were: of each shard the first few hundred
-    /// are noted.
+    /// Calls `f` with the items evicted since the last call: the first few hundred of each shard. Returns how many more
+    /// there were.
     pub fn take_evictions(&self, mut f: impl FnMut(&ItemInfo<'_>)) -> u64 {
-        let taken = self.shards.iter().filter_map(|shard| shard.lock().watch.as_mut().map(std::mem::take));
-        // Not under the shard's lock: what `f` does is not ours.
-        taken.map(|watch| watch.show(&mut f)).sum()
+        let taken = self.shards.iter().filter_map(|shard| shard.lock().eviction_log.as_mut().map(std::mem::take));
+        // Without the shard's lock: `f` may take long.
+        taken.map(|log| log.show(&mut f)).sum()
     }
 
-    /// When the item was last used that eviction is likely to take next; `None` where that is not known.
+    /// Returns when the item that eviction is likely to take next was last used; `None` if that is not known.
     pub fn oldest_use(&self, now: Time) -> Option<Time> {
         self.shards.iter().filter_map(|shard| shard.lock().oldest_use(now)).min()
     }
 
-    /// The sum of the shards' statistics.
+    /// Returns the sum of the shards' statistics.
     pub fn statistics(&self) -> Statistics {
         let mut sum = Statistics::default();
         for shard in &self.shards {
@@ -331,7 +345,7 @@ impl Store {
         sum
     }
 
-    /// Sets the counters (not the gauges) to zero.
+    /// Sets the counters, but not the gauges, to zero.
     pub fn reset_statistics(&self) {
         for shard in &self.shards {
             shard.lock().statistics.reset();
@@ -339,10 +353,10 @@ impl Store {
     }
 }
 
-/// Values from here on may be large; what is, a shard decides by the size of its segments.
+/// Lower bound of every shard's `small_max`: shorter values are never stored as large ones.
 const SMALL_MAX: usize = 512;
 
-/// 2^25 counts a second in each shard.
+/// Returns the count that CAS numbers start from: 2^25 a second in each shard.
 fn cas_start(now: Time) -> u64 {
     let subsecond =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());

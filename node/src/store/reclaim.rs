@@ -1,4 +1,4 @@
-//! Getting memory back, a segment at a time and in slices: expired segments, thin ones, and by eviction.
+//! Reclaiming memory, a segment at a time and in slices: segments that have expired or are mostly dead, and eviction.
 
 use super::eviction::{Lane, Verdict};
 use super::index::Slot;
@@ -9,24 +9,24 @@ use super::time::Time;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// Its items have expired, or most of it is dead: what lives stays.
+    /// The segment's items have expired, or most of its bytes are dead. Live items stay.
     Tidy,
-    /// Memory is wanted: the policy says what stays.
+    /// Memory is needed. The policy decides which items stay.
     Evict,
 }
 
-/// Items looked at in one slice at most: each may cost a cache miss in the index.
+/// The most items of one slice: each may cost a cache miss in the index.
 const SLICE_ITEMS: usize = 200;
 
 impl Shard {
-    /// Works through about `bytes` of a segment to be emptied, or until large values of so many bytes left. False: there is nothing to get back.
+    /// Empties about `bytes` of a segment, counting freed large values. Returns `false` if no segment can be emptied.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
-        // One is chosen when the last is done: that looks at all segments.
+        // An untidy segment is looked for only between two evictions: that reads the state of all segments.
         if self.evicting.is_none() && self.find_untidy(now) {
             return self.go_on(Why::Tidy, now, bytes);
         }
         if self.evicting.is_none() {
-            // Items that leave may leave the index larger than it has to be.
+            // Evicted items may leave the index larger than it needs to be.
             self.index.shrink_one();
             let Some(segment) = self.victim() else { return false };
             self.log.seal(segment);
@@ -35,7 +35,7 @@ impl Shard {
         self.go_on(Why::Evict, now, bytes)
     }
 
-    /// One slice of the work that needs no request: true if there is more of it.
+    /// Does one slice of background work. Returns `true` if there is more.
     pub(super) fn tidy(&mut self, now: Time) -> bool {
         self.index.shrink_one();
         if self.used() > self.limit {
@@ -44,7 +44,7 @@ impl Shard {
         self.find_untidy(now) && self.go_on(Why::Tidy, now, usize::MAX)
     }
 
-    /// Whether a segment is being tidied, from now on perhaps.
+    /// Returns whether a segment is being tidied, after choosing one where it is worth it.
     fn find_untidy(&mut self, now: Time) -> bool {
         if self.tidying.is_none()
             && let Some(segment) = self.worth_tidying(now)
@@ -56,7 +56,7 @@ impl Shard {
         self.tidying.is_some()
     }
 
-    /// A step towards a limit that was lowered; false when it is reached, or can't be.
+    /// Takes a step towards a lowered limit. Returns `false` when it is reached or can't be.
     pub(super) fn shrink(&mut self, now: Time) -> bool {
         if self.used() <= self.limit {
             return false;
@@ -69,7 +69,8 @@ impl Shard {
         true
     }
 
-    /// A segment whose items have all ended, or that is mostly dead or expired.
+    /// Returns a segment whose items have all expired, or the one with the fewest live bytes if it is mostly dead or
+    /// expired.
     fn worth_tidying(&self, now: Time) -> Option<u32> {
         let mut best = None;
         for (number, segment) in self.log.in_use() {
@@ -77,7 +78,7 @@ impl Shard {
                 return Some(number);
             }
             let living = living(segment, now);
-            // Survivors need a place; and a small part of a segment is not worth the work of reading it all.
+            // Live items need room elsewhere; and a short segment frees too little for the work.
             if living * 2 < u64::from(segment.filled)
                 && self.evicting.is_none_or(|evicting| evicting.segment != number)
                 && segment.filled as usize * 2 > self.log.segment_bytes()
@@ -90,7 +91,7 @@ impl Shard {
         best.map(|(_, number)| number)
     }
 
-    /// The segment that eviction takes next.
+    /// Returns the segment that eviction takes next.
     fn victim(&mut self) -> Option<u32> {
         if !self.eviction.evicts() {
             return self.emptiest();
@@ -109,19 +110,19 @@ impl Shard {
         Some(self.hand)
     }
 
-    /// The segment with the most bytes of removed items, if they are worth moving the others for.
+    /// Returns the segment with the most dead bytes, if they are worth moving the other items for.
     fn emptiest(&self) -> Option<u32> {
         let worth = self.log.segment_bytes() as u32 / 8;
         let dead = self.log.in_use().map(|(number, segment)| (segment.filled - segment.live, number));
         dead.filter(|&(dead, _)| dead >= worth).max().map(|(_, number)| number)
     }
 
-    /// Where survivors that keep their place go: before the segment they come from, behind the hand.
+    /// Returns the segment before which survivors that keep their place go: the one they come from.
     pub(super) fn place_of_survivors(&self) -> u32 {
         self.evicting.map_or(NONE, |sweep| sweep.segment)
     }
 
-    /// Goes on with a sweep. False: what must stay has no place to go.
+    /// Continues a sweep. Returns `false` if items that must stay have no room elsewhere.
     fn go_on(&mut self, why: Why, now: Time, mut bytes: usize) -> bool {
         for _ in 0..SLICE_ITEMS {
             let sweep = if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting };
@@ -150,7 +151,7 @@ impl Shard {
         true
     }
 
-    /// Decides about one live item and carries that out. False: it stays where it is, for want of another place.
+    /// Decides about one live item: it leaves or moves. Returns `false` if it must stay and has no room elsewhere.
     fn look_at(&mut self, location: u64, header: &Header, why: Why, now: Time) -> bool {
         let hash = self.hash_of(self.key_at(location, header));
         let slot = self.index.find(hash, |found| found == location).expect("a live item is in the index");
@@ -163,7 +164,7 @@ impl Shard {
         let uses = self.index.uses(slot);
         let verdict = match why {
             Why::Tidy => Verdict::Stay(lane, uses),
-            // Segments of rare times to live take long to fill: old ones may hold young items.
+            // Segments of rare times to live fill slowly: an old one may hold young items.
             Why::Evict if self.eviction.spares_young() && self.is_young(location, header) => Verdict::Stay(lane, uses),
             Why::Evict => self.eviction.verdict(lane, uses),
         };
@@ -183,7 +184,7 @@ impl Shard {
         true
     }
 
-    /// Removes an item that could have stayed, had there been room.
+    /// Removes a live item and counts it as evicted.
     pub(super) fn evict(&mut self, slot: Slot, now: Time) {
         let location = self.index.location(slot);
         let fetched = self.header(location).bits & bit::FETCHED != 0;
@@ -192,14 +193,14 @@ impl Shard {
         self.statistics.evicted_unfetched += u64::from(!fetched);
         self.statistics.evicted_active += u64::from(fetched && idle < 60);
         self.statistics.evicted_time = idle.into();
-        if let Some(mut watch) = self.watch.take() {
-            watch.note(&self.info(location, now));
-            self.watch = Some(watch);
+        if let Some(mut log) = self.eviction_log.take() {
+            log.add(&self.info(location, now));
+            self.eviction_log = Some(log);
         }
         self.remove(slot);
     }
 
-    /// When the item that is likely to be evicted next was last used.
+    /// Returns when the item that is likely to be evicted next was last used.
     pub(super) fn oldest_use(&self, now: Time) -> Option<Time> {
         let queue = self.eviction.victim_queue(self.log.lengths());
         let segment = self.log.oldest(queue);
@@ -217,11 +218,11 @@ impl Shard {
         None
     }
 
-    /// Writes an item again to a younger segment; false where there is no room.
+    /// Moves an item to an open segment. Returns `false` if there is no room.
     fn carry(&mut self, slot: Slot, location: u64, header: &Header, lane: Lane, uses: u8, now: Time) -> bool {
         let class = self.log.class(header.expiry, now);
         let most = header.len() + 8;
-        // Better among items of another time to live than nowhere.
+        // Among items of another time to live rather than not at all.
         let room = self.room(class, lane, most, now, true).or_else(|| self.log.any_open(most));
         let Some(segment) = room else { return false };
         let cas = self.cas_of(location, header);
@@ -233,14 +234,15 @@ impl Shard {
         self.log.copy(location + start as u64, target + item::header_len(new.bits) as u64, header.len() - start);
         new.write(self.log.at_mut(target));
         self.index.set(slot, target, uses);
-        // The old bytes leave with their segment; their header still says how long they are.
+        // The old bytes leave with their segment. A sweep still reads their length from the header.
         self.kill(location, header.len());
         self.statistics.bytes = self.statistics.bytes + new.len() as u64 - header.len() as u64;
         true
     }
 }
 
-/// Bytes of a segment that live: what was not removed, less the share that has expired by its first and last end.
+/// Estimates the live bytes of a segment: those not removed, less the share that has expired if expiries are spread
+/// evenly between the first and the last.
 fn living(segment: &Segment, now: Time) -> u64 {
     let (first, last) = (u64::from(segment.ends.0), u64::from(segment.ends.1));
     let (live, now) = (u64::from(segment.live), u64::from(now.0));

@@ -1,7 +1,7 @@
 //! The log of a shard: segments of fixed size, filled by appending, in queues from oldest to newest.
 //!
-//! An open segment takes items of one class of time to live, so that they end together and the segment is free as a whole. A
-//! location is `segment * segment size + offset`: no pointers.
+//! An open segment takes items of one class of time to live, so that they end together and the segment is free as a
+//! whole. A location is `segment * segment size + offset`: no pointers.
 
 use super::eviction::Lane;
 use super::memory::{HUGE_PAGE, Part};
@@ -12,16 +12,16 @@ pub(super) const NONE: u32 = u32::MAX;
 
 const CLASSES: usize = 256;
 
-/// What is known about one segment.
+/// The state of one segment.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
-    /// CAS counts in its items are relative to this.
+    /// CAS counts in the segment's items are relative to this.
     pub(super) cas_base: u64,
     /// Bytes written.
     pub(super) filled: u32,
-    /// Of those, bytes of items that are still there.
+    /// The part of those that belongs to live items.
     pub(super) live: u32,
-    /// Seconds at which its first and last item end.
+    /// The earliest and the latest expiry of the segment's items, in Unix seconds; `u32::MAX` is never.
     pub(super) ends: (u32, u32),
     older: u32,
     newer: u32,
@@ -31,21 +31,21 @@ pub(super) struct Segment {
     in_use: bool,
 }
 
-/// A segment on its way to being empty.
+/// A segment that is being emptied.
 #[derive(Clone, Copy)]
 pub(super) struct Sweep {
     pub(super) segment: u32,
-    /// Bytes of it that are done.
+    /// Bytes of the segment that are done.
     pub(super) done: u32,
 }
 
 /// See the [module](self).
 pub(super) struct Log {
     part: Part,
-    /// A segment has two to the power of this many bytes.
+    /// The binary logarithm of a segment's bytes.
     segment_bits: u32,
     segments: Vec<Segment>,
-    /// Free segments that have their memory, and those without.
+    /// Free segments that have memory, and those whose memory went back to the system.
     free: Vec<u32>,
     released: Vec<u32>,
     open: Box<[[u32; CLASSES]; 2]>,
@@ -56,9 +56,10 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// An empty log. `expected` is the number of segments it is likely to have: few make classes of time to live coarse.
+    /// Creates an empty log. `expected` is the likely number of segments: where they are few, classes of time to live
+    /// are coarse.
     pub(super) fn new(mut part: Part, segment_bytes: usize, expected: usize) -> Log {
-        // As much as a full log is sure to fill, so that no memory is taken for nothing.
+        // Only as much as a full log is sure to fill, so that no memory is wasted.
         let huge = expected * segment_bytes / 8 * 7 / HUGE_PAGE * HUGE_PAGE;
         if huge >= 4 * HUGE_PAGE {
             part.use_huge_pages(0..huge, true);
@@ -82,31 +83,31 @@ impl Log {
         }
     }
 
-    /// Bytes of memory it holds.
+    /// Returns the bytes of memory that the log holds.
     pub(super) fn bytes(&self) -> usize {
         (self.segments.len() - self.released.len()) * self.segment_bytes()
             + self.segments.len() * (size_of::<Segment>() + 8)
             + size_of_val(&*self.open)
     }
 
-    /// Bytes of a segment.
+    /// Returns the bytes of a segment.
     #[inline]
     pub(super) fn segment_bytes(&self) -> usize {
         1 << self.segment_bits
     }
 
-    /// Free segments that have their memory.
+    /// Returns the number of free segments that have memory.
     #[inline]
     pub(super) fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// Segments in each queue.
+    /// Returns the number of segments in each queue.
     pub(super) fn lengths(&self) -> [usize; 2] {
         self.lengths
     }
 
-    /// The class of items that end at `expiry`: an eighth of an octave of time to live or coarser; never is one of its own.
+    /// Returns the class of an expiry: an eighth of an octave of time to live, or coarser. Never is class 0.
     #[inline]
     pub(super) fn class(&self, expiry: Expiry, now: Time) -> u8 {
         match expiry.remaining(now) {
@@ -119,13 +120,13 @@ impl Log {
         }
     }
 
-    /// The location of a byte of a segment.
+    /// Returns the location of a byte of a segment.
     #[inline]
     pub(super) fn location(&self, segment: u32, offset: u32) -> u64 {
         u64::from(segment) * self.segment_bytes() as u64 + u64::from(offset)
     }
 
-    /// The segment that a location is in.
+    /// Returns the segment of a location.
     #[inline]
     pub(super) fn segment_of(&self, location: u64) -> u32 {
         (location >> self.segment_bits) as u32
@@ -141,13 +142,13 @@ impl Log {
         &mut self.segments[segment as usize]
     }
 
-    /// Whether the segment of a location takes items of this expiry.
+    /// Returns whether the segment of a location takes items of this expiry.
     #[inline]
     pub(super) fn suits(&self, location: u64, expiry: Expiry, now: Time) -> bool {
         self.segment(self.segment_of(location)).class == self.class(expiry, now)
     }
 
-    /// Notes that an item of the segment ends at `expiry`.
+    /// Records that an item of the segment expires at `expiry`.
     #[inline]
     pub(super) fn note_end(&mut self, segment: u32, expiry: Expiry) {
         let end = expiry.time().map_or(u32::MAX, |time| time.0);
@@ -163,52 +164,52 @@ impl Log {
         self.segment_bytes() - (location & (self.segment_bytes() - 1))
     }
 
-    /// The bytes from a location to the end of its segment.
+    /// Returns the bytes from a location to the end of its segment.
     #[inline]
     pub(super) fn at(&self, location: u64) -> &[u8] {
         let location = location as usize;
         self.part.bytes(location, self.rest_of_segment(location))
     }
 
-    /// The bytes from a location to the end of its segment, to write.
+    /// Returns the bytes from a location to the end of its segment, to write.
     #[inline]
     pub(super) fn at_mut(&mut self, location: u64) -> &mut [u8] {
         let location = location as usize;
         self.part.bytes_mut(location, self.rest_of_segment(location))
     }
 
-    /// Asks the processor to fetch what an item's look-up reads first.
+    /// Makes the processor fetch the bytes that a look-up of an item reads first.
     #[inline]
     pub(super) fn prefetch(&self, location: u64) {
         self.part.prefetch(location as usize, 128);
     }
 
-    /// Copies bytes from one location to another; the two do not overlap.
+    /// Copies bytes from one location to another. The two ranges do not overlap.
     pub(super) fn copy(&mut self, from: u64, to: u64, len: usize) {
         let end = self.part.len();
         self.part.bytes_mut(0, end).copy_within(from as usize..from as usize + len, to as usize);
     }
 
-    /// The open segment of a class, if it has `len` bytes left.
+    /// Returns the open segment of a class, if it has `len` bytes left.
     #[inline]
     pub(super) fn open(&self, class: u8, lane: Lane, len: usize) -> Option<u32> {
         let segment = self.open[lane as usize][class as usize];
         (segment != NONE && self.segment(segment).filled as usize + len <= self.segment_bytes()).then_some(segment)
     }
 
-    /// An open segment of whatever class that has `len` bytes left.
+    /// Returns an open segment of any class that has `len` bytes left.
     pub(super) fn any_open(&self, len: usize) -> Option<u32> {
         let fits = |segment: u32| self.segment(segment).filled as usize + len <= self.segment_bytes();
         self.open.iter().flatten().copied().find(|&segment| segment != NONE && fits(segment))
     }
 
-    /// Whether the segment is open.
+    /// Returns whether the segment is open.
     pub(super) fn is_open(&self, segment: u32) -> bool {
         let Segment { class, lane, .. } = *self.segment(segment);
         self.open[lane as usize][class as usize] == segment
     }
 
-    /// Takes `len` bytes at the end of a segment; their location.
+    /// Takes `len` bytes at the end of a segment. Returns their location.
     #[inline]
     pub(super) fn append(&mut self, segment: u32, len: usize) -> u64 {
         let location = self.location(segment, self.segment(segment).filled);
@@ -219,7 +220,7 @@ impl Log {
         location
     }
 
-    /// A free segment: one with memory, or, where the `budget` allows, one that still gets it.
+    /// Takes a free segment: one with memory, or, if the `budget` allows, one without.
     pub(super) fn take_free(&mut self, budget: usize) -> Option<u32> {
         if let Some(segment) = self.free.pop() {
             return Some(segment);
@@ -249,7 +250,7 @@ impl Log {
         Some(segment as u32)
     }
 
-    /// Makes a free segment the open one of a class, at the end of a queue or before another segment.
+    /// Makes a free segment the open one of a class, at the end of a queue or in front of another segment.
     pub(super) fn start(&mut self, segment: u32, class: u8, lane: Lane, queue: usize, cas_base: u64, before: u32) {
         let older = if before == NONE { self.newest[queue] } else { self.segment(before).older };
         self.segments[segment as usize] = Segment {
@@ -278,17 +279,17 @@ impl Log {
         if segment == NONE { &mut self.newest[queue] } else { &mut self.segments[segment as usize].older }
     }
 
-    /// The oldest segment of a queue.
+    /// Returns the oldest segment of a queue.
     pub(super) fn oldest(&self, queue: usize) -> u32 {
         self.oldest[queue]
     }
 
-    /// The segment after this one.
+    /// Returns the next newer segment of the same queue.
     pub(super) fn newer(&self, segment: u32) -> u32 {
         self.segment(segment).newer
     }
 
-    /// No more is appended to the segment.
+    /// Closes a segment: no more is appended to it.
     pub(super) fn seal(&mut self, segment: u32) {
         let Segment { class, lane, .. } = *self.segment(segment);
         let open = &mut self.open[lane as usize][class as usize];
@@ -297,12 +298,12 @@ impl Log {
         }
     }
 
-    /// No more is appended to any segment of a lane.
+    /// Closes all open segments of a lane.
     pub(super) fn seal_lane(&mut self, lane: Lane) {
         self.open[lane as usize].fill(NONE);
     }
 
-    /// The segment is empty: out of its queue, and free.
+    /// Takes an empty segment out of its queue. It is free then.
     pub(super) fn finish(&mut self, segment: u32) {
         self.seal(segment);
         let Segment { older, newer, queue, .. } = *self.segment(segment);
@@ -313,24 +314,24 @@ impl Log {
         self.free.push(segment);
     }
 
-    /// Gives the memory of a free segment back to the system; false if there is none.
+    /// Gives the memory of a free segment back to the system. Returns `false` if there is none.
     pub(super) fn release_one(&mut self) -> bool {
         let Some(segment) = self.free.pop() else { return false };
         let start = segment as usize * self.segment_bytes();
         let end = self.part.len();
-        // Else the system would in time make the rest of a huge page whole again.
+        // Otherwise the system would in time fill the huge page again.
         self.part.use_huge_pages(0..end, false);
         self.part.release(start..start + self.segment_bytes());
         self.released.push(segment);
         true
     }
 
-    /// The segments in use.
+    /// Iterates over the segments in use.
     pub(super) fn in_use(&self) -> impl Iterator<Item = (u32, &Segment)> {
         self.segments.iter().enumerate().filter(|(_, segment)| segment.in_use).map(|(n, segment)| (n as u32, segment))
     }
 
-    /// Empties everything; the segments are free.
+    /// Frees all segments.
     pub(super) fn clear(&mut self) {
         for queue in 0..2 {
             while self.oldest[queue] != NONE {

@@ -15,10 +15,10 @@ use super::segment::{Log, NONE, Sweep};
 use super::statistics::Statistics;
 use super::time::{Expiry, Time};
 
-/// A large item's value in the log: its place in the list of large values.
+/// Bytes of a large item's value in the log: its number in the list of large values.
 pub(super) const LARGE_REF: usize = 4;
 
-/// What does not change while a shard lives.
+/// The settings of a shard that stay for its life.
 pub(super) struct Layout {
     pub(super) segment_bytes: usize,
     pub(super) expected_segments: usize,
@@ -30,8 +30,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Shards of at least 16 MiB, that two cores rarely meet in one; segments so small that a few open ones are little
-    /// of a shard, and so large that the end of one that an item did not fit into is little of it.
+    /// Chooses shards of at least 16 MiB, so many that two cores rarely meet in one. Segments are so small that a few
+    /// open ones are a small part of a shard, and so large that the unused end of one is a small part of it.
     pub(super) fn new(memory_limit: usize, item_size_max: usize, eviction: Eviction, secrets: RapidSecrets) -> Layout {
         let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
         let shard = memory_limit / shards;
@@ -52,7 +52,8 @@ fn power_of_two_within(n: usize) -> usize {
     if n == 0 { 1 } else { 1 << n.ilog2() }
 }
 
-/// What a write changes comes first: it shares a cache line with the lock, and so moves between processors with it.
+/// A shard of a store. Fields that a write changes come first: they share a cache line with the lock, and so move
+/// between processors with it.
 #[repr(C)]
 pub(super) struct Shard {
     /// CAS numbers are `count * shards + this shard`, so that shards need not agree on the next.
@@ -66,10 +67,10 @@ pub(super) struct Shard {
     pub(super) large_free: Vec<u32>,
     pub(super) ghosts: Ghosts,
     pub(super) eviction: Eviction,
-    /// The segments being emptied: for room, and because they have little left.
+    /// The segments that are being emptied: for room, and because few of their bytes are alive.
     pub(super) evicting: Option<Sweep>,
     pub(super) tidying: Option<Sweep>,
-    /// Where SIEVE goes on: the next segment to look at.
+    /// SIEVE's hand: the next segment to look at.
     pub(super) hand: u32,
     secrets: RapidSecrets,
     number: u64,
@@ -77,10 +78,10 @@ pub(super) struct Shard {
     pub(super) limit: usize,
     /// Values above this are large.
     pub(super) small_max: usize,
-    /// The delayed flush that was carried out last.
+    /// When the delayed flush that was carried out last was due.
     flushed: Option<Time>,
-    /// What was evicted since it was last asked for, if anybody wants to know.
-    pub(super) watch: Option<EvictionLog>,
+    /// The record of evictions, while a client watches them.
+    pub(super) eviction_log: Option<EvictionLog>,
 }
 
 /// The hash of a key.
@@ -116,24 +117,24 @@ impl Shard {
             small_max: (layout.segment_bytes / 8).min(16 * 1024),
             flushed: None,
             statistics: Statistics::default(),
-            watch: None,
+            eviction_log: None,
         }
     }
 
-    /// Bytes of memory the shard holds.
+    /// Returns the bytes of memory that the shard holds.
     pub(super) fn used(&self) -> usize {
-        // 64 is for the reference count and the place in the list of free numbers.
+        // 64 bytes are for the reference count and the entry in the list of free numbers.
         let large_list = self.large.len() * (size_of::<Option<Bytes>>() + 64);
         self.log.bytes() + self.index.bytes() + self.area.bytes() + self.ghosts.bytes() + large_list
     }
 
-    /// Bytes that may still be taken.
+    /// Returns the bytes left of the limit.
     #[inline]
     pub(super) fn budget(&self) -> usize {
         self.limit.saturating_sub(self.used())
     }
 
-    /// Segments that could be filled without evicting anything.
+    /// Returns how many segments can be filled without evicting anything.
     #[inline]
     pub(super) fn headroom(&self) -> usize {
         self.log.free() + (self.budget() + self.area.idle()) / (self.log.segment_bytes() + 64)
@@ -155,7 +156,7 @@ impl Shard {
         &self.log.at(location)[start..start + header.key_len as usize]
     }
 
-    /// The key's slot, whether its item has expired or not.
+    /// Returns the key's slot, even if its item has expired.
     #[inline]
     pub(super) fn locate(&self, key: &[u8], hash: u64) -> Option<Slot> {
         self.index.find(hash, |location| {
@@ -165,7 +166,7 @@ impl Shard {
         })
     }
 
-    /// Asks the processor to fetch the items that may be meant by a hash.
+    /// Makes the processor fetch the items whose slots match a hash.
     #[inline]
     pub(super) fn prefetch_items(&self, hash: u64) {
         self.index.find(hash, |location| {
@@ -174,7 +175,7 @@ impl Shard {
         });
     }
 
-    /// The key's slot; an item that has expired is removed on the way.
+    /// Returns the key's slot. An item that has expired is removed first.
     #[inline]
     pub(super) fn find(&mut self, key: &[u8], hash: u64, now: Time) -> Option<Slot> {
         let slot = self.locate(key, hash)?;
@@ -202,20 +203,21 @@ impl Shard {
         base.wrapping_add(header.cas) << self.shards_log2 | self.number
     }
 
-    /// The number as a difference to the base of the segment that will hold it, or, where that is not possible, itself.
+    /// Encodes a CAS number for a segment: its difference to the segment's base, or, if that does not fit, the number
+    /// itself with the bit `WIDE_CAS`.
     pub(super) fn encode_cas(&self, cas: u64, segment: u32) -> (u8, u64) {
         let delta = (cas >> self.shards_log2).wrapping_sub(self.log.segment(segment).cas_base) as i64;
         let ours = cas & ((1 << self.shards_log2) - 1) == self.number;
         if ours && item::cas_fits(delta) { (0, delta as u64) } else { (bit::WIDE_CAS, cas) }
     }
 
-    /// Whether the item was written within the last half of as many writes as the shard holds items.
+    /// Returns whether fewer writes have come since the item's write than half of the shard's items.
     pub(super) fn is_young(&self, location: u64, header: &Header) -> bool {
         let written = self.cas_of(location, header) >> self.shards_log2;
         header.bits & bit::WIDE_CAS == 0 && self.cas_count.saturating_sub(written) * 2 < self.statistics.items
     }
 
-    /// The next CAS number, or the one wanted.
+    /// Returns the wanted CAS number, or the shard's next one.
     pub(super) fn next_cas(&mut self, wanted: Option<u64>) -> u64 {
         wanted.unwrap_or_else(|| {
             self.cas_count += 1;
@@ -229,7 +231,7 @@ impl Shard {
         u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize
     }
 
-    /// The item in a slot.
+    /// Returns the item in a slot.
     #[inline]
     pub(super) fn item(&self, slot: Slot, now: Time) -> Item<'_> {
         self.item_at(self.index.location(slot), now)
@@ -259,7 +261,7 @@ impl Shard {
         }
     }
 
-    /// The bytes at a location belong to no item any more.
+    /// Marks the bytes at a location as dead and frees their large value. The caller changes the index.
     pub(super) fn bury(&mut self, location: u64) {
         let header = self.header(location);
         debug_assert!(header.bits & bit::DEAD == 0);
@@ -274,7 +276,7 @@ impl Shard {
         self.kill(location, header.len());
     }
 
-    /// Marks the bytes of an item that was removed or moved.
+    /// Marks the bytes of an item that was removed or moved as dead.
     pub(super) fn kill(&mut self, location: u64, len: usize) {
         self.log.at_mut(location)[0] |= bit::DEAD;
         let segment = self.log.segment_of(location);
@@ -287,7 +289,8 @@ impl Shard {
         self.index.remove(slot);
     }
 
-    /// Changes when an item ends, where its header has room for that and its segment suits; false: write it anew.
+    /// Changes an item's expiry in place. Returns `false` where the header has no room or the segment has another
+    /// class: the item must be written again.
     pub(super) fn set_expiry(&mut self, slot: Slot, expiry: Expiry, now: Time) -> bool {
         let location = self.index.location(slot);
         let mut header = self.header(location);
@@ -304,7 +307,8 @@ impl Shard {
         true
     }
 
-    /// Gives an item state bits instead of others and perhaps a new CAS number; false where the header has no room for it.
+    /// Sets and clears state bits of an item, and its CAS number if one is given. Returns `false` where the header has
+    /// no room for that number.
     pub(super) fn mark(&mut self, slot: Slot, set: u8, clear: u8, cas: Option<u64>) -> bool {
         let location = self.index.location(slot);
         let mut header = self.header(location);
@@ -321,7 +325,7 @@ impl Shard {
         true
     }
 
-    /// Notes a use. Writes the item only where that changes it.
+    /// Records a use. The item is written only if that changes it.
     #[inline]
     pub(super) fn bump(&mut self, slot: Slot, now: Time) {
         self.promote(slot);
@@ -333,13 +337,13 @@ impl Shard {
         }
     }
 
-    /// Notes a use for eviction only.
+    /// Records a use for eviction only.
     #[inline]
     pub(super) fn promote(&mut self, slot: Slot) {
         self.index.count_use(slot, self.eviction.most_uses());
     }
 
-    /// Carries out a delayed flush, once.
+    /// Carries out the delayed flush that was due at `at`, once.
     pub(super) fn flush_before(&mut self, at: Time) {
         if self.flushed != Some(at) {
             self.flushed = Some(at);
@@ -361,12 +365,13 @@ impl Shard {
         self.statistics.bytes = 0;
     }
 
-    /// Tables that [`Shard::scan`] knows.
+    /// Returns the number of tables for [`Shard::scan`].
     pub(super) fn tables(&self) -> usize {
         self.index.tables()
     }
 
-    /// Shows the live items of a part of one table of the index, and says at which tag to go on; `None`: it was the last part.
+    /// Calls `f` with the live items of a part of one table of the index. Returns the tag to continue from, or `None`
+    /// at the table's end.
     pub(super) fn scan(&self, table: usize, tag: u64, now: Time, f: &mut impl FnMut(&ItemInfo<'_>)) -> Option<u64> {
         self.index.scan(table, tag, |location| {
             if !self.header(location).expiry.has_passed(now) {
@@ -375,7 +380,7 @@ impl Shard {
         })
     }
 
-    /// An item's metadata.
+    /// Returns an item's metadata.
     pub(super) fn info(&self, location: u64, now: Time) -> ItemInfo<'_> {
         let item = self.item_at(location, now);
         ItemInfo {
@@ -390,7 +395,7 @@ impl Shard {
         }
     }
 
-    /// Counters and gauges now.
+    /// Returns the present counters and gauges.
     pub(super) fn statistics(&self) -> Statistics {
         Statistics {
             memory_used: self.used() as u64,

@@ -3,7 +3,7 @@
 /// Sums over the shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Items held, expired ones not yet reclaimed included.
+    /// Items held, with expired ones that are not yet reclaimed.
     pub items: u64,
     /// Bytes of those items: headers, keys, values.
     pub bytes: u64,
@@ -11,27 +11,27 @@ pub struct Statistics {
     pub total_items: u64,
     /// Live items removed to make room.
     pub evictions: u64,
-    /// Of those, never read.
+    /// The part of those that were never read.
     pub evicted_unfetched: u64,
-    /// Of the evicted, read within the last minute.
+    /// Evicted items that were read within the last minute.
     pub evicted_active: u64,
-    /// Seconds for which the item evicted last had not been used; of the shards' the longest.
+    /// Seconds since the last use of the item evicted last; the longest of all shards.
     pub evicted_time: u64,
-    /// Expired and flushed items removed to have their memory back; those that a command found expired first are not among them.
+    /// Expired and flushed items removed for their memory. Items that a command finds expired are not counted.
     pub reclaimed: u64,
-    /// Of those, never read.
+    /// The part of those that were never read.
     pub expired_unfetched: u64,
-    /// Used items that eviction wrote again.
+    /// Items that eviction or tidying moved to another segment.
     pub carried: u64,
-    /// Bytes of memory held by everything that grows with items.
+    /// Bytes of memory held for items: segments, index, large values, books.
     pub memory_used: u64,
-    /// Of that, the index.
+    /// The part of `memory_used` for the index.
     pub index_bytes: u64,
-    /// Of that, large values.
+    /// The part of `memory_used` for large values.
     pub large_bytes: u64,
     /// Segments that hold items.
     pub segments: u64,
-    /// Segments that have their memory and hold none.
+    /// Segments that hold no items but have memory.
     pub free_segments: u64,
 }
 
@@ -54,7 +54,7 @@ impl Statistics {
         self.free_segments += other.free_segments;
     }
 
-    /// Counters to zero; gauges stay.
+    /// Sets the counters to zero. The gauges stay.
     pub(super) fn reset(&mut self) {
         *self = Statistics { items: self.items, bytes: self.bytes, ..Statistics::default() };
     }

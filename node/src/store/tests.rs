@@ -336,7 +336,12 @@ fn check_against_model(eviction: Eviction, steps: Vec<(u16, Step)>) -> Result<()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 2 } else { 48 },
+        max_shrink_iters: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
@@ -544,9 +549,9 @@ fn a_limit_without_room_is_an_error() {
     assert!(Store::new(&config).unwrap_err().to_string().contains("at least 262144"));
 }
 
-/// Three threads read and write the same keys, and note when each operation began and ended on one counter. A write's CAS number says where it stands
-/// among the writes of its key: that order is a linearization if a read sees the value written with the CAS number it sees, and if what
-/// ended before something else began does not stand after it.
+/// Three threads read and write the same keys, and note when each operation began and ended on one counter. A write's
+/// CAS number says where it stands among the writes of its key: that order is a linearization if a read sees the value
+/// written with the CAS number it sees, and if what ended before something else began does not stand after it.
 #[test]
 #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
 fn concurrent_histories_are_linearizable_for_each_key() {

@@ -9,26 +9,26 @@ pub struct Time(pub u32);
 pub struct Expiry(u32);
 
 impl Expiry {
-    /// The item stays until it is evicted.
+    /// The item does not expire.
     pub const NEVER: Expiry = Expiry(0);
 
-    /// The item is gone from `time` on.
+    /// The item has expired from `time` on.
     pub fn at(time: Time) -> Self {
         Expiry(time.0.max(1))
     }
 
-    /// The time, or `None` for never.
+    /// Returns the time, or `None` for never.
     pub fn time(self) -> Option<Time> {
         (self.0 != 0).then_some(Time(self.0))
     }
 
-    /// Whether the item is gone at `now`.
+    /// Returns whether the item has expired at `now`.
     #[inline]
     pub fn has_passed(self, now: Time) -> bool {
         self.0 != 0 && self.0 <= now.0
     }
 
-    /// Seconds left at `now`; `None` is forever.
+    /// Returns the seconds left at `now`, or `None` for never.
     pub fn remaining(self, now: Time) -> Option<u32> {
         self.time().map(|time| time.0.saturating_sub(now.0))
     }

@@ -1,4 +1,4 @@
-//! Writing an item: room for it in the log, the index and the area of large values, and its bytes in place.
+//! Writing an item: making room in the log, the index and the area of large values, then placing its bytes.
 
 use bytes::Bytes;
 
@@ -11,7 +11,8 @@ use super::segment::NONE;
 use super::shard::{LARGE_REF, Shard};
 use super::time::{Expiry, Time};
 
-/// Segments kept free, so that survivors of eviction have where to go and writers need not wait for a whole segment's eviction.
+/// Segments that are kept free: survivors of eviction go there, and writers need not wait until a whole segment is
+/// evicted.
 const RESERVE: usize = 2;
 
 /// An item to write.
@@ -44,27 +45,28 @@ impl Write<'_> {
 }
 
 impl Shard {
-    /// Steps of eviction after which it is given up: several times round all segments.
+    /// Returns the number of eviction steps after which a write gives up: several rounds of all segments.
     fn patience(&self) -> usize {
         4 * self.log.lengths().iter().sum::<usize>() * self.log.segment_bytes() / 1024 + 64
     }
 
-    /// A block for a large value, to be filled without the lock. `None` where the value is small or there is no memory for it.
+    /// Returns a block for a large value, to be filled without the lock. `None`: the value is small, or no memory can
+    /// be freed for it.
     pub(super) fn stage(&mut self, len: usize, now: Time) -> Option<Block> {
-        // Rather refuse one value than evict all others for it in vain.
+        // One value is refused rather than all others evicted for it in vain.
         if len <= self.small_max || large::room(len) + 8 * self.log.segment_bytes() > self.limit {
             return None;
         }
         for _ in 0..self.patience() {
             let mut budget = self.budget();
             if !self.eviction.evicts() {
-                // Items move within the last free segments, or memory of removed ones could not be got back.
+                // Items need free segments to move to, or the memory of removed ones could not be reclaimed.
                 budget = budget.saturating_sub(RESERVE * self.log.segment_bytes());
             }
             if let Some(block) = self.area.allocate(len, budget) {
                 return Some(block);
             }
-            // Memory may be free, but in other places: as idle blocks or as free segments.
+            // Memory may be free elsewhere: as idle blocks or as free segments.
             let wanted = large::room(len).next_multiple_of(PAGE);
             if self.area.idle() > 0 && budget + self.area.idle() >= wanted {
                 self.area.trim(wanted.saturating_sub(budget));
@@ -77,7 +79,8 @@ impl Shard {
         None
     }
 
-    /// A segment with room for `len` more bytes of a class. Survivors may use the reserve, new items evict to keep it.
+    /// Returns a segment of a class with room for `len` more bytes. Survivors may use the reserve; new items evict to
+    /// keep it.
     pub(super) fn room(&mut self, class: u8, lane: Lane, len: usize, now: Time, survivor: bool) -> Option<u32> {
         if let Some(segment) = self.log.open(class, lane, len) {
             return Some(segment);
@@ -106,7 +109,7 @@ impl Shard {
         Some(segment)
     }
 
-    /// Room in the log and in the index for a new item.
+    /// Makes room in the log and in the index for a new item. Returns the segment.
     fn room_for_item(&mut self, class: u8, lane: Lane, len: usize, hash: u64, now: Time) -> Option<u32> {
         for _ in 0..4 {
             let segment = self.room(class, lane, len, now, false)?;
@@ -121,7 +124,7 @@ impl Shard {
         None
     }
 
-    /// Makes room in the index for one more slot of this hash.
+    /// Makes room in the index for one more slot of this hash. Returns `false` if no memory can be freed.
     fn grow_index(&mut self, hash: u64, now: Time) -> bool {
         for _ in 0..self.patience() {
             let Some(growth) = self.index.growth(hash) else { return false };
@@ -252,7 +255,7 @@ impl Shard {
         let bytes = self.log.at_mut(location);
         header.write(bytes);
         put(&mut bytes[item::header_len(header.bits) + header.key_len as usize..], write.parts);
-        // It is as new, though its segment is not.
+        // The item is as new as one that is appended, but its segment is older.
         self.index.count_use(slot, 1);
         self.statistics.total_items += 1;
         Some(cas)
@@ -273,18 +276,18 @@ impl Shard {
         number
     }
 
-    /// A little eviction with each write, so that no write has to wait for a lot of it.
+    /// Evicts a little after each write, so that no write waits for much eviction.
     fn keep_reserve(&mut self, logged: usize, large: usize, now: Time) {
         let headroom = self.headroom();
         if headroom < RESERVE {
             self.sweep(now, (logged * 4).min(2048) * (RESERVE - headroom) + 512 + large);
         }
-        // A page of the index or an entry of a list may have been the last of the budget.
+        // A page of the index or an entry of a list may have exceeded the limit.
         while self.used() > self.limit && self.shrink(now) {}
     }
 
-    /// Writes an item again with another expiry, its state and CAS number kept. Without room for it the item is removed: it must not
-    /// outlive its new end.
+    /// Writes an item again with another expiry and keeps its state and CAS number. If there is no room the item is
+    /// evicted: it must not outlive its new expiry.
     pub(super) fn rewrite(&mut self, slot: Slot, key: &[u8], hash: u64, expiry: Expiry, now: Time) -> Option<Slot> {
         let uses = self.index.uses(slot);
         let old = self.item(slot, now);
