@@ -87,81 +87,114 @@ impl Worker {
         })
     }
 
-    /// Runs a phase to its end.
+    /// Runs a phase to its end: sends requests when they are due, reads answers, and returns once every request has an
+    /// answer or has failed.
+    ///
+    /// # Errors
+    ///
+    /// The workload cannot be drawn from, or the kernel refuses to wait for the sockets.
     pub(crate) fn run(&mut self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<()> {
-        let mut progress = self.begin(phase, reports)?;
+        let mut state = self.begin(phase, reports)?;
         if let Some(wait) = phase.start.checked_duration_since(Instant::now()) {
+            // All workers begin at the same moment.
             std::thread::sleep(wait);
         }
-        let timeout = self.plan.timeout.as_nanos() as u64;
-        let tick = phase.interval.as_nanos() as u64;
         let closed = phase.schedule == Schedule::Closed;
-        let mut now = progress.now();
+        let mut now = state.now();
         if closed {
-            (0..self.outstanding.len()).for_each(|group| self.send_batch(&mut progress, group, now));
+            // `read` sends each further batch when the answers to the one before it are in.
+            (0..self.outstanding.len()).for_each(|group| self.send_batch(&mut state, group, now));
         }
         let mut events = [MaybeUninit::uninit(); 256];
-        let mut next_check = tick.min(timeout);
+        let mut next_check = self.check_gap(phase);
         loop {
             if !closed {
-                self.send_due(&mut progress, now);
+                self.send_due(&mut state, now);
             }
+            // What one turn has encoded for a connection goes out in one write.
             while let Some(index) = self.dirty.pop() {
-                self.flush(&mut progress, index, now);
+                self.flush(&mut state, index, now);
             }
             if now >= next_check {
-                next_check = now + tick.min(timeout / 4).max(1_000_000);
-                self.expire(&mut progress, now);
-                progress.report(now);
-                if self.plan.interrupted.load(Ordering::Relaxed) {
-                    progress.end = progress.end.min(now);
-                    progress.grace = 0;
-                }
+                next_check = now + self.check_gap(phase);
+                self.check(&mut state, now);
             }
-            let sending_over = progress.sending_is_over(now);
-            let idle = self.outstanding.iter().all(|&count| count == 0);
-            if sending_over && (idle || now > progress.last_sent.saturating_add(timeout)) {
+            if self.is_over(&state, now) {
                 break;
             }
-            let mut wake = next_check;
-            if !sending_over {
-                wake = wake.min(progress.end.max(now + 1_000_000));
-                if !closed && !progress.free.is_empty() {
-                    wake = wake.min(progress.next_due);
-                }
-            }
-            let wait = wake.saturating_sub(now);
-            let wait = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
-            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
-                Ok((ready, _)) => &*ready,
-                Err(rustix::io::Errno::INTR) => &[],
-                Err(error) => return Err(error).context("epoll"),
-            };
-            now = progress.now();
-            for event in ready {
-                let index = event.data.u64() as usize;
-                let flags = event.flags;
-                if flags.contains(epoll::EventFlags::OUT) {
-                    self.flush(&mut progress, index, now);
-                }
-                if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-                    self.read(&mut progress, index);
-                }
-            }
-            now = progress.now();
+            let wake = wake_at(&state, closed, now, next_check);
+            self.wait_and_handle(&mut state, &mut events, wake.saturating_sub(now))?;
+            now = state.now();
         }
+        self.end(&mut state, now);
+        Ok(())
+    }
+
+    /// Nanoseconds between two checks of time-outs. A check looks at every connection, which costs too much for every
+    /// turn of the loop; four in a time-out notice it soon enough.
+    fn check_gap(&self, phase: Phase) -> u64 {
+        let (tick, timeout) = (phase.interval.as_nanos() as u64, self.plan.timeout.as_nanos() as u64);
+        tick.min(timeout / 4).max(1_000_000)
+    }
+
+    /// Fails requests that have waited too long, reports the interval that is over, and listens to ctrl-C.
+    fn check(&mut self, state: &mut Progress, now: u64) {
+        self.expire(state, now);
+        state.report(now);
+        if self.plan.interrupted.load(Ordering::Relaxed) {
+            state.end = state.end.min(now);
+            state.grace = 0;
+        }
+    }
+
+    /// Whether nothing is left to send and nothing to wait for. Answers have the time-out, counted from the last request.
+    fn is_over(&self, state: &Progress, now: u64) -> bool {
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        let is_idle = || self.outstanding.iter().all(|&count| count == 0);
+        state.sending_is_over(now) && (is_idle() || now > state.last_sent.saturating_add(timeout))
+    }
+
+    /// Waits for the sockets, for at most `wait` nanoseconds, then writes and reads where that is possible.
+    fn wait_and_handle(
+        &mut self,
+        state: &mut Progress,
+        events: &mut [MaybeUninit<epoll::Event>],
+        wait: u64,
+    ) -> anyhow::Result<()> {
+        let wait = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
+        let ready = match epoll::wait(&self.epoll, events, Some(&wait)) {
+            Ok((ready, _)) => &*ready,
+            Err(rustix::io::Errno::INTR) => &[],
+            Err(error) => return Err(error).context("epoll"),
+        };
+        let now = state.now();
+        for event in ready {
+            let index = event.data.u64() as usize;
+            let flags = event.flags;
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.flush(state, index, now);
+            }
+            // A socket that was closed or reset reads as an end or an error.
+            if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                self.read(state, index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails what has no answer by now, and counts what came due and was never sent.
+    fn end(&mut self, state: &mut Progress, now: u64) {
         for index in 0..self.connections.len() {
             if !self.connections[index].pending.is_empty() {
-                self.lose(&mut progress, index, now, "no answer by the end of the run");
+                self.lose(state, index, now, "no answer by the end of the run");
             }
         }
-        while !closed && progress.quota > 0 && progress.next_due < progress.end {
-            progress.unsent += 1;
-            progress.quota -= 1;
-            self.schedule_next(&mut progress);
+        while state.phase.schedule != Schedule::Closed && state.quota > 0 && state.next_due < state.end {
+            state.unsent += 1;
+            state.quota -= 1;
+            self.schedule_next(state);
         }
-        progress.hand_over(usize::MAX);
-        Ok(())
+        state.hand_over(usize::MAX);
     }
 
     fn begin(&self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<Progress> {
@@ -243,4 +276,14 @@ impl Worker {
             progress.next_due = (first + progress.gap * progress.scheduled as f64) as u64;
         }
     }
+}
+
+/// When the loop must look again, in nanoseconds since the phase began: at the next check, at the end of sending, or
+/// when a request comes due that has a free slot.
+fn wake_at(state: &Progress, closed: bool, now: u64, next_check: u64) -> u64 {
+    if state.sending_is_over(now) {
+        return next_check;
+    }
+    let wake = next_check.min(state.end.max(now + 1_000_000));
+    if !closed && !state.free.is_empty() { wake.min(state.next_due) } else { wake }
 }

@@ -163,34 +163,82 @@ pub struct Workload {
     pub seed: u64,
 }
 
-impl WorkloadArgs {
-    /// Fills in presets and defaults.
-    pub fn resolve(&self) -> anyhow::Result<Workload> {
-        let zipf = |exponent| KeyDistribution::Zipf { exponent };
-        let (mix, distribution, key_size, value_size, ttl, keys, fill) = match self.preset {
-            None => ("get:9,set:1", KeyDistribution::Uniform, KeySize::Fixed(24), "100", "0", 100_000, false),
-            Some(Preset::Etc) => ("get:30,set:1", zipf(0.99), KeySize::Etc, "etc", "0", 1_000_000, true),
-            Some(Preset::SessionStore) => {
-                let hot = KeyDistribution::HotSet { share: 0.9, part: 0.1 };
-                ("get:3,set:1,delete:0.02,touch:0.5", hot, KeySize::Fixed(40), "300-3000", "1800", 200_000, true)
-            }
-            Some(Preset::PageFragments) => {
-                ("get:200,set:1", zipf(1.1), KeySize::Fixed(60), "1k:30,4k:40,16k:25,64k:5", "60-3600", 20_000, true)
-            }
-        };
-        let workload = Workload {
-            mix: self.mix.clone().map_or_else(|| mix.parse(), Ok)?,
-            keys: KeySpace {
-                count: self.keys.unwrap_or(keys),
-                prefix: self.key_prefix.clone(),
-                size: self.key_size.unwrap_or(key_size),
+/// What a preset sets; texts are spelled as on the command line.
+struct Defaults {
+    mix: &'static str,
+    distribution: KeyDistribution,
+    key_size: KeySize,
+    value_size: &'static str,
+    ttl: &'static str,
+    keys: u64,
+    fill: bool,
+}
+
+impl Defaults {
+    /// The defaults of `preset`; without one, those that `--help` names.
+    fn of(preset: Option<Preset>) -> Defaults {
+        match preset {
+            None => Defaults {
+                mix: "get:9,set:1",
+                distribution: KeyDistribution::Uniform,
+                key_size: KeySize::Fixed(24),
+                value_size: "100",
+                ttl: "0",
+                keys: 100_000,
+                fill: false,
             },
-            distribution: self.key_distribution.unwrap_or(distribution),
-            value_size: self.value_size.clone().map_or_else(|| value_size.parse(), Ok)?,
+            Some(Preset::Etc) => Defaults {
+                mix: "get:30,set:1",
+                distribution: KeyDistribution::Zipf { exponent: 0.99 },
+                key_size: KeySize::Etc,
+                value_size: "etc",
+                ttl: "0",
+                keys: 1_000_000,
+                fill: true,
+            },
+            Some(Preset::SessionStore) => Defaults {
+                mix: "get:3,set:1,delete:0.02,touch:0.5",
+                distribution: KeyDistribution::HotSet { share: 0.9, part: 0.1 },
+                key_size: KeySize::Fixed(40),
+                value_size: "300-3000",
+                ttl: "1800",
+                keys: 200_000,
+                fill: true,
+            },
+            Some(Preset::PageFragments) => Defaults {
+                mix: "get:200,set:1",
+                distribution: KeyDistribution::Zipf { exponent: 1.1 },
+                key_size: KeySize::Fixed(60),
+                value_size: "1k:30,4k:40,16k:25,64k:5",
+                ttl: "60-3600",
+                keys: 20_000,
+                fill: true,
+            },
+        }
+    }
+}
+
+impl WorkloadArgs {
+    /// The workload: options first, then the preset, then the defaults.
+    ///
+    /// # Errors
+    ///
+    /// The names of so many keys do not fit the length of a key.
+    pub fn resolve(&self) -> anyhow::Result<Workload> {
+        let defaults = Defaults::of(self.preset);
+        let workload = Workload {
+            mix: self.mix.clone().map_or_else(|| defaults.mix.parse(), Ok)?,
+            keys: KeySpace {
+                count: self.keys.unwrap_or(defaults.keys),
+                prefix: self.key_prefix.clone(),
+                size: self.key_size.unwrap_or(defaults.key_size),
+            },
+            distribution: self.key_distribution.unwrap_or(defaults.distribution),
+            value_size: self.value_size.clone().map_or_else(|| defaults.value_size.parse(), Ok)?,
             value_min: 0,
-            ttl: self.ttl.clone().map_or_else(|| ttl.parse(), Ok)?,
+            ttl: self.ttl.clone().map_or_else(|| defaults.ttl.parse(), Ok)?,
             multiget: self.multiget,
-            fill: self.fill || fill,
+            fill: self.fill || defaults.fill,
             seed: self.seed,
         };
         workload.keys.check()?;
