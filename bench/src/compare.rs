@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 
-use crate::report::{Point, Report, count, duration, table};
-use crate::versus::Spread;
+use crate::report::{Point, Report, Spread, count, duration, table};
 
 /// Options of `larder-bench compare`.
 #[derive(Debug, Clone, clap::Args)]

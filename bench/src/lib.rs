@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod demo;
 pub mod load;
+pub mod process;
 pub mod replay;
 pub mod report;
 pub mod simulate;

@@ -69,7 +69,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Simulate(options) => larder_bench::simulate::run(&options),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
         Command::Node(settings) => {
-            larder_bench::demo::end_with_parent();
+            larder_bench::process::end_with_parent();
             Ok(larder_node::run(settings))
         }
         Command::Completions { shell } => {

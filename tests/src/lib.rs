@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use larder_bench::process::ServerProcess;
 
 /// Longest a program may take to come up, or to answer, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,10 +48,7 @@ pub fn free_port() -> u16 {
 
 /// A memcache server in a process of its own, killed when dropped.
 #[derive(Debug)]
-pub struct Server {
-    child: Child,
-    ports: Vec<u16>,
-}
+pub struct Server(ServerProcess);
 
 impl Server {
     /// A larder-node on a free port with these further arguments.
@@ -83,43 +82,28 @@ impl Server {
         Server::start(Command::new(program).args(user).args(["-p", "-1"]).args(arguments))
     }
 
-    /// Starts a server and waits until it tells its port in the file that MEMCACHED_PORT_FILENAME names: a port chosen
-    /// beforehand could be taken by another test in between.
     fn start(command: &mut Command) -> Server {
-        let folder = tempfile::tempdir().expect("a folder for the port file");
-        let file = folder.path().join("ports");
-        let child = command.env("MEMCACHED_PORT_FILENAME", &file).stderr(Stdio::null()).spawn();
-        let mut server = Server { child: child.expect("the server starts"), ports: Vec::new() };
-        let deadline = Instant::now() + PATIENCE;
-        while server.ports.is_empty() {
-            let ports = std::fs::read_to_string(&file).unwrap_or_default();
-            let port = |line: &str| line.strip_prefix("TCP INET: ").or(line.strip_prefix("UDP INET: "))?.parse().ok();
-            server.ports = ports.lines().filter_map(port).collect();
-            assert!(server.child.try_wait().expect("it is our child").is_none(), "the server ended at once");
-            assert!(Instant::now() < deadline, "the server does not listen");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        server
+        Server(ServerProcess::start(command.stderr(Stdio::null())).expect("the server starts"))
     }
 
-    /// Its first TCP port.
+    /// The server's first TCP port.
     pub fn port(&self) -> u16 {
-        self.ports[0]
+        self.0.port()
     }
 
-    /// Its TCP ports, then its UDP ports, in the order in which they were asked for.
+    /// The server's TCP ports, then its UDP ports, in the order of its command line.
     pub fn ports(&self) -> &[u16] {
-        &self.ports
+        self.0.ports()
     }
 
-    /// Its address.
+    /// The server's address, as `host:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port())
+        self.0.address()
     }
 
-    /// Its process.
+    /// The number of the server's process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.id()
     }
 
     /// Sends it a signal by name (`STOP`, `CONT`, `TERM`, …).
@@ -146,21 +130,13 @@ impl Server {
     }
 
     /// Waits until it has ended by itself and tells whether that was a success.
-    pub fn wait(mut self) -> bool {
-        self.child.wait().expect("it is our child").success()
+    pub fn wait(self) -> bool {
+        self.0.wait().expect("it is our child").success()
     }
 
     /// A new connection to it.
     pub fn connect(&self) -> Connection {
         Connection::over(connect_to(self.port()))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

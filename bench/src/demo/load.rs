@@ -14,7 +14,10 @@ use rand_distr::{Distribution, Zipf};
 use tokio::task::JoinSet;
 
 use super::datastore::{Datastore, Page, sentence};
-use super::{DemoOptions, TTL};
+use super::options::DemoOptions;
+
+/// Time to live of cached pages.
+const TTL: Duration = Duration::from_secs(300);
 
 /// How a page is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

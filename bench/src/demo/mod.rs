@@ -3,6 +3,7 @@
 mod datastore;
 mod load;
 mod nodes;
+mod options;
 mod report;
 
 use std::process::ExitCode;
@@ -10,41 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_client::Client;
 
 use datastore::Datastore;
 use load::{Load, Path, Phase};
-use nodes::NodeProcess;
-pub use nodes::end_with_parent;
-
-/// What the demo is run with.
-#[derive(Debug, Clone, Args)]
-pub struct DemoOptions {
-    /// Users in the datastore
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
-    users: u32,
-    /// Concurrent request handlers
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    handlers: u32,
-    /// Share of requests that change the datastore, in percent
-    #[arg(long, default_value_t = 1.0, value_parser = percent)]
-    writes: f64,
-    /// Exponent of the Zipf distribution that users are asked for by
-    #[arg(long, default_value_t = 0.99)]
-    zipf: f64,
-    /// Seconds for each of the three phases; the last takes twice as long
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
-    seconds: u64,
-}
-
-fn percent(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or("a share is from 0 to 100".to_owned())
-}
-
-/// Time to live of cached pages.
-const TTL: Duration = Duration::from_secs(300);
+use nodes::Node;
+pub use options::DemoOptions;
 
 /// Runs the demo to its table, or until SIGINT or SIGTERM; its nodes are stopped in every case.
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
@@ -60,8 +33,8 @@ pub async fn run(options: DemoOptions) -> Result<ExitCode> {
 async fn show(options: DemoOptions) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let datastore = fill(&options, folder.path()).await?;
-    let mut nodes = (0..3).map(|_| NodeProcess::start()).collect::<Result<Vec<_>>>()?;
-    let addresses: Vec<String> = nodes.iter().map(NodeProcess::address).collect();
+    let mut nodes = (0..3).map(|_| Node::start()).collect::<Result<Vec<_>>>()?;
+    let addresses: Vec<String> = nodes.iter().map(Node::address).collect();
     println!("nodes: {} (larder-node, 64 MiB and one thread each)", addresses.join(", "));
     println!(
         "load: {} request handlers ask for users' pages, few of them often; {} % of requests change one",

@@ -8,7 +8,6 @@ use anyhow::ensure;
 use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
-use super::find_max::Search;
 use super::plan::{Plan, Schedule, Stop};
 use super::transport::{Address, Below};
 use super::verify::Verifier;
@@ -125,12 +124,6 @@ impl LoadArgs {
     /// Whether every key is set first.
     pub fn populates(&self) -> bool {
         self.populate || self.verify
-    }
-
-    pub(super) fn search(&self) -> Option<Search> {
-        let p99 = self.output.p99.filter(|_| self.find_max)?.as_secs_f64() * 1e6;
-        let (warmup, stop) = (self.warmup, self.stop());
-        Some(Search { first_rate: self.rate.unwrap_or(1000.0), p99, poisson: self.poisson, warmup, stop })
     }
 
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {

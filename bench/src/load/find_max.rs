@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Schedule, Session, Stop};
+use super::args::LoadArgs;
+use super::plan::{Schedule, Stop};
+use super::session::Session;
 use crate::report::{Report, Step, count, duration};
 
 /// The search ends when the highest rate that holds and the lowest that fails are this close.
@@ -17,13 +19,22 @@ const REQUESTS_MIN: f64 = 100.0;
 /// What is searched.
 pub(super) struct Search {
     /// Requests a second to begin with.
-    pub(super) first_rate: f64,
+    first_rate: f64,
     /// Bound of the 99th percentile, in microseconds.
-    pub(super) p99: f64,
-    pub(super) poisson: bool,
-    pub(super) warmup: Duration,
+    p99: f64,
+    poisson: bool,
+    warmup: Duration,
     /// Length of a step.
-    pub(super) stop: Stop,
+    stop: Stop,
+}
+
+impl Search {
+    /// The search that `--find-max` asks for; `None` without it.
+    pub(super) fn of(args: &LoadArgs) -> Option<Search> {
+        let p99 = args.output.p99.filter(|_| args.find_max)?.as_secs_f64() * 1e6;
+        let (warmup, stop) = (args.warmup, args.stop());
+        Some(Search { first_rate: args.rate.unwrap_or(1000.0), p99, poisson: args.poisson, warmup, stop })
+    }
 }
 
 /// The next rate to try: one that failed, once more; twice the best so far while nothing has failed, then halfway to the
@@ -64,7 +75,7 @@ pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> 
         let report = session.run(search.warmup, search.stop, schedule)?;
         let p99 = report.total.latency.p99;
         let holds = p99 <= search.p99 && report.total.errors + report.unsent == 0 && report.total.requests > 0;
-        if session.plan.shows_progress {
+        if session.shows_progress() {
             let word = if holds { "holds" } else { "fails" };
             eprintln!("{:>12}/s  p99 {:>10}  {word}", count(rate as u64), duration(p99));
         }

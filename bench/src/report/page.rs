@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::table::{HEADINGS, rows};
 use super::{
-    Axis, CHART_STYLE, Chart, Figures, HEADINGS, LINES_MAX, Line, Point, Report, Scale, bars, count, duration, escape,
-    rows, short, short_duration,
+    Axis, CHART_STYLE, Chart, Figures, LINES_MAX, Line, Point, Report, Scale, count, duration, escape, short,
+    short_duration,
 };
-use crate::versus::{Comparison, LoadComparison, Run, Spread};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px; margin: 2rem auto; padding: 0 1rem;
@@ -25,7 +25,7 @@ svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
 .tiles b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; } .tiles span { color: var(--soft); }
 ";
 
-fn page(title: &str, body: &str) -> String {
+pub(crate) fn page(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\">\
@@ -34,7 +34,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-fn html_table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn html_table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| {
         let cells: String = cells.map(|cell| format!("<{tag}>{}</{tag}>", escape(&cell))).collect();
         format!("<tr>{cells}</tr>\n")
@@ -183,47 +183,5 @@ impl Report {
             out.push_str(&Chart { title: "Hit ratio", x: SECONDS, y, lines, level: None }.to_svg());
         }
         out
-    }
-}
-
-impl Comparison {
-    /// The comparison as a page with its plots.
-    pub fn to_html(&self) -> String {
-        let mut body = String::new();
-        let _ = writeln!(body, "<p><code>{}</code></p>", escape(&self.command.join(" ")));
-        let _ = writeln!(
-            body,
-            "<p>{} against {}, on {} ({}). Medians of {} pairs of runs.</p>",
-            escape(&self.node),
-            escape(&self.peer),
-            escape(&self.machine.processor),
-            escape(&self.machine.kernel),
-            self.loads.first().map_or(0, |load| load.node.len())
-        );
-        let names: Vec<String> = self.loads.iter().map(|load| load.name.clone()).collect();
-        let medians = |side: fn(&LoadComparison) -> &Vec<Run>, field: fn(&Run) -> f64| -> Vec<f64> {
-            self.loads.iter().map(|load| Spread::of(side(load).iter().map(field)).median).collect()
-        };
-        let pair = |field: fn(&Run) -> f64| {
-            [
-                (self.node.clone(), medians(|load| &load.node, field)),
-                (self.peer.clone(), medians(|load| &load.peer, field)),
-            ]
-        };
-        let ratios = self.loads.iter().map(|load| load.ratio().median).collect();
-        let title = "Server CPU time for an operation, relative to the peer's";
-        body.push_str(&bars(title, "ratio", &names, &[(self.node.clone(), ratios)]));
-        body.push_str(&bars("Server CPU time for an operation", "us", &names, &pair(|run| run.cpu_us)));
-        body.push_str(&bars("Operations a second", "1/s", &names, &pair(|run| run.per_second)));
-        body.push_str(&bars("Latency, 99th percentile", "us", &names, &pair(|run| run.p99)));
-        body.push_str(&bars("Latency, median", "us", &names, &pair(|run| run.p50)));
-        body.push_str(&bars("Latency, 99.9th percentile", "us", &names, &pair(|run| run.p999)));
-        body.push_str(&html_table(&Self::HEADINGS, &self.rows()));
-        let about = self.loads.iter().map(|load| vec![load.name.clone(), load.about.clone()]);
-        body.push_str(&html_table(&["load", "what it is"], &about.collect::<Vec<_>>()));
-        if self.checks.is_some() {
-            body.push_str(&html_table(&["check", "node", "peer"], &self.check_rows()));
-        }
-        page("larder-bench versus", &body)
     }
 }

@@ -1,6 +1,6 @@
 //! Exact LRU by bytes: the yardstick.
 
-use super::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, ITEM_OVERHEAD};
 
 const NONE: u32 = u32::MAX;
 

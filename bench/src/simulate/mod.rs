@@ -2,6 +2,8 @@
 //!
 //! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do. Time is the trace's own.
 
+mod cache;
+mod engine;
 mod lru;
 
 use std::collections::HashMap;
@@ -11,14 +13,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
+use larder_node::store::{Config, Eviction, Store, Time};
 
 use crate::report::{self, Axis, Chart, Line, Scale};
 use crate::trace::{self, Operation};
+use cache::{Cache, ITEM_OVERHEAD};
+use engine::Engine;
 use lru::ExactLru;
-
-/// Bytes over key and value that an item is given in the footprint and in exact LRU: the engine's own budget.
-const ITEM_OVERHEAD: u64 = 24;
 
 /// The moment the trace's clock starts at.
 const START: u32 = 1_700_000_000;
@@ -61,16 +62,6 @@ struct Trace {
     keys: Vec<Box<str>>,
     footprint: u64,
     largest: usize,
-}
-
-/// A cache that a trace can be run over.
-trait Cache {
-    /// Whether the key is there at `now`, and a use of it.
-    fn read(&mut self, key: u32, now: u32) -> bool;
-    /// Stores it; a TTL of 0 is never.
-    fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32);
-    /// Removes it.
-    fn delete(&mut self, key: u32, now: u32);
 }
 
 /// Runs the simulation and prints the table.
@@ -167,12 +158,7 @@ impl Trace {
                     now: Time(START),
                 };
                 let store = Store::new(&config)?;
-                Ok(self.run(&mut Engine {
-                    store,
-                    keys: &self.keys,
-                    value: vec![b'v'; self.largest],
-                    maintained: START,
-                }))
+                Ok(self.run(&mut Engine::new(store, &self.keys, self.largest, START)))
             }
         }
     }
@@ -194,44 +180,6 @@ impl Trace {
             }
         }
         if reads == 0 { 0.0 } else { hits as f64 / reads as f64 }
-    }
-}
-
-/// The engine as a cache of numbered keys.
-struct Engine<'a> {
-    store: Store,
-    keys: &'a [Box<str>],
-    value: Vec<u8>,
-    /// When background work was last done: each second, as the node does.
-    maintained: u32,
-}
-
-impl Cache for Engine<'_> {
-    fn read(&mut self, key: u32, now: u32) -> bool {
-        if self.maintained < now {
-            self.maintained = now;
-            self.store.maintain(Time(now));
-        }
-        let key = self.keys[key as usize].as_bytes();
-        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
-        let hit = entry.item().is_some();
-        entry.bump();
-        hit
-    }
-
-    fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
-        let key = self.keys[key as usize].as_bytes();
-        let expiry = if ttl == 0 { Expiry::NEVER } else { Expiry::at(Time(now.saturating_add(ttl))) };
-        let new = NewItem::new(&self.value[..value_size as usize], 0, expiry);
-        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
-        if entry.insert(new).is_err() {
-            entry.remove();
-        }
-    }
-
-    fn delete(&mut self, key: u32, now: u32) {
-        let key = self.keys[key as usize].as_bytes();
-        self.store.entry(key, self.store.hash(key), Time(now)).remove();
     }
 }
 

@@ -7,8 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{LOADS, Load, Program, Run, Server, Spread, VersusArgs, measure};
+use super::args::VersusArgs;
+use super::loads::{LOADS, Load};
+use super::measure::{Run, measure};
+use super::program::Program;
 use crate::load::{LoadArgs, Schedule, Session, Stop};
+use crate::process::ServerProcess;
+use crate::report::Spread;
 
 /// Connections that are opened to see what they cost.
 const IDLE_CONNECTIONS: u64 = 10_000;
@@ -62,9 +67,9 @@ fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>;
     Ok(runs)
 }
 
-fn idle_memory(server: &Server) -> anyhow::Result<f64> {
+fn idle_memory(server: &ServerProcess) -> anyhow::Result<f64> {
     let open = || -> anyhow::Result<TcpStream> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port()))
             .context("10,000 connections: raise the limit of open files (ulimit -n 20000)")?;
         stream.write_all(b"get nothing\r\n")?;
         stream.read_exact(&mut [0; b"END\r\n".len()])?;
@@ -78,8 +83,8 @@ fn idle_memory(server: &Server) -> anyhow::Result<f64> {
     Ok(after.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64)
 }
 
-fn fairness(server: &Server, load_cpus: &[usize]) -> anyhow::Result<(f64, f64)> {
-    let address = format!("127.0.0.1:{}", server.port);
+fn fairness(server: &ServerProcess, load_cpus: &[usize]) -> anyhow::Result<(f64, f64)> {
+    let address = server.address();
     let session = |options: &str| -> anyhow::Result<Session> {
         let words = ["--no-progress", "--servers", &address].into_iter().chain(options.split(' '));
         let mut args = LoadArgs::from_words(words)?;

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use larder_bench::load::Session;
+use larder_bench::process::ServerProcess;
 use larder_bench::report::Report;
-use larder_bench::versus::{Comparison, Program, Server};
+use larder_bench::versus::{Comparison, Program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -80,7 +81,7 @@ fn fills_are_not_taken_for_requests_of_the_schedule() {
 #[test]
 fn every_protocol_finds_what_was_populated_on_several_servers() {
     let servers = [node(), node(), node()];
-    let servers: Vec<&Server> = servers.iter().collect();
+    let servers: Vec<&ServerProcess> = servers.iter().collect();
     for protocol in ["text", "meta", "binary", "meta --quiet", "binary --quiet"] {
         for shape in ["-P 7", "--multiget 20"] {
             let options = format!(
@@ -120,7 +121,7 @@ fn a_threshold_that_does_not_hold_fails_the_run_and_reports_compare() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (json, html) = (file("a.json"), file("a.html"));
-    let address = format!("127.0.0.1:{}", server.port);
+    let address = server.address();
     let run = |more: &[&str]| {
         let words = ["load", "-s", &address, "-n", "2000", "-c", "2", "--keys", "100", "--populate"];
         program(&[&words, more].concat())
@@ -196,7 +197,7 @@ fn a_report_opens_in_a_browser_with_its_plots() {
 }
 
 /// Debian's memcached on a free port for TCP and UDP, with more flags; `None` where it is not installed.
-fn memcached(more: &[&str]) -> Option<Server> {
+fn memcached(more: &[&str]) -> Option<ServerProcess> {
     let path = PathBuf::from("/usr/bin/memcached");
     if !path.exists() {
         eprintln!("skipped: no memcached here to speak UDP or TLS with");

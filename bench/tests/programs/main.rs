@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use larder_bench::load::{LoadArgs, measure};
+use larder_bench::process::ServerProcess;
 use larder_bench::report::Report;
-use larder_bench::versus::{Program, Server};
+use larder_bench::versus::Program;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
 
-fn node() -> Server {
+fn node() -> ServerProcess {
     let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
     Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() }.start().expect("a node starts")
 }
@@ -22,14 +23,14 @@ fn all_cpus() -> Vec<usize> {
     (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
 }
 
-fn args(servers: &[&Server], options: &str) -> LoadArgs {
-    let servers: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+fn args(servers: &[&ServerProcess], options: &str) -> LoadArgs {
+    let servers: Vec<String> = servers.iter().map(|server| server.address()).collect();
     let servers = servers.join(",");
     let words = ["--no-progress", "--servers", &servers].into_iter().chain(options.split_whitespace());
     LoadArgs::from_words(words).expect("options are valid")
 }
 
-fn load(servers: &[&Server], options: &str) -> Report {
+fn load(servers: &[&ServerProcess], options: &str) -> Report {
     measure(&args(servers, options)).expect("the load runs")
 }
 

@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use larder_bench::process::ServerProcess;
 use larder_bench::report::Report;
-use larder_bench::versus::Server;
 use larder_bench::workload::Operation;
 
 use super::{PROGRAM, node};
 
 /// Writes `lines` as a trace, replays it on `servers`, and reads the report.
-fn replay(folder: &Path, lines: &str, servers: &[&Server], options: &[&str]) -> (Output, Report) {
+fn replay(folder: &Path, lines: &str, servers: &[&ServerProcess], options: &[&str]) -> (Output, Report) {
     let (trace, json) = (folder.join("trace.csv"), folder.join("replay.json"));
     std::fs::write(&trace, lines).expect("writes");
-    let servers: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    let servers: Vec<String> = servers.iter().map(|server| server.address()).collect();
     let mut command = Command::new(PROGRAM);
     command.arg("replay").arg(&trace).args(["--servers", &servers.join(","), "--json"]).arg(&json).args(options);
     let output = command.output().expect("the program runs");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_bench::load::Session;
-use larder_bench::versus::Server;
+use larder_bench::process::ServerProcess;
 
 use super::{args, load, node, program};
 
@@ -25,8 +25,8 @@ fn verifying_a_right_server_finds_no_fault() {
     }
 }
 
-fn exchange(server: &Server, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("connects");
+fn exchange(server: &ServerProcess, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("connects");
     stream.write_all(request).expect("sends");
     stream.write_all(b"quit\r\n").expect("sends");
     let mut answer = Vec::new();

@@ -3,14 +3,14 @@
 //! Each server runs on core 0. The clients run on core 1, but for the load on two threads, which has both cores.
 
 use std::future::Future;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_memcached::AsciiProtocol;
 use bb8_memcached::bb8;
 use clap::Parser;
+use larder_bench::process::ServerProcess;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
@@ -234,31 +234,11 @@ async fn work<C: Caller>(
     (caller, read, longest)
 }
 
-struct Server(Child, String);
-
-impl Server {
-    fn start(command: &str) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("taskset")
-            .args(["-c", "0"])
-            .args(command.split_whitespace())
-            .args(["-t", "1", "-p", &port.to_string()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let address = format!("127.0.0.1:{port}");
-        while TcpStream::connect(&address).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Server(child, address)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a server on core 0 and on a free port that it picks itself.
+fn start(command: &str) -> ServerProcess {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", "0"]).args(command.split_whitespace()).args(["-t", "1", "-p", "-1"]);
+    ServerProcess::start(pinned.stderr(Stdio::null())).unwrap()
 }
 
 fn fill(address: &str) {
@@ -293,14 +273,15 @@ fn main() {
         arguments.turns
     );
     for command in &arguments.servers {
-        let server = Server::start(command);
-        fill(&server.1);
+        let server = start(command);
+        let address = server.address();
+        fill(&address);
         for load in LOADS.iter().filter(|load| load.name.contains(&arguments.only)) {
             println!("\n{command}: {}", load.name);
             let mut turns: Vec<Vec<Turn>> = clients.iter().map(|_| Vec::new()).collect();
             for _ in 0..arguments.turns {
                 for (turns, (_, measure)) in turns.iter_mut().zip(&clients) {
-                    turns.push(measure(&server.1, load, length));
+                    turns.push(measure(&address, load, length));
                 }
             }
             println!("  {:18} {:>30} {:>26} {:>12}", "client", "a second", "client CPU us", "longest ms");

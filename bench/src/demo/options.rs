@@ -1,0 +1,27 @@
+//! The command line of `larder-bench demo`.
+
+use clap::Args;
+
+/// What the demo is run with.
+#[derive(Debug, Clone, Args)]
+pub struct DemoOptions {
+    /// Users in the datastore
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub(super) users: u32,
+    /// Concurrent request handlers
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) handlers: u32,
+    /// Share of requests that change the datastore, in percent
+    #[arg(long, default_value_t = 1.0, value_parser = percent)]
+    pub(super) writes: f64,
+    /// Exponent of the Zipf distribution that users are asked for by
+    #[arg(long, default_value_t = 0.99)]
+    pub(super) zipf: f64,
+    /// Seconds for each of the three phases; the last takes twice as long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
+    pub(super) seconds: u64,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or("a share is from 0 to 100".to_owned())
+}

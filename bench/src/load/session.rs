@@ -1,0 +1,184 @@
+//! A run of load: worker threads with open connections, driven through one phase after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use signal_hook::consts::SIGINT;
+
+use super::args::LoadArgs;
+use super::plan::{Phase, Plan, Schedule, Stop};
+use super::verify::Verifier;
+use super::worker::Worker;
+use crate::report::{Interval, Outcome, Progress, Report, count};
+
+/// Time between making a phase known to the workers and its start.
+const LEAD: Duration = Duration::from_millis(5);
+
+/// Open connections to servers, ready for one stretch of load after the other.
+pub struct Session {
+    plan: Arc<Plan>,
+    crew: Crew,
+}
+
+impl Session {
+    /// Connects as `args` say.
+    pub fn open(args: &LoadArgs) -> anyhow::Result<Session> {
+        let plan = Arc::new(args.plan()?);
+        Ok(Session { crew: Crew::gather(plan.clone())?, plan })
+    }
+
+    /// Lets ctrl-C end the running load early, with a report of what there is; a second one ends the program.
+    pub fn end_on_interrupt(&self) -> std::io::Result<()> {
+        end_on_interrupt(&self.plan.interrupted)
+    }
+
+    /// Whether ctrl-C was pressed.
+    pub fn is_interrupted(&self) -> bool {
+        self.plan.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Whether progress is shown.
+    pub(super) fn shows_progress(&self) -> bool {
+        self.plan.shows_progress
+    }
+
+    /// Sets every key once.
+    pub fn populate(&self) -> anyhow::Result<()> {
+        let keys = Stop::Requests(self.plan.workload.keys.count);
+        let report = self.phase("populating", Phase::new(keys, Schedule::Closed, true))?;
+        if let (1.., Some(words)) = (report.total.errors, report.faults.first()) {
+            tracing::warn!("{} keys could not be set: {words}", count(report.total.errors));
+        }
+        Ok(())
+    }
+
+    /// Runs the workload and reports what came after `warmup`.
+    pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
+        if !warmup.is_zero() {
+            self.phase("warming up", Phase::new(Stop::After(warmup), schedule, false))?;
+        }
+        let mut report = self.phase("measuring", Phase::new(stop, schedule, false))?;
+        report.verdict = self.plan.verifier.as_ref().map(Verifier::verdict);
+        Ok(report)
+    }
+
+    fn phase(&self, name: &'static str, phase: Phase) -> anyhow::Result<Report> {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut outcome = Outcome::new(self.plan.servers.len(), phase.interval);
+        let cpu = client_cpu();
+        let length = match phase.stop {
+            Stop::After(duration) => duration.as_millis() as u64,
+            Stop::Requests(count) => count,
+        };
+        let progress = Progress::new(name, Some(length), self.plan.shows_progress);
+        self.crew.run(phase, |interval| {
+            outcome.take(interval);
+            if let Some(point) = outcome.recent() {
+                progress.show(&point);
+                progress.bar().set_position(match phase.stop {
+                    Stop::After(_) => (point.at * 1e3) as u64,
+                    Stop::Requests(_) => outcome.requests(),
+                });
+            }
+        })?;
+        drop(progress);
+        let elapsed = phase.start.elapsed();
+        // The plan says how long the run was; answers that came late do not stretch it.
+        let seconds = match phase.stop {
+            Stop::After(duration) if !self.is_interrupted() => duration.as_secs_f64(),
+            _ => elapsed.as_secs_f64(),
+        };
+        let servers: Vec<String> = self.plan.servers.iter().map(ToString::to_string).collect();
+        let mut report = outcome.report(&servers, seconds);
+        report.started = started;
+        report.client_cpu_seconds = client_cpu() - cpu;
+        report.rate_asked = match phase.schedule {
+            Schedule::Closed => None,
+            Schedule::Open { per_second, .. } => Some(per_second),
+        };
+        Ok(report)
+    }
+}
+
+/// Lets ctrl-C set `flag`; a second one ends the program.
+pub(crate) fn end_on_interrupt(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, flag.clone())?;
+    signal_hook::flag::register(SIGINT, flag.clone())?;
+    Ok(())
+}
+
+/// User and system time of this process, in seconds.
+pub(crate) fn client_cpu() -> f64 {
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(0.0, |usage| (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6)
+}
+
+impl Phase {
+    fn new(stop: Stop, schedule: Schedule, populate: bool) -> Phase {
+        let interval = match stop {
+            Stop::After(duration) => (duration / 40).clamp(Duration::from_millis(50), Duration::from_secs(1)),
+            Stop::Requests(_) => Duration::from_millis(250),
+        };
+        Phase { start: Instant::now() + LEAD, stop, schedule, populate, interval }
+    }
+}
+
+/// An order to a worker: a phase to run, and where to report.
+type Order = (Phase, Sender<Interval>);
+
+/// The worker threads, with their connections open.
+struct Crew {
+    workers: Vec<Sender<Order>>,
+    /// A word from each worker when its connections are open, and after each phase.
+    done: Receiver<anyhow::Result<()>>,
+}
+
+impl Crew {
+    fn gather(plan: Arc<Plan>) -> anyhow::Result<Crew> {
+        let (tell_done, done) = mpsc::channel();
+        let mut workers = Vec::new();
+        for index in 0..plan.threads {
+            let (orders, inbox) = mpsc::channel::<Order>();
+            let (plan, tell_done) = (plan.clone(), tell_done.clone());
+            // The main thread may have given up on another worker's fault: then nobody listens.
+            std::thread::Builder::new().name(format!("load-{index}")).spawn(move || {
+                match Worker::new(plan, index) {
+                    Ok(mut worker) => {
+                        let _ = tell_done.send(Ok(()));
+                        for (phase, reports) in inbox {
+                            let _ = tell_done.send(worker.run(phase, reports));
+                        }
+                    }
+                    Err(error) => {
+                        let _ = tell_done.send(Err(error));
+                    }
+                }
+            })?;
+            workers.push(orders);
+        }
+        let crew = Crew { workers, done };
+        crew.wait()?;
+        Ok(crew)
+    }
+
+    /// Waits for a word from every worker.
+    fn wait(&self) -> anyhow::Result<()> {
+        self.workers.iter().try_for_each(|_| self.done.recv().context("a worker thread panicked")?)
+    }
+
+    /// Runs a phase on all workers and hands what they report to `each`.
+    fn run(&self, phase: Phase, each: impl FnMut(Interval)) -> anyhow::Result<()> {
+        let (reports, inbox) = mpsc::channel();
+        for orders in &self.workers {
+            orders.send((phase, reports.clone())).context("a worker thread panicked")?;
+        }
+        drop(reports);
+        inbox.iter().for_each(each);
+        self.wait()
+    }
+}

@@ -1,0 +1,50 @@
+//! The engine as a cache that a trace is run over.
+
+use larder_node::store::{Expiry, NewItem, Store, Time};
+
+use super::cache::Cache;
+
+/// The engine as a cache of numbered keys.
+pub(super) struct Engine<'a> {
+    store: Store,
+    keys: &'a [Box<str>],
+    value: Vec<u8>,
+    /// When background work was last done: each second, as the node does.
+    maintained: u32,
+}
+
+impl<'a> Engine<'a> {
+    /// `store` for these keys, with values of at most `largest` bytes, from the moment `start` on.
+    pub(super) fn new(store: Store, keys: &'a [Box<str>], largest: usize, start: u32) -> Engine<'a> {
+        Engine { store, keys, value: vec![b'v'; largest], maintained: start }
+    }
+}
+
+impl Cache for Engine<'_> {
+    fn read(&mut self, key: u32, now: u32) -> bool {
+        if self.maintained < now {
+            self.maintained = now;
+            self.store.maintain(Time(now));
+        }
+        let key = self.keys[key as usize].as_bytes();
+        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
+        let hit = entry.item().is_some();
+        entry.bump();
+        hit
+    }
+
+    fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
+        let key = self.keys[key as usize].as_bytes();
+        let expiry = if ttl == 0 { Expiry::NEVER } else { Expiry::at(Time(now.saturating_add(ttl))) };
+        let new = NewItem::new(&self.value[..value_size as usize], 0, expiry);
+        let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
+        if entry.insert(new).is_err() {
+            entry.remove();
+        }
+    }
+
+    fn delete(&mut self, key: u32, now: u32) {
+        let key = self.keys[key as usize].as_bytes();
+        self.store.entry(key, self.store.hash(key), Time(now)).remove();
+    }
+}

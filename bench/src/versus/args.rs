@@ -1,0 +1,59 @@
+//! The command line of `larder-bench versus`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::report::parse_duration;
+
+/// Options of `larder-bench versus`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Servers are started with memcached's flags (-l -p -U -c -m -t), one at a time, node and peer in turns. \
+CPU us/op is the server's own processor time, user and system; operations are keys where a request names many.
+
+Example:
+  larder-bench versus --peer /usr/bin/memcached --loads p16,mget --pairs 5 --seconds 2")]
+pub struct VersusArgs {
+    /// The server to compare with
+    #[arg(long, default_value = "memcached", value_name = "PROGRAM")]
+    pub peer: PathBuf,
+    /// The node [default: larder-node beside this program]
+    #[arg(long, value_name = "PROGRAM")]
+    pub node: Option<PathBuf>,
+    /// Which loads, by name [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub loads: Vec<String>,
+    /// Check memory of idle connections, fairness between connections, and a second thread too
+    #[arg(long)]
+    pub checks: bool,
+    /// Pairs of runs for each load
+    #[arg(long, default_value_t = 5, value_name = "COUNT")]
+    pub pairs: usize,
+    /// Length of a run
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "TIME")]
+    pub seconds: Duration,
+    /// Load before each run that is not counted
+    #[arg(long, default_value = "300ms", value_parser = parse_duration, value_name = "TIME")]
+    pub warmup: Duration,
+    /// Worker threads of the servers
+    #[arg(short, long, default_value_t = 1, value_name = "COUNT")]
+    pub threads: usize,
+    /// Threads of the load generator
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    pub load_threads: usize,
+    /// Memory of the servers for items, in MiB
+    #[arg(short, long, default_value_t = 512, value_name = "MIB")]
+    pub memory: u64,
+    /// CPUs of the servers [default: as many as they have threads, from 0]
+    #[arg(long, value_delimiter = ',', value_name = "CPU")]
+    pub server_cpus: Vec<usize>,
+    /// CPUs of the load generator [default: those after the servers']
+    #[arg(long, value_delimiter = ',', value_name = "CPU")]
+    pub load_cpus: Vec<usize>,
+    /// Write the figures to a file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}

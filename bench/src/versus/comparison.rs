@@ -1,0 +1,134 @@
+//! What a comparison comes to, as figures and as text.
+
+use serde::{Deserialize, Serialize};
+
+use super::checks::Checks;
+use super::measure::Run;
+use crate::report::{Machine, Spread, count, duration, table};
+
+/// What a comparison came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Where it ran.
+    pub machine: Machine,
+    /// The node, in its own words.
+    pub node: String,
+    /// The peer, in its own words.
+    pub peer: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// By load.
+    pub loads: Vec<LoadComparison>,
+    /// The node and the peer in the checks, where they were asked for.
+    pub checks: Option<[Checks; 2]>,
+}
+
+/// Both servers under one load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LoadComparison {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// Options of `larder-bench load`.
+    pub options: String,
+    /// Runs of the node.
+    pub node: Vec<Run>,
+    /// Runs of the peer, each next to the node's of the same place.
+    pub peer: Vec<Run>,
+}
+
+impl LoadComparison {
+    /// The node's CPU time over the peer's, pair by pair.
+    pub fn ratio(&self) -> Spread {
+        Spread::of(self.node.iter().zip(&self.peer).map(|(node, peer)| node.cpu_us / peer.cpu_us))
+    }
+
+    fn row(&self) -> Vec<String> {
+        let median = |runs: &[Run], field: fn(&Run) -> f64| Spread::of(runs.iter().map(field)).median;
+        let both = |field: fn(&Run) -> f64, show: fn(f64) -> String| {
+            [show(median(&self.node, field)), show(median(&self.peer, field))]
+        };
+        let ratio = self.ratio();
+        let mut cells = vec![self.name.clone()];
+        cells.extend(both(|run| run.cpu_us, |us| format!("{us:.3}")));
+        cells.push(format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max));
+        cells.extend(both(|run| run.per_second, |number| count(number as u64)));
+        cells.extend(both(|run| run.p50, duration));
+        cells.extend(both(|run| run.p99, duration));
+        cells.extend(both(|run| run.p999, duration));
+        let errors: u64 = self.node.iter().chain(&self.peer).map(|run| run.errors).sum();
+        cells.push(count(errors));
+        cells
+    }
+}
+
+impl Comparison {
+    /// Of [`Comparison::rows`].
+    pub(crate) const HEADINGS: [&str; 13] = [
+        "load",
+        "us/op",
+        "peer",
+        "ratio (spread)",
+        "op/s",
+        "peer",
+        "p50",
+        "peer",
+        "p99",
+        "peer",
+        "p99.9",
+        "peer",
+        "errors",
+    ];
+
+    /// A row for each load, under [`Comparison::HEADINGS`].
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+        self.loads.iter().map(LoadComparison::row).collect()
+    }
+
+    /// What was checked, and what the node and the peer came to. Empty without checks.
+    pub(crate) fn check_rows(&self) -> Vec<Vec<String>> {
+        let Some([node, peer]) = &self.checks else { return Vec::new() };
+        let row = |name: &str, show: fn(&Checks) -> String| vec![name.to_owned(), show(node), show(peer)];
+        vec![
+            row("resident memory of an idle connection, of 10,000", |checks| {
+                format!("{:.0} B", checks.bytes_per_idle_connection)
+            }),
+            row("p99 of single gets, 2,000 a second", |checks| duration(checks.single_p99_alone)),
+            row("the same beside a connection with 4,000 gets at a time", |checks| {
+                duration(checks.single_p99_beside_pipeline)
+            }),
+            row("operations a second of two threads over one's, pipeline 16", |checks| {
+                let [one, two] = checks.per_second_by_threads;
+                format!("{:.2}", two / one)
+            }),
+            row("CPU time for an operation of two threads over one's", |checks| {
+                let [one, two] = checks.cpu_us_by_threads;
+                format!("{:.2}", two / one)
+            }),
+        ]
+    }
+
+    /// The comparison as a table.
+    pub fn to_text(&self) -> String {
+        let with_headings = |headings: &[&str], rows: Vec<Vec<String>>| {
+            let headings = headings.iter().map(|&heading| heading.to_owned()).collect();
+            table(&[vec![headings], rows].concat())
+        };
+        let loads = self.loads.iter().map(|load| format!("  {:<7} {}\n", load.name, load.about));
+        let mut out = format!(
+            "{}\n{}\n{} against {}; server CPU microseconds an operation, medians of {} pairs.\n{}, {}\n",
+            with_headings(&Self::HEADINGS, self.rows()),
+            loads.collect::<String>(),
+            self.node,
+            self.peer,
+            self.loads.first().map_or(0, |load| load.node.len()),
+            self.machine.processor,
+            self.machine.kernel,
+        );
+        if self.checks.is_some() {
+            out.push_str(&format!("\n{}", with_headings(&["", "node", "peer"], self.check_rows())));
+        }
+        out
+    }
+}

@@ -1,0 +1,60 @@
+//! One run of one server under one load.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde::{Deserialize, Serialize};
+
+use super::args::VersusArgs;
+use super::loads::Load;
+use super::program::Program;
+use crate::load::{LoadArgs, Session, Stop};
+
+/// One run of one server.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Run {
+    /// Processor microseconds of the server for an operation.
+    pub cpu_us: f64,
+    /// Operations a second.
+    pub per_second: f64,
+    /// Latency in microseconds: median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Keys found of those read, 0 to 1.
+    pub hit_ratio: Option<f64>,
+}
+
+/// Starts the server, warms it up and measures one run.
+pub(super) fn measure(program: &Program, load: &Load, args: &VersusArgs, load_cpus: &[usize]) -> anyhow::Result<Run> {
+    let server = program.start()?;
+    let address = server.address();
+    let threads = args.load_threads.to_string();
+    let words = ["--no-progress", "--servers", &address, "--threads", &threads];
+    let mut options = LoadArgs::from_words(words.into_iter().chain(load.options.split(' ')))?;
+    options.cpus = load_cpus.to_vec();
+    let session = Session::open(&options)?;
+    if load.populate {
+        session.populate()?;
+    }
+    let schedule = options.schedule();
+    session.run(Duration::ZERO, Stop::After(args.warmup), schedule)?;
+    let before = server.cpu_seconds()?;
+    let report = session.run(Duration::ZERO, Stop::After(args.seconds), schedule)?;
+    let cpu = server.cpu_seconds()? - before;
+    let total = &report.total;
+    ensure!(total.keys > 0, "{} answered nothing under load {}", program.path.display(), load.name);
+    Ok(Run {
+        cpu_us: cpu * 1e6 / total.keys as f64,
+        per_second: total.keys as f64 / report.seconds,
+        p50: total.latency.p50,
+        p99: total.latency.p99,
+        p999: total.latency.p999,
+        errors: total.errors,
+        hit_ratio: report.hit_ratio(),
+    })
+}

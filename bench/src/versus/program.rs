@@ -1,0 +1,70 @@
+//! The servers that are compared: memcached's flags, pinned to CPUs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use crate::process::ServerProcess;
+
+/// How a server is started: memcached's flags, which all of them take.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The binary.
+    pub path: PathBuf,
+    /// Words before the flags.
+    pub words: Vec<String>,
+    /// Memory for items in MiB.
+    pub memory_mebibytes: u64,
+    /// Worker threads.
+    pub threads: usize,
+    /// CPUs to run on.
+    pub cpus: Vec<usize>,
+}
+
+impl Program {
+    /// Starts the server on a free port of 127.0.0.1 and on its CPUs.
+    ///
+    /// # Errors
+    ///
+    /// A CPU does not exist, or the server does not start ([`ServerProcess::start`]).
+    pub fn start(&self) -> anyhow::Result<ServerProcess> {
+        let mut command = Command::new(&self.path);
+        command.args(&self.words);
+        command.args(["-l", "127.0.0.1", "-p", "-1", "-U", "0", "-c", "16384"]);
+        command.args(["-m", &self.memory_mebibytes.to_string(), "-t", &self.threads.to_string()]);
+        // A child inherits the CPUs of the thread that starts it.
+        let before = rustix::thread::sched_getaffinity(None)?;
+        let cpus = cpu_set(&self.cpus);
+        rustix::thread::sched_setaffinity(None, &cpus).context("--server-cpus: there is no such CPU")?;
+        let server = ServerProcess::start(command.stderr(Stdio::null()));
+        rustix::thread::sched_setaffinity(None, &before)?;
+        server.with_context(|| format!("{}: try its flags by hand: -l -p -U -c -m -t", self.path.display()))
+    }
+
+    /// What the program calls itself: `memcached 1.6.45`.
+    pub fn version(&self) -> String {
+        let output = Command::new(&self.path).args(&self.words).arg("-V").output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        if text.is_empty() { name.into_owned() } else { text }
+    }
+}
+
+fn cpu_set(cpus: &[usize]) -> rustix::thread::CpuSet {
+    let mut set = rustix::thread::CpuSet::new();
+    cpus.iter().for_each(|&cpu| set.set(cpu));
+    set
+}
+
+/// The flags that memcached demands before it runs as root.
+pub fn peer_words() -> Vec<String> {
+    if rustix::process::geteuid().is_root() { vec!["-u".to_owned(), "root".to_owned()] } else { Vec::new() }
+}
+
+/// The node to measure: `larder-node` beside this program, or this program as a node.
+pub(super) fn node_beside() -> anyhow::Result<(PathBuf, Vec<String>)> {
+    let this = std::env::current_exe().context("this program's own path, to find the node beside it")?;
+    let node = this.parent().unwrap_or(Path::new(".")).join("larder-node");
+    Ok(if node.exists() { (node, Vec::new()) } else { (this, vec!["node".to_owned()]) })
+}
