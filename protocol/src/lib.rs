@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod address;
 mod base64;
 pub mod binary;
 mod command;
@@ -30,6 +31,7 @@ mod outcome;
 pub mod text;
 pub mod udp;
 
+pub use address::{AddressError, HostPort};
 pub use command::*;
 pub use error::*;
 pub use number::{parse_lenient_u64, push_number};
