@@ -329,6 +329,10 @@ pub struct MetaReply<'a> {
 }
 
 impl<'a> MetaReply<'a> {
+    /// An answer without flags.
+    pub(crate) const EMPTY: MetaReply<'static> =
+        MetaReply { command: MetaCommand::Noop, flags: b"", key: b"", quiet: false, value_len: 0 };
+
     /// The flag words, each a letter and its token.
     #[inline]
     pub fn words(&self) -> Words<'a> {

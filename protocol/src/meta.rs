@@ -353,137 +353,247 @@ pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratc
 /// there (`v`, `q`, `T`, `N`, `C`, …) are added. A client thus names only the flags it wants answered. A key that text cannot carry
 /// is written in base64, with the flag `b`; so is any key where `b` is given. Of the command's keys only the first is written.
 pub(crate) fn encode_request(command: &Command<'_>, reply: &MetaReply<'_>, out: &mut Vec<u8>) {
-    let present = reply.words().fold(0u128, |letters, word| letters | 1 << (word[0] & 127));
-    let mut line = Line { out, present };
-    match command {
+    let key = |key| (key, reply);
+    let mut line = match command {
         Command::Get(get) => {
-            line.begin(b"mg", get.keys.iter().next().unwrap_or(b""), reply, None);
-            line.switch(b'v', get.want_value);
-            line.switch(b'u', get.no_bump);
-            line.exptime(b'T', get.touch);
-            line.exptime(b'N', get.vivify);
-            line.exptime(b'R', get.recache);
-            line.number(b'C', get.unless_cas);
-            line.number(b'E', get.set_cas);
+            let mut line = Line::begin(out, b"mg", key(get.keys.iter().next().unwrap_or(b"")), None);
+            line.flag_if(b'v', get.want_value);
+            line.flag_if(b'u', get.no_bump);
+            line.exptime_if(b'T', get.touch);
+            line.exptime_if(b'N', get.vivify);
+            line.exptime_if(b'R', get.recache);
+            line.number_if(b'C', get.unless_cas);
+            line.number_if(b'E', get.set_cas);
+            line
         }
         Command::Store(store) => {
-            line.begin(b"ms", store.key, reply, Some(store.value.len()));
-            let mode = match store.mode {
-                StoreMode::Set => None,
-                StoreMode::Add => Some("E"),
-                StoreMode::Replace => Some("R"),
-                StoreMode::Append => Some("A"),
-                StoreMode::Prepend => Some("P"),
-            };
-            line.word(b'M', mode);
-            line.number(b'F', (store.flags != 0).then_some(store.flags.into()));
-            line.exptime(b'T', Some(store.exptime).filter(|&exptime| exptime != Exptime(0)));
-            line.exptime(b'N', store.vivify);
-            line.number(b'C', store.compare_cas);
-            line.number(b'E', store.set_cas);
-            line.switch(b'I', store.invalidate);
+            let mut line = Line::begin(out, b"ms", key(store.key), Some(store.value));
+            line.store_mode(store.mode);
+            line.number_if(b'F', (store.flags != 0).then_some(store.flags.into()));
+            line.exptime_if(b'T', Some(store.exptime).filter(|&exptime| exptime != Exptime(0)));
+            line.exptime_if(b'N', store.vivify);
+            line.number_if(b'C', store.compare_cas);
+            line.number_if(b'E', store.set_cas);
+            line.flag_if(b'I', store.invalidate);
+            line
         }
         Command::Delete(delete) => {
-            line.begin(b"md", delete.key, reply, None);
-            line.number(b'C', delete.compare_cas);
-            line.number(b'E', delete.set_cas);
-            line.switch(b'I', delete.invalidate);
-            line.switch(b'x', delete.remove_value);
-            line.exptime(b'T', delete.touch);
+            let mut line = Line::begin(out, b"md", key(delete.key), None);
+            line.number_if(b'C', delete.compare_cas);
+            line.number_if(b'E', delete.set_cas);
+            line.flag_if(b'I', delete.invalidate);
+            line.flag_if(b'x', delete.remove_value);
+            line.exptime_if(b'T', delete.touch);
+            line
         }
         Command::Arithmetic(arithmetic) => {
-            line.begin(b"ma", arithmetic.key, reply, None);
-            line.word(b'M', (arithmetic.direction == Direction::Down).then_some("D"));
-            line.number(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
-            line.exptime(b'N', arithmetic.vivify);
-            line.number(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
-            line.exptime(b'T', arithmetic.touch);
-            line.number(b'C', arithmetic.compare_cas);
-            line.number(b'E', arithmetic.set_cas);
+            let mut line = Line::begin(out, b"ma", key(arithmetic.key), None);
+            line.direction(arithmetic.direction);
+            line.number_if(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
+            line.exptime_if(b'N', arithmetic.vivify);
+            line.number_if(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
+            line.exptime_if(b'T', arithmetic.touch);
+            line.number_if(b'C', arithmetic.compare_cas);
+            line.number_if(b'E', arithmetic.set_cas);
+            line
         }
         // Meta has no touch of its own; a get without a value is one.
-        Command::Touch { key, exptime } => {
-            line.begin(b"mg", key, reply, None);
-            line.exptime(b'T', Some(*exptime));
+        Command::Touch { key: touched, exptime } => {
+            let mut line = Line::begin(out, b"mg", key(touched), None);
+            line.exptime(b'T', *exptime);
+            line
         }
-        Command::Debug { key } => line.begin(b"me", key, reply, None),
-        _ => line.out.extend_from_slice(b"mn"),
-    }
-    line.switch(b'q', reply.quiet);
-    line.out.extend_from_slice(b"\r\n");
-    if let Command::Store(store) = command {
-        out.extend_from_slice(store.value);
-        out.extend_from_slice(b"\r\n");
-    }
+        Command::Debug { key: shown } => Line::begin(out, b"me", key(shown), None),
+        _ => {
+            out.extend_from_slice(b"mn");
+            Line { out, present: 0, value: None }
+        }
+    };
+    line.flag_if(b'q', reply.quiet);
+    line.end();
 }
 
-/// A request line that is being written.
-struct Line<'o> {
+/// Writes a meta command with its flags (protocol.txt, "Meta Commands").
+///
+/// A line begins with its command and key, takes flags in the order in which the server shall carry them out, and is ended
+/// by [`Line::end`]. Each letter is written once: a flag that is there already keeps its first token.
+///
+/// A key that a text line cannot hold (it has blanks or control characters) is written in base64, with the flag `b`. The
+/// writer checks neither the key's length ([`KEY_MAX_LEN`]) nor whether the command knows the flag: the server answers
+/// `CLIENT_ERROR`.
+///
+/// ```
+/// use larder_protocol::StoreMode;
+/// use larder_protocol::meta::Line;
+///
+/// let mut out = Vec::new();
+/// let mut line = Line::get(&mut out, b"apple");
+/// line.flag(b'v').flag(b'c').number(b'T', 60);
+/// line.end();
+/// assert_eq!(out, b"mg apple v c T60\r\n");
+///
+/// out.clear();
+/// let mut line = Line::set(&mut out, b"two words", b"red");
+/// line.store_mode(StoreMode::Add).number(b'F', 7);
+/// line.end();
+/// assert_eq!(out, b"ms dHdvIHdvcmRz 3 b ME F7\r\nred\r\n");
+/// ```
+#[derive(Debug)]
+#[must_use = "the line is not a request before `end`"]
+pub struct Line<'o> {
     out: &'o mut Vec<u8>,
-    /// Letters that are there already, a bit each.
+    /// A bit for each letter that is there already.
     present: u128,
+    /// Follows the line's end.
+    value: Option<&'o [u8]>,
 }
 
-impl Line<'_> {
-    fn begin(&mut self, name: &[u8], key: &[u8], reply: &MetaReply<'_>, len: Option<usize>) {
-        let given = self.present >> b'b' & 1 == 1;
+impl<'o> Line<'o> {
+    /// Begins `mg`: reads an item.
+    #[inline]
+    pub fn get(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
+        Line::begin(out, b"mg", (key, &MetaReply::EMPTY), None)
+    }
+
+    /// Begins `ms`: stores an item.
+    #[inline]
+    pub fn set(out: &'o mut Vec<u8>, key: &[u8], value: &'o [u8]) -> Self {
+        Line::begin(out, b"ms", (key, &MetaReply::EMPTY), Some(value))
+    }
+
+    /// Begins `md`: deletes or invalidates an item.
+    #[inline]
+    pub fn delete(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
+        Line::begin(out, b"md", (key, &MetaReply::EMPTY), None)
+    }
+
+    /// Begins `ma`: increments or decrements an item.
+    #[inline]
+    pub fn arithmetic(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
+        Line::begin(out, b"ma", (key, &MetaReply::EMPTY), None)
+    }
+
+    /// Writes the command's name, the key, the value's length, and the flag words of `reply` as they are.
+    #[inline]
+    fn begin(
+        out: &'o mut Vec<u8>,
+        name: &[u8],
+        (key, reply): (&[u8], &MetaReply<'_>),
+        value: Option<&'o [u8]>,
+    ) -> Self {
+        let present = reply.words().fold(0u128, |letters, word| letters | 1 << (word[0] & 127));
+        let given = present >> b'b' & 1 == 1;
         let binary = given || key.iter().any(|&b| b <= b' ' || b == 0x7f);
-        self.out.extend_from_slice(name);
-        self.out.push(b' ');
+        out.extend_from_slice(name);
+        out.push(b' ');
         match binary {
-            true if given && !reply.key.is_empty() => self.out.extend_from_slice(reply.key),
-            true => base64::encode(self.out, key),
-            false => self.out.extend_from_slice(key),
+            true if given && !reply.key.is_empty() => out.extend_from_slice(reply.key),
+            true => base64::encode(out, key),
+            false => out.extend_from_slice(key),
         }
-        if let Some(len) = len {
-            self.out.push(b' ');
-            push_number(self.out, len);
+        if let Some(value) = value {
+            out.push(b' ');
+            push_number(out, value.len());
         }
+        let mut line = Line { out, present, value };
         // `me` knows the flag in the first place only.
-        self.switch(b'b', binary);
+        line.flag_if(b'b', binary);
         if !reply.flags.is_empty() {
-            self.out.push(b' ');
-            self.out.extend_from_slice(reply.flags);
+            line.out.push(b' ');
+            line.out.extend_from_slice(reply.flags);
         }
+        line
     }
 
-    /// Writes a letter unless it is there already; whether it did.
-    fn letter(&mut self, letter: u8) -> bool {
-        let absent = self.present >> letter & 1 == 0;
-        if absent {
-            self.present |= 1 << letter;
-            self.out.extend_from_slice(&[b' ', letter]);
-        }
-        absent
+    /// Writes a flag without a token, for example `v` (answer the value) or `q` (quiet).
+    #[inline]
+    pub fn flag(&mut self, letter: u8) -> &mut Self {
+        self.is_new(letter);
+        self
     }
 
-    fn switch(&mut self, letter: u8, set: bool) {
-        if set {
-            self.letter(letter);
-        }
-    }
-
-    fn word(&mut self, letter: u8, word: Option<&str>) {
-        if let Some(word) = word
-            && self.letter(letter)
-        {
-            self.out.extend_from_slice(word.as_bytes());
-        }
-    }
-
-    fn number(&mut self, letter: u8, number: Option<u64>) {
-        if let Some(number) = number
-            && self.letter(letter)
-        {
+    /// Writes a flag with a number, for example `C` (CAS unique), `F` (client flags) or `D` (delta).
+    #[inline]
+    pub fn number(&mut self, letter: u8, number: u64) -> &mut Self {
+        if self.is_new(letter) {
             push_number(self.out, number);
         }
+        self
     }
 
-    fn exptime(&mut self, letter: u8, exptime: Option<Exptime>) {
-        if let Some(Exptime(seconds)) = exptime
-            && self.letter(letter)
-        {
-            push_number(self.out, seconds);
+    /// Writes a flag with an expiration time: `T`, `N` or `R`.
+    #[inline]
+    pub fn exptime(&mut self, letter: u8, exptime: Exptime) -> &mut Self {
+        if self.is_new(letter) {
+            push_number(self.out, exptime.0);
+        }
+        self
+    }
+
+    /// Writes the mode of `ms` (flag `M`); nothing for [`StoreMode::Set`], which is the default.
+    #[inline]
+    pub fn store_mode(&mut self, mode: StoreMode) -> &mut Self {
+        match mode {
+            StoreMode::Set => self,
+            StoreMode::Add => self.mode(b'E'),
+            StoreMode::Replace => self.mode(b'R'),
+            StoreMode::Append => self.mode(b'A'),
+            StoreMode::Prepend => self.mode(b'P'),
+        }
+    }
+
+    /// Writes the mode of `ma` (flag `M`); nothing for [`Direction::Up`], which is the default.
+    #[inline]
+    pub fn direction(&mut self, direction: Direction) -> &mut Self {
+        match direction {
+            Direction::Up => self,
+            Direction::Down => self.mode(b'D'),
+        }
+    }
+
+    /// Ends the line, and writes the value of `ms` behind it.
+    #[inline]
+    pub fn end(self) {
+        self.out.extend_from_slice(b"\r\n");
+        if let Some(value) = self.value {
+            self.out.extend_from_slice(value);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Writes a letter unless it is there already, and returns whether it did.
+    #[inline]
+    fn is_new(&mut self, letter: u8) -> bool {
+        let is_new = self.present >> (letter & 127) & 1 == 0;
+        if is_new {
+            self.present |= 1 << (letter & 127);
+            self.out.extend_from_slice(&[b' ', letter]);
+        }
+        is_new
+    }
+
+    fn mode(&mut self, mode: u8) -> &mut Self {
+        if self.is_new(b'M') {
+            self.out.push(mode);
+        }
+        self
+    }
+
+    fn flag_if(&mut self, letter: u8, wanted: bool) {
+        if wanted {
+            self.flag(letter);
+        }
+    }
+
+    fn number_if(&mut self, letter: u8, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(letter, number);
+        }
+    }
+
+    fn exptime_if(&mut self, letter: u8, exptime: Option<Exptime>) {
+        if let Some(exptime) = exptime {
+            self.exptime(letter, exptime);
         }
     }
 }
