@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::load::{Address, check_reachable, client_cpu, end_on_interrupt};
-use crate::report::{Interval, Outcome, Progress, Report, ReportArgs, parse_duration};
-use crate::trace::{self, Operation, Request};
-use crate::workload;
+use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, parse_duration};
+use crate::trace::{self, Command, Request};
+use crate::workload::Operation;
 
 /// What a replay is run with.
 #[derive(Debug, Clone, Args)]
@@ -80,7 +80,7 @@ pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::E
     options.servers.iter().try_for_each(|address| check_reachable(address, options.timeout))?;
     let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
     let cache = Client::builder().servers(&servers).timeout(options.timeout).build()?;
-    let progress = Progress::new("replaying", options.limit, !options.output.no_progress);
+    let progress = ProgressDisplay::new("replaying", options.limit, !options.output.no_progress);
     let requests = match options.limit {
         None => trace::read(&options.trace, progress.bar())?,
         Some(_) => trace::read(&options.trace, &indicatif::ProgressBar::hidden())?,
@@ -192,10 +192,10 @@ async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>) 
         let server = cache.owner(&request.key);
         let (operation, result) = send(&cache, &request).await;
         meter.count(server, operation, at, &result, false);
-        if let (workload::Operation::Get, Ok(false)) = (operation, &result) {
+        if let (Operation::Get, Ok(false)) = (operation, &result) {
             let at = meter.started.elapsed();
             let filled = cache.set(&request.key, value(&request), ttl(&request)).await.map(|()| true);
-            meter.count(server, workload::Operation::Set, at, &filled, true);
+            meter.count(server, Operation::Set, at, &filled, true);
         }
     }
 }
@@ -209,23 +209,19 @@ fn ttl(request: &Request) -> Duration {
 }
 
 /// What kind of request it was, and whether it found (or wrote) its key.
-async fn send(cache: &Client, request: &Request) -> (workload::Operation, larder_client::Result<bool>) {
+async fn send(cache: &Client, request: &Request) -> (Operation, larder_client::Result<bool>) {
     let (key, ttl) = (&request.key, ttl(request));
     let stored = |stored: Stored| stored == Stored::Yes;
-    match request.operation {
-        Operation::Get | Operation::Gets => {
-            (workload::Operation::Get, cache.get(key).await.map(|value| value.is_some()))
-        }
-        Operation::Set | Operation::Cas => {
-            (workload::Operation::Set, cache.set(key, value(request), ttl).await.map(|()| true))
-        }
-        Operation::Add => (workload::Operation::Set, cache.add(key, value(request), ttl).await.map(stored)),
-        Operation::Replace => (workload::Operation::Set, cache.replace(key, value(request), ttl).await.map(stored)),
-        Operation::Append => (workload::Operation::Set, cache.append(key, value(request)).await.map(stored)),
-        Operation::Prepend => (workload::Operation::Set, cache.prepend(key, value(request)).await.map(stored)),
-        Operation::Delete => (workload::Operation::Delete, cache.delete(key).await),
-        Operation::Incr => (workload::Operation::Incr, cache.incr(key, 1).await.map(|number| number.is_some())),
-        Operation::Decr => (workload::Operation::Incr, cache.decr(key, 1).await.map(|number| number.is_some())),
+    match request.command {
+        Command::Get | Command::Gets => (Operation::Get, cache.get(key).await.map(|value| value.is_some())),
+        Command::Set | Command::Cas => (Operation::Set, cache.set(key, value(request), ttl).await.map(|()| true)),
+        Command::Add => (Operation::Set, cache.add(key, value(request), ttl).await.map(stored)),
+        Command::Replace => (Operation::Set, cache.replace(key, value(request), ttl).await.map(stored)),
+        Command::Append => (Operation::Set, cache.append(key, value(request)).await.map(stored)),
+        Command::Prepend => (Operation::Set, cache.prepend(key, value(request)).await.map(stored)),
+        Command::Delete => (Operation::Delete, cache.delete(key).await),
+        Command::Incr => (Operation::Incr, cache.incr(key, 1).await.map(|number| number.is_some())),
+        Command::Decr => (Operation::Incr, cache.decr(key, 1).await.map(|number| number.is_some())),
     }
 }
 
@@ -233,28 +229,28 @@ async fn send(cache: &Client, request: &Request) -> (workload::Operation, larder
 struct Meter {
     started: Instant,
     servers: usize,
-    counts: Mutex<(Outcome, Interval)>,
+    counts: Mutex<(Collector, Interval)>,
 }
 
 impl Meter {
     fn new(servers: usize) -> Meter {
-        let counts = (Outcome::new(servers, INTERVAL), Interval::new(0, servers));
+        let counts = (Collector::new(servers, INTERVAL), Interval::new(0, servers));
         Meter { started: Instant::now(), servers, counts: Mutex::new(counts) }
     }
 
     fn count(
         &self,
         server: usize,
-        operation: workload::Operation,
+        operation: Operation,
         due: Duration,
         result: &larder_client::Result<bool>,
         is_fill: bool,
     ) {
         let now = self.started.elapsed();
         let index = (now.as_nanos() / INTERVAL.as_nanos()) as usize;
-        let (outcome, interval) = &mut *self.counts.lock();
+        let (collector, interval) = &mut *self.counts.lock();
         if index > interval.index {
-            outcome.take(std::mem::replace(interval, Interval::new(index, self.servers)));
+            collector.take(std::mem::replace(interval, Interval::new(index, self.servers)));
         }
         let tally = interval.tallies.at(server, operation);
         tally.requests += 1;
@@ -264,7 +260,7 @@ impl Meter {
         tally.fills += u64::from(is_fill);
         match result {
             Ok(found) => {
-                if operation != workload::Operation::Set {
+                if operation != Operation::Set {
                     tally.hits += u64::from(*found);
                     tally.misses += u64::from(!*found);
                 }
@@ -277,17 +273,17 @@ impl Meter {
         }
     }
 
-    fn show(&self, progress: &Progress) {
+    fn show(&self, progress: &ProgressDisplay) {
         if let Some(point) = self.counts.lock().0.recent() {
             progress.show(&point);
         }
     }
 
     fn report(&self, servers: &[String], seconds: f64) -> Report {
-        let (mut outcome, last) =
-            std::mem::replace(&mut *self.counts.lock(), (Outcome::new(0, INTERVAL), Interval::new(0, 0)));
-        outcome.take(last);
-        outcome.report(servers, seconds)
+        let (mut collector, last) =
+            std::mem::replace(&mut *self.counts.lock(), (Collector::new(0, INTERVAL), Interval::new(0, 0)));
+        collector.take(last);
+        collector.report(servers, seconds)
     }
 }
 
@@ -302,7 +298,7 @@ mod tests {
             key_size: 1,
             value_size: 1,
             client: 1,
-            operation: Operation::Get,
+            command: Command::Get,
             ttl: 0,
         };
         times.iter().map(request).map(Ok).collect::<Vec<_>>().into_iter()

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "they are memcached's commands")]
-pub enum Operation {
+pub enum Command {
     Get,
     Gets,
     Set,
@@ -55,7 +55,7 @@ pub struct Request {
     /// Who asked.
     pub client: u64,
     /// What was asked.
-    pub operation: Operation,
+    pub command: Command,
     /// Time to live in seconds; 0 is never.
     pub ttl: u64,
 }
@@ -175,7 +175,7 @@ pub fn requests(options: &GenerateOptions) -> Result<impl Iterator<Item = Reques
             key,
             value_size: 50 + (own % 450) as usize,
             client: 1,
-            operation: Operation::Get,
+            command: Command::Get,
             ttl: if short { 60 } else { 0 },
         }
     }))
@@ -209,7 +209,7 @@ mod tests {
         std::fs::write(&path, "7,nz:u:eeW511W3dcH3de3d15ec,22,304,284,get,60\n").unwrap();
         let request = read(&path, &ProgressBar::hidden()).unwrap().next().unwrap().unwrap();
         assert_eq!((request.time, request.value_size, request.ttl), (7, 304, 60));
-        assert_eq!(request.operation, Operation::Get);
+        assert_eq!(request.command, Command::Get);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `larder-bench demo`: three nodes, a client that falls back to a datastore, and a load that shows what it is worth.
 
+mod application;
 mod datastore;
-mod load;
 mod nodes;
 mod options;
+mod phase;
 mod report;
 
 use std::process::ExitCode;
@@ -14,10 +15,11 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_client::Client;
 
+use application::{Application, Path};
 use datastore::Datastore;
-use load::{Load, Path, Phase};
 use nodes::Node;
 pub use options::DemoOptions;
+use phase::Phase;
 
 /// Runs the demo to its table, or until SIGINT or SIGTERM; its nodes are stopped in every case.
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
@@ -42,14 +44,14 @@ async fn show(options: DemoOptions) -> Result<()> {
     );
     println!("three phases, about {} s; ctrl-C ends it\n", 4 * options.seconds);
     let cache = Client::builder().servers(&addresses).build()?;
-    let load = Arc::new(Load::new(&options, datastore, cache.clone()));
+    let application = Arc::new(Application::new(&options, datastore, cache.clone()));
     let length = Duration::from_secs(options.seconds);
 
-    let direct = phase(&load, Path::Datastore, "datastore only", length, async |_| Ok(())).await?;
-    let cached = phase(&load, Path::Cache, "through the cache", length, async |_| Ok(())).await?;
+    let direct = phase(&application, Path::Datastore, "datastore only", length, async |_| Ok(())).await?;
+    let cached = phase(&application, Path::Cache, "through the cache", length, async |_| Ok(())).await?;
     // Kill in the first third, so that what follows can be seen: alone, and back again.
     let third = length * 2 / 3;
-    let failing = phase(&load, Path::Cache, "a node killed, then back", 2 * length, async |phase: &Phase| {
+    let failing = phase(&application, Path::Cache, "a node killed, then back", 2 * length, async |phase: &Phase| {
         tokio::time::sleep(third).await;
         phase.mark("killed");
         nodes[0].kill();
@@ -82,14 +84,14 @@ async fn fill(options: &DemoOptions, folder: &std::path::Path) -> Result<Datasto
 
 /// Runs one phase with `events` beside it, showing its progress.
 async fn phase(
-    load: &Arc<Load>,
+    application: &Arc<Application>,
     path: Path,
     name: &'static str,
     length: Duration,
     events: impl AsyncFnOnce(&Phase) -> Result<()>,
 ) -> Result<Phase> {
-    let phase = Phase::new(name, load.nodes());
-    let handlers = load.start(path, &phase);
+    let phase = Phase::new(name, application.nodes());
+    let handlers = application.start(path, &phase);
     let bar = ProgressBar::new(length.as_millis() as u64)
         .with_style(ProgressStyle::with_template("{prefix:26} {bar:24} {msg}")?)
         .with_prefix(name);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_client::Client;
 
-use super::load::Phase;
+use super::phase::Phase;
 
 fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::event::epoll;
 
 use super::connection::{Connection, Input, Pending};
+use super::phase_state::PhaseState;
 use super::plan::{Plan, Schedule};
-use super::progress::Progress;
 use super::transport::Transport;
 use super::verify::Verifier;
 use super::wire::{Answer, Decoded, Encoder, Ending};
@@ -23,7 +23,7 @@ const READS_IN_A_ROW: usize = 16;
 
 /// What a batch of answers leaves to do.
 #[derive(Default)]
-struct Aftermath {
+struct FollowUp {
     completed: u32,
     freed: u32,
     /// Keys to be set because a read or an increment missed them.
@@ -31,9 +31,9 @@ struct Aftermath {
 }
 
 impl Worker {
-    pub(super) fn read(&mut self, progress: &mut Progress, index: usize) {
+    pub(super) fn read(&mut self, state: &mut PhaseState, index: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut aftermath = Aftermath::default();
+        let mut follow_up = FollowUp::default();
         let (encoder, plan) = (self.encoder, self.plan.clone());
         let mut lost = None;
         for turn in 0.. {
@@ -42,7 +42,7 @@ impl Worker {
                 break;
             }
             let result = connection.read(&mut buffer, |connection, input| {
-                take_answers(encoder, &plan, progress, connection, input, &mut aftermath)
+                take_answers(encoder, &plan, state, connection, input, &mut follow_up)
             });
             match result {
                 Ok(Input::More) => continue,
@@ -53,23 +53,23 @@ impl Worker {
             break;
         }
         self.buffer = buffer;
-        let now = progress.now();
+        let now = state.now();
         let group = self.connections[index].group;
-        self.outstanding[group] -= aftermath.completed;
+        self.outstanding[group] -= follow_up.completed;
         if let Some(words) = lost {
-            self.lose(progress, index, now, &words);
+            self.lose(state, index, now, &words);
         }
-        for (operation, key) in aftermath.fills {
+        for (operation, key) in follow_up.fills {
             self.fill(index, operation, key, now);
         }
-        progress.free.extend(std::iter::repeat_n(group, aftermath.freed as usize));
-        if progress.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
-            self.send_batch(progress, group, now);
+        state.free.extend(std::iter::repeat_n(group, follow_up.freed as usize));
+        if state.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
+            self.send_batch(state, group, now);
         }
     }
 
     /// Writes what waits; watches for room where the socket is full.
-    pub(super) fn flush(&mut self, progress: &mut Progress, index: usize, now: u64) {
+    pub(super) fn flush(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         connection.is_dirty = false;
         if connection.retry_at.is_some() {
@@ -83,31 +83,31 @@ impl Worker {
                     let data = epoll::EventData::new_u64(index as u64);
                     let flags = epoll::EventFlags::IN | output;
                     if let Err(error) = epoll::modify(&self.epoll, connection.transport.as_fd(), data, flags) {
-                        self.lose(progress, index, now, &error.to_string());
+                        self.lose(state, index, now, &error.to_string());
                     }
                 }
             }
-            Err(error) => self.lose(progress, index, now, &error.to_string()),
+            Err(error) => self.lose(state, index, now, &error.to_string()),
         }
     }
 
     /// Fails requests that have waited too long, and makes lost connections anew.
-    pub(super) fn expire(&mut self, progress: &mut Progress, now: u64) {
+    pub(super) fn expire(&mut self, state: &mut PhaseState, now: u64) {
         let timeout = self.plan.timeout.as_nanos() as u64;
         for index in 0..self.connections.len() {
             let connection = &mut self.connections[index];
             if connection.pending.front().is_some_and(|pending| pending.sent.saturating_add(timeout) < now) {
-                self.lose(progress, index, now, "a request had no answer in time (--timeout)");
+                self.lose(state, index, now, "a request had no answer in time (--timeout)");
             } else if connection.retry_at.is_some_and(|at| at <= now) {
-                self.reconnect(progress, index, now);
+                self.reconnect(state, index, now);
             }
         }
     }
 
-    fn reconnect(&mut self, progress: &mut Progress, index: usize, now: u64) {
+    fn reconnect(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         let address = &self.plan.servers[connection.server];
-        let fresh = Transport::connect(address, &self.plan.below, RETRY_PATIENCE).and_then(|transport| {
+        let fresh = Transport::connect(address, &self.plan.transport_kind, RETRY_PATIENCE).and_then(|transport| {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&self.epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
             Ok(transport)
@@ -119,36 +119,36 @@ impl Worker {
                 connection.replace(transport);
                 // What was asked for while the connection was away goes out now.
                 (connection.out, connection.pending, connection.keys) = (out, pending, keys);
-                self.flush(progress, index, now);
+                self.flush(state, index, now);
                 let group = self.connections[index].group;
-                if progress.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
-                    self.send_batch(progress, group, now);
+                if state.phase.schedule == Schedule::Closed && self.outstanding[group] == 0 {
+                    self.send_batch(state, group, now);
                 }
             }
             Err(error) => {
                 tracing::debug!("{error:#}");
                 connection.retry_at = Some(now + RETRY_PAUSE);
                 // Nothing is sent there now: what was asked for has failed.
-                self.fail_pending(progress, index, now);
+                self.fail_pending(state, index, now);
             }
         }
     }
 
     /// Gives a connection up: its requests have failed.
-    pub(super) fn lose(&mut self, progress: &mut Progress, index: usize, now: u64, words: &str) {
+    pub(super) fn lose(&mut self, state: &mut PhaseState, index: usize, now: u64, words: &str) {
         let connection = &mut self.connections[index];
         if connection.retry_at.is_none() {
             let address = &self.plan.servers[connection.server];
-            progress.note(|| format!("{address}: {words}"));
+            state.note(|| format!("{address}: {words}"));
             connection.retry_at = Some(now + RETRY_PAUSE);
             // It may be gone from the poll already.
             let _ = epoll::delete(&self.epoll, connection.transport.as_fd());
             connection.forget_input();
         }
-        self.fail_pending(progress, index, now);
+        self.fail_pending(state, index, now);
     }
 
-    pub(super) fn fail_pending(&mut self, progress: &mut Progress, index: usize, now: u64) {
+    pub(super) fn fail_pending(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         connection.out.clear();
         connection.written = 0;
@@ -161,9 +161,9 @@ impl Worker {
             }
             self.outstanding[group] -= 1;
             if pending.frees_slot {
-                progress.free.push_back(group);
+                state.free.push_back(group);
             }
-            progress.count(connection.server, &Pending { errors: pending.requests, hits: 0, ..pending }, now, 0);
+            state.count(connection.server, &Pending { errors: pending.requests, hits: 0, ..pending }, now, 0);
         }
     }
 }
@@ -173,12 +173,12 @@ impl Worker {
 fn take_answers(
     encoder: Encoder,
     plan: &Plan,
-    progress: &mut Progress,
+    state: &mut PhaseState,
     connection: &mut Connection,
     input: &[u8],
-    aftermath: &mut Aftermath,
+    follow_up: &mut FollowUp,
 ) -> anyhow::Result<(usize, usize)> {
-    let now = progress.now();
+    let now = state.now();
     let mut at = 0;
     loop {
         if at == input.len() {
@@ -197,7 +197,7 @@ fn take_answers(
             Answer::Value { key, value } => {
                 pending.hits += 1;
                 if encoder.with_keys {
-                    let note = match_key(plan, &mut connection.keys, pending, key, aftermath);
+                    let note = match_key(plan, &mut connection.keys, pending, key, follow_up);
                     if let (Some(verifier), Some((key, floor))) = (&plan.verifier, note) {
                         verifier.hit(key, floor, plan.workload.value_len(key), &plan.filler, value);
                     }
@@ -216,16 +216,16 @@ fn take_answers(
             }
             Answer::Error(words) => {
                 pending.errors += 1;
-                progress.note(|| format!("a server answered: {}", words.escape_ascii()));
+                state.note(|| format!("a server answered: {}", words.escape_ascii()));
                 pending.ending != Ending::Noop
             }
         };
         if over {
             let mut pending = connection.pending.pop_front().expect("it was there");
-            settle(plan, connection, &mut pending, answer, aftermath);
-            progress.count(connection.server, &pending, now, pending.keys_asked);
-            aftermath.completed += 1;
-            aftermath.freed += u32::from(pending.frees_slot);
+            finish_keys(plan, connection, &mut pending, answer, follow_up);
+            state.count(connection.server, &pending, now, pending.keys_asked);
+            follow_up.completed += 1;
+            follow_up.freed += u32::from(pending.frees_slot);
         }
     }
 }
@@ -236,7 +236,7 @@ fn match_key(
     keys: &mut std::collections::VecDeque<(u64, u64)>,
     pending: &mut Pending,
     name: &[u8],
-    aftermath: &mut Aftermath,
+    follow_up: &mut FollowUp,
 ) -> Option<(u64, u64)> {
     let mut buffer = [0; larder_protocol::KEY_MAX_LEN];
     while pending.keys > 0 {
@@ -245,29 +245,29 @@ fn match_key(
         if name.is_empty() || plan.workload.keys.name(key, &mut buffer) == name {
             return Some((key, note));
         }
-        miss(plan, plan.verifier.as_ref(), key, note, aftermath);
+        miss(plan, plan.verifier.as_ref(), key, note, follow_up);
     }
     None
 }
 
-fn miss(plan: &Plan, verifier: Option<&Verifier>, key: u64, note: u64, aftermath: &mut Aftermath) {
+fn miss(plan: &Plan, verifier: Option<&Verifier>, key: u64, note: u64, follow_up: &mut FollowUp) {
     if let Some(verifier) = verifier
         && plan.workload.ttl.is_never()
     {
         verifier.miss(key, note);
     }
     if plan.workload.fill {
-        aftermath.fills.push((Operation::Set, key));
+        follow_up.fills.push((Operation::Set, key));
     }
 }
 
 /// Draws the consequences of a request's last answer for its remaining keys.
-fn settle(
+fn finish_keys(
     plan: &Plan,
     connection: &mut Connection,
     pending: &mut Pending,
     answer: Answer<'_>,
-    aftermath: &mut Aftermath,
+    follow_up: &mut FollowUp,
 ) {
     let verifier = plan.verifier.as_ref();
     let quiet = pending.ending == Ending::Noop;
@@ -275,7 +275,7 @@ fn settle(
     for (key, note) in connection.keys.drain(..pending.keys as usize) {
         match pending.operation {
             Operation::Get if !failed && (verifier.is_some() || plan.workload.fill) => {
-                miss(plan, verifier, key, note, aftermath);
+                miss(plan, verifier, key, note, follow_up);
             }
             Operation::Set | Operation::Delete if verifier.is_some() => {
                 let verifier = verifier.expect("just looked");
@@ -285,7 +285,7 @@ fn settle(
                     verifier.written(key, note, pending.operation == Operation::Set);
                 }
             }
-            Operation::Incr if answer == Answer::Missing => aftermath.fills.push((Operation::Incr, key)),
+            Operation::Incr if answer == Answer::Missing => follow_up.fills.push((Operation::Incr, key)),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
 use super::plan::{Plan, Schedule, Stop};
-use super::transport::{Address, Below};
+use super::transport::{Address, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::report::{ReportArgs, parse_duration};
@@ -97,7 +97,7 @@ pub struct LoadArgs {
 
 /// A command line of `load` alone.
 #[derive(Debug, clap::Parser)]
-struct Line {
+struct CommandLine {
     #[command(flatten)]
     args: LoadArgs,
 }
@@ -105,7 +105,7 @@ struct Line {
 impl LoadArgs {
     /// The options that `words` spell, without the program's name.
     pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<LoadArgs, clap::Error> {
-        Line::try_parse_from(std::iter::once("load").chain(words)).map(|line| line.args)
+        CommandLine::try_parse_from(std::iter::once("load").chain(words)).map(|line| line.args)
     }
 
     /// When requests are due.
@@ -147,10 +147,10 @@ impl LoadArgs {
             ensure!(self.pipeline == 1, "--udp: one request is on its way a connection; use more --connections");
             ensure!(!self.populates(), "--udp: populate over TCP first: the same command without --udp, with -n 1");
         }
-        let below = match &self.tls_ca {
-            _ if self.udp => Below::Udp,
-            Some(file) => Below::tls(file, self.tls_name.clone())?,
-            None => Below::Tcp,
+        let transport_kind = match &self.tls_ca {
+            _ if self.udp => TransportKind::Udp,
+            Some(file) => TransportKind::tls(file, self.tls_name.clone())?,
+            None => TransportKind::Tcp,
         };
         let spelled = self.servers.iter().map(|address| match address {
             Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1, name: None },
@@ -162,7 +162,7 @@ impl LoadArgs {
         Ok(Plan {
             ring: Ring::new(&servers, Hashing::KetamaWeighted),
             servers: self.servers.clone(),
-            below,
+            transport_kind,
             protocol: self.protocol,
             quiet: self.quiet,
             pipeline: self.pipeline,

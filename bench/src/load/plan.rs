@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use larder_client::Ring;
 
-use super::transport::{Address, Below};
+use super::transport::{Address, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::workload::{Filler, Workload};
@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) servers: Vec<Address>,
     /// Which server owns a key.
     pub(crate) ring: Ring,
-    pub(crate) below: Below,
+    pub(crate) transport_kind: TransportKind,
     pub(crate) protocol: Protocol,
     /// Requests of a batch are quiet and closed by a no-op.
     pub(crate) quiet: bool,

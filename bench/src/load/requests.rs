@@ -4,7 +4,7 @@ use larder_protocol::Keys;
 use rand::Rng;
 
 use super::connection::Pending;
-use super::progress::Progress;
+use super::phase_state::PhaseState;
 use super::wire::{Ending, Protocol};
 use super::worker::Worker;
 use crate::workload::Operation;
@@ -22,14 +22,14 @@ struct Batch {
 
 impl Worker {
     /// Encodes one request (or `requests` quiet ones) of `group` that was due at `due`, which may be a while ago.
-    pub(super) fn send(&mut self, progress: &mut Progress, group: usize, due: u64, now: u64, requests: u32) {
+    pub(super) fn send(&mut self, state: &mut PhaseState, group: usize, due: u64, now: u64, requests: u32) {
         let plan = self.plan.clone();
         let workload = &plan.workload;
-        let populate = progress.phase.populate;
+        let populate = state.phase.populate;
         let operation = if populate { Operation::Set } else { workload.mix.draw(&mut self.scratch.rng) };
         let per_request = if operation == Operation::Get { workload.multiget } else { 1 };
         for _ in 0..requests * per_request {
-            let key = progress.sampler.next(&mut self.scratch.rng);
+            let key = state.sampler.next(&mut self.scratch.rng);
             let name = workload.keys.name(key, &mut self.scratch.name);
             let (numbers, names) = &mut self.scratch.chosen[plan.ring.owner(name)];
             numbers.push(key);

@@ -14,7 +14,7 @@ use super::args::LoadArgs;
 use super::plan::{Phase, Plan, Schedule, Stop};
 use super::verify::Verifier;
 use super::worker::Worker;
-use crate::report::{Interval, Outcome, Progress, Report, count};
+use crate::report::{Collector, Interval, ProgressDisplay, Report, count};
 
 /// Time between making a phase known to the workers and its start.
 const LEAD: Duration = Duration::from_millis(5);
@@ -22,14 +22,14 @@ const LEAD: Duration = Duration::from_millis(5);
 /// Open connections to servers, ready for one stretch of load after the other.
 pub struct Session {
     plan: Arc<Plan>,
-    crew: Crew,
+    workers: Workers,
 }
 
 impl Session {
     /// Connects as `args` say.
     pub fn open(args: &LoadArgs) -> anyhow::Result<Session> {
         let plan = Arc::new(args.plan()?);
-        Ok(Session { crew: Crew::gather(plan.clone())?, plan })
+        Ok(Session { workers: Workers::start(plan.clone())?, plan })
     }
 
     /// Lets ctrl-C end the running load early, with a report of what there is; a second one ends the program.
@@ -69,20 +69,20 @@ impl Session {
 
     fn phase(&self, name: &'static str, phase: Phase) -> anyhow::Result<Report> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut outcome = Outcome::new(self.plan.servers.len(), phase.interval);
+        let mut collector = Collector::new(self.plan.servers.len(), phase.interval);
         let cpu = client_cpu();
         let length = match phase.stop {
             Stop::After(duration) => duration.as_millis() as u64,
             Stop::Requests(count) => count,
         };
-        let progress = Progress::new(name, Some(length), self.plan.shows_progress);
-        self.crew.run(phase, |interval| {
-            outcome.take(interval);
-            if let Some(point) = outcome.recent() {
+        let progress = ProgressDisplay::new(name, Some(length), self.plan.shows_progress);
+        self.workers.run(phase, |interval| {
+            collector.take(interval);
+            if let Some(point) = collector.recent() {
                 progress.show(&point);
                 progress.bar().set_position(match phase.stop {
                     Stop::After(_) => (point.at * 1e3) as u64,
-                    Stop::Requests(_) => outcome.requests(),
+                    Stop::Requests(_) => collector.requests(),
                 });
             }
         })?;
@@ -94,7 +94,7 @@ impl Session {
             _ => elapsed.as_secs_f64(),
         };
         let servers: Vec<String> = self.plan.servers.iter().map(ToString::to_string).collect();
-        let mut report = outcome.report(&servers, seconds);
+        let mut report = collector.report(&servers, seconds);
         report.started = started;
         report.client_cpu_seconds = client_cpu() - cpu;
         report.rate_asked = match phase.schedule {
@@ -132,14 +132,14 @@ impl Phase {
 type Order = (Phase, Sender<Interval>);
 
 /// The worker threads, with their connections open.
-struct Crew {
+struct Workers {
     workers: Vec<Sender<Order>>,
     /// A word from each worker when its connections are open, and after each phase.
     done: Receiver<anyhow::Result<()>>,
 }
 
-impl Crew {
-    fn gather(plan: Arc<Plan>) -> anyhow::Result<Crew> {
+impl Workers {
+    fn start(plan: Arc<Plan>) -> anyhow::Result<Workers> {
         let (tell_done, done) = mpsc::channel();
         let mut workers = Vec::new();
         for index in 0..plan.threads {
@@ -161,9 +161,9 @@ impl Crew {
             })?;
             workers.push(orders);
         }
-        let crew = Crew { workers, done };
-        crew.wait()?;
-        Ok(crew)
+        let workers = Workers { workers, done };
+        workers.wait()?;
+        Ok(workers)
     }
 
     /// Waits for a word from every worker.

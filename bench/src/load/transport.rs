@@ -61,18 +61,18 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// What is spoken below the protocol, where an address is not a unix socket's.
+/// What is spoken kind the protocol, where an address is not a unix socket's.
 #[derive(Clone)]
-pub(crate) enum Below {
+pub(crate) enum TransportKind {
     Tcp,
     Udp,
     /// TLS, and the name that certificates must have; absent, it is the host's.
     Tls(Arc<ClientConfig>, Option<String>),
 }
 
-impl Below {
+impl TransportKind {
     /// TLS that trusts the authorities in `file`.
-    pub(crate) fn tls(file: &Path, name: Option<String>) -> anyhow::Result<Below> {
+    pub(crate) fn tls(file: &Path, name: Option<String>) -> anyhow::Result<TransportKind> {
         let cannot = || format!("--tls-ca: cannot read certificates from {}", file.display());
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(file).with_context(cannot)? {
@@ -80,13 +80,13 @@ impl Below {
         }
         anyhow::ensure!(!roots.is_empty(), "--tls-ca: {} holds no certificate", file.display());
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(Below::Tls(Arc::new(config), name))
+        Ok(TransportKind::Tls(Arc::new(config), name))
     }
 }
 
 /// Fails in words for a user where nobody accepts connections at `address`.
 pub(crate) fn check_reachable(address: &Address, patience: Duration) -> anyhow::Result<()> {
-    Transport::connect(address, &Below::Tcp, patience).map(drop)
+    Transport::connect(address, &TransportKind::Tcp, patience).map(drop)
 }
 
 /// A connected socket that does not block.
@@ -99,7 +99,7 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Connects, waiting at most `patience`.
-    pub(crate) fn connect(address: &Address, below: &Below, patience: Duration) -> anyhow::Result<Transport> {
+    pub(crate) fn connect(address: &Address, kind: &TransportKind, patience: Duration) -> anyhow::Result<Transport> {
         let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
         match address {
             Address::Unix(path) => {
@@ -107,7 +107,7 @@ impl Transport {
                 stream.set_nonblocking(true)?;
                 Ok(Transport::Unix(stream))
             }
-            Address::Tcp { host, port } if matches!(below, Below::Udp) => {
+            Address::Tcp { host, port } if matches!(kind, TransportKind::Udp) => {
                 Ok(Transport::Udp(Box::new(Datagrams::connect(host, *port).with_context(hint)?)))
             }
             Address::Tcp { host, port } => {
@@ -115,7 +115,7 @@ impl Transport {
                 let mut last = io::Error::other("the name has no address");
                 for address in addresses {
                     match TcpStream::connect_timeout(&address, patience) {
-                        Ok(stream) => return Transport::over_tcp(stream, host, below, patience),
+                        Ok(stream) => return Transport::over_tcp(stream, host, kind, patience),
                         Err(error) => last = error,
                     }
                 }
@@ -124,9 +124,14 @@ impl Transport {
         }
     }
 
-    fn over_tcp(mut stream: TcpStream, host: &str, below: &Below, patience: Duration) -> anyhow::Result<Transport> {
+    fn over_tcp(
+        mut stream: TcpStream,
+        host: &str,
+        kind: &TransportKind,
+        patience: Duration,
+    ) -> anyhow::Result<Transport> {
         stream.set_nodelay(true)?;
-        let Below::Tls(config, name) = below else {
+        let TransportKind::Tls(config, name) = kind else {
             stream.set_nonblocking(true)?;
             return Ok(Transport::Tcp(stream));
         };

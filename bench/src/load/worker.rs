@@ -14,8 +14,8 @@ use rand::{Rng, SeedableRng};
 use rustix::event::{Timespec, epoll};
 
 use super::connection::Connection;
+use super::phase_state::PhaseState;
 use super::plan::{Phase, Plan, Schedule, Stop};
-use super::progress::Progress;
 use super::transport::Transport;
 use super::wire::Encoder;
 use crate::report::{Interval, Tallies};
@@ -62,7 +62,7 @@ impl Worker {
         let mut connections = Vec::with_capacity(share * plan.servers.len());
         for group in 0..share {
             for (server, address) in plan.servers.iter().enumerate() {
-                let transport = Transport::connect(address, &plan.below, plan.timeout)?;
+                let transport = Transport::connect(address, &plan.transport_kind, plan.timeout)?;
                 let data = epoll::EventData::new_u64(connections.len() as u64);
                 epoll::add(&epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
                 connections.push(Connection::new(transport, server, group));
@@ -138,7 +138,7 @@ impl Worker {
     }
 
     /// Fails requests that have waited too long, reports the interval that is over, and listens to ctrl-C.
-    fn check(&mut self, state: &mut Progress, now: u64) {
+    fn check(&mut self, state: &mut PhaseState, now: u64) {
         self.expire(state, now);
         state.report(now);
         if self.plan.interrupted.load(Ordering::Relaxed) {
@@ -148,7 +148,7 @@ impl Worker {
     }
 
     /// Whether nothing is left to send and nothing to wait for. Answers have the time-out, counted from the last request.
-    fn is_over(&self, state: &Progress, now: u64) -> bool {
+    fn is_over(&self, state: &PhaseState, now: u64) -> bool {
         let timeout = self.plan.timeout.as_nanos() as u64;
         let is_idle = || self.outstanding.iter().all(|&count| count == 0);
         state.sending_is_over(now) && (is_idle() || now > state.last_sent.saturating_add(timeout))
@@ -157,7 +157,7 @@ impl Worker {
     /// Waits for the sockets, for at most `wait` nanoseconds, then writes and reads where that is possible.
     fn wait_and_handle(
         &mut self,
-        state: &mut Progress,
+        state: &mut PhaseState,
         events: &mut [MaybeUninit<epoll::Event>],
         wait: u64,
     ) -> anyhow::Result<()> {
@@ -183,7 +183,7 @@ impl Worker {
     }
 
     /// Fails what has no answer by now, and counts what came due and was never sent.
-    fn end(&mut self, state: &mut Progress, now: u64) {
+    fn end(&mut self, state: &mut PhaseState, now: u64) {
         for index in 0..self.connections.len() {
             if !self.connections[index].pending.is_empty() {
                 self.lose(state, index, now, "no answer by the end of the run");
@@ -197,7 +197,7 @@ impl Worker {
         state.hand_over(usize::MAX);
     }
 
-    fn begin(&self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<Progress> {
+    fn begin(&self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<PhaseState> {
         let plan = &self.plan;
         let (index, threads) = (self.index as u64, plan.threads as u64);
         let distribution = if phase.populate { KeyDistribution::Sequential } else { plan.workload.distribution };
@@ -214,7 +214,7 @@ impl Worker {
             }
         };
         let slots = (0..plan.pipeline).flat_map(|_| 0..self.outstanding.len());
-        Ok(Progress {
+        Ok(PhaseState {
             sampler: KeySampler::new(distribution, plan.workload.keys.count, index, threads)?,
             quota,
             end,
@@ -236,51 +236,51 @@ impl Worker {
     }
 
     /// Closed loop: the next batch of a client whose answers are in.
-    pub(super) fn send_batch(&mut self, progress: &mut Progress, group: usize, now: u64) {
-        let depth = if progress.phase.populate { POPULATE_PIPELINE } else { self.plan.pipeline };
-        let mut left = u64::from(depth).min(progress.quota) as u32;
-        while left > 0 && !progress.sending_is_over(now) {
-            let requests = if self.plan.quiet && !progress.phase.populate { left } else { 1 };
-            self.send(progress, group, now, now, requests);
-            progress.last_sent = now;
-            progress.quota -= u64::from(requests);
+    pub(super) fn send_batch(&mut self, state: &mut PhaseState, group: usize, now: u64) {
+        let depth = if state.phase.populate { POPULATE_PIPELINE } else { self.plan.pipeline };
+        let mut left = u64::from(depth).min(state.quota) as u32;
+        while left > 0 && !state.sending_is_over(now) {
+            let requests = if self.plan.quiet && !state.phase.populate { left } else { 1 };
+            self.send(state, group, now, now, requests);
+            state.last_sent = now;
+            state.quota -= u64::from(requests);
             left -= requests;
         }
     }
 
     /// Open loop: what is due and has a free slot.
-    fn send_due(&mut self, progress: &mut Progress, now: u64) {
-        while progress.next_due <= now && !progress.sending_is_over(now) {
-            let Some(group) = progress.free.pop_front() else { break };
-            self.send(progress, group, progress.next_due, now, 1);
-            progress.last_sent = now;
+    fn send_due(&mut self, state: &mut PhaseState, now: u64) {
+        while state.next_due <= now && !state.sending_is_over(now) {
+            let Some(group) = state.free.pop_front() else { break };
+            self.send(state, group, state.next_due, now, 1);
+            state.last_sent = now;
             // What is due on a lost connection fails at once: a slot is for servers that answer.
             for index in group * self.plan.servers.len()..(group + 1) * self.plan.servers.len() {
                 if self.connections[index].retry_at.is_some() {
-                    self.fail_pending(progress, index, now);
+                    self.fail_pending(state, index, now);
                 }
             }
-            progress.quota -= 1;
-            self.schedule_next(progress);
+            state.quota -= 1;
+            self.schedule_next(state);
         }
     }
 
     /// Open loop: when the request after the one that was due is due.
-    fn schedule_next(&mut self, progress: &mut Progress) {
-        progress.scheduled += 1;
-        if matches!(progress.phase.schedule, Schedule::Open { poisson: true, .. }) {
+    fn schedule_next(&mut self, state: &mut PhaseState) {
+        state.scheduled += 1;
+        if matches!(state.phase.schedule, Schedule::Open { poisson: true, .. }) {
             let u: f64 = self.scratch.rng.random();
-            progress.next_due += (-(1.0 - u).ln() * progress.gap) as u64;
+            state.next_due += (-(1.0 - u).ln() * state.gap) as u64;
         } else {
-            let first = progress.gap * self.index as f64 / self.plan.threads as f64;
-            progress.next_due = (first + progress.gap * progress.scheduled as f64) as u64;
+            let first = state.gap * self.index as f64 / self.plan.threads as f64;
+            state.next_due = (first + state.gap * state.scheduled as f64) as u64;
         }
     }
 }
 
 /// When the loop must look again, in nanoseconds since the phase began: at the next check, at the end of sending, or
 /// when a request comes due that has a free slot.
-fn wake_at(state: &Progress, closed: bool, now: u64, next_check: u64) -> u64 {
+fn wake_at(state: &PhaseState, closed: bool, now: u64, next_check: u64) -> u64 {
     if state.sending_is_over(now) {
         return next_check;
     }

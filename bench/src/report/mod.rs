@@ -2,9 +2,9 @@
 
 mod args;
 mod chart;
+mod collector;
 mod histogram;
 mod machine;
-mod outcome;
 mod page;
 mod progress;
 mod spread;
@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 pub use args::ReportArgs;
 pub(crate) use args::parse_duration;
 pub use chart::*;
+pub(crate) use collector::Collector;
 pub use histogram::*;
 pub use machine::*;
-pub(crate) use outcome::Outcome;
 pub(crate) use page::{html_table, page};
-pub(crate) use progress::Progress;
+pub(crate) use progress::ProgressDisplay;
 pub use spread::Spread;
 pub use table::{count, duration, table};
 pub(crate) use tally::{Interval, Tallies};

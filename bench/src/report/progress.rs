@@ -5,18 +5,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Point, count, duration};
 
 /// A bar with the rate, hit ratio and 99th percentile of the moment; hidden where standard error is no terminal.
-pub(crate) struct Progress(ProgressBar);
+pub(crate) struct ProgressDisplay(ProgressBar);
 
-impl Progress {
+impl ProgressDisplay {
     /// A bar of `length` parts, whatever they are, after `name`; without a length it tells the time alone, until it is
     /// given one.
-    pub(crate) fn new(name: &'static str, length: Option<u64>, shown: bool) -> Progress {
+    pub(crate) fn new(name: &'static str, length: Option<u64>, shown: bool) -> ProgressDisplay {
         if !shown {
-            return Progress(ProgressBar::hidden());
+            return ProgressDisplay(ProgressBar::hidden());
         }
         let style = ProgressStyle::with_template("{prefix:10} {elapsed:>4} [{bar:30}] {percent:>3} %  {msg}");
         let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new).with_prefix(name);
-        Progress(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        ProgressDisplay(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 
     /// The bar itself, to be moved along.
@@ -33,7 +33,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Store, Time};
 
 use crate::report::{self, Axis, Chart, Line, Scale};
-use crate::trace::{self, Operation};
+use crate::trace::{self, Command};
 use cache::{Cache, ITEM_OVERHEAD};
 use engine::Engine;
 use lru::ExactLru;
@@ -46,11 +46,11 @@ struct Request {
     key: u32,
     value_size: u32,
     ttl: u32,
-    act: Act,
+    action: Action,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum Action {
     Read,
     Write,
     Delete,
@@ -124,10 +124,10 @@ impl Trace {
             .with_style(ProgressStyle::with_template("reading the trace  [{bar:30}] {percent:>3} %")?);
         for request in trace::read(path, &bar)? {
             let request = request?;
-            let act = match request.operation {
-                Operation::Get | Operation::Gets => Act::Read,
-                Operation::Delete => Act::Delete,
-                _ => Act::Write,
+            let action = match request.command {
+                Command::Get | Command::Gets => Action::Read,
+                Command::Delete => Action::Delete,
+                _ => Action::Write,
             };
             let key = *numbers.entry(request.key).or_insert_with_key(|key| {
                 keys.push(key.as_str().into());
@@ -138,7 +138,7 @@ impl Trace {
             sizes[key as usize] = sizes[key as usize].max(value_size);
             let ttl = u32::try_from(request.ttl).unwrap_or(u32::MAX);
             let time = START.saturating_add(u32::try_from(request.time).unwrap_or(u32::MAX));
-            requests.push(Request { time, key, value_size, ttl, act });
+            requests.push(Request { time, key, value_size, ttl, action });
         }
         let items = keys.iter().zip(&sizes).map(|(key, &size)| key.len() as u64 + u64::from(size));
         let largest = items.clone().max().unwrap_or(0) as usize;
@@ -165,9 +165,9 @@ impl Trace {
 
     fn run(&self, cache: &mut impl Cache) -> f64 {
         let (mut reads, mut hits) = (0u64, 0u64);
-        for &Request { time, key, value_size, ttl, act } in &self.requests {
-            match act {
-                Act::Read => {
+        for &Request { time, key, value_size, ttl, action } in &self.requests {
+            match action {
+                Action::Read => {
                     reads += 1;
                     if cache.read(key, time) {
                         hits += 1;
@@ -175,8 +175,8 @@ impl Trace {
                         cache.write(key, value_size, ttl, time);
                     }
                 }
-                Act::Write => cache.write(key, value_size, ttl, time),
-                Act::Delete => cache.delete(key, time),
+                Action::Write => cache.write(key, value_size, ttl, time),
+                Action::Delete => cache.delete(key, time),
             }
         }
         if reads == 0 { 0.0 } else { hits as f64 / reads as f64 }

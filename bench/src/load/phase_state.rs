@@ -9,7 +9,7 @@ use crate::report::{Interval, Tallies};
 use crate::workload::{KeySampler, Operation};
 
 /// What changes while a phase runs.
-pub(super) struct Progress {
+pub(super) struct PhaseState {
     pub(super) phase: Phase,
     pub(super) sampler: KeySampler,
     /// Requests left to send.
@@ -37,7 +37,7 @@ pub(super) struct Progress {
     pub(super) fault: Option<String>,
 }
 
-impl Progress {
+impl PhaseState {
     /// Nanoseconds since the phase began.
     #[inline]
     pub(super) fn now(&self) -> u64 {

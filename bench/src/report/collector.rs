@@ -13,7 +13,7 @@ const OPEN_INTERVALS: usize = 8;
 const FAULTS_MAX: usize = 10;
 
 /// The sum of what those who send requests have counted.
-pub(crate) struct Outcome {
+pub(crate) struct Collector {
     total: Tallies,
     interval: Duration,
     /// Intervals that everyone is through with.
@@ -25,10 +25,10 @@ pub(crate) struct Outcome {
     faults: Vec<String>,
 }
 
-impl Outcome {
-    pub(crate) fn new(servers: usize, interval: Duration) -> Outcome {
+impl Collector {
+    pub(crate) fn new(servers: usize, interval: Duration) -> Collector {
         let (points, open, faults) = (Vec::new(), VecDeque::new(), Vec::new());
-        Outcome { total: Tallies::new(servers), interval, points, open, requests: 0, unsent: 0, faults }
+        Collector { total: Tallies::new(servers), interval, points, open, requests: 0, unsent: 0, faults }
     }
 
     pub(crate) fn take(&mut self, interval: Interval) {
