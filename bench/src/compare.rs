@@ -1,4 +1,4 @@
-//! `larder-bench compare`: reports of `load` side by side.
+//! `larder-bench compare`: compares reports of `load`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,19 +23,19 @@ pub struct CompareArgs {
     /// Reports to compare with it
     #[arg(value_delimiter = ',', required = true, num_args = 1, value_name = "B.json,…")]
     pub candidate: Vec<PathBuf>,
-    /// Exit status 1 where the ratio of the 99th percentiles is above this
+    /// Exit status 1 if the ratio of the 99th percentiles is above this
     #[arg(long, value_name = "RATIO")]
     pub max_p99_ratio: Option<f64>,
-    /// Exit status 1 where the ratio of the rates is below this
+    /// Exit status 1 if the ratio of the rates is below this
     #[arg(long, value_name = "RATIO")]
     pub min_rate_ratio: Option<f64>,
 }
 
-/// A figure of a report, by name.
+/// A figure of a report.
 struct Measure {
     name: &'static str,
     of: fn(&Report) -> f64,
-    /// The same within a stretch of the run, where it is known.
+    /// The same figure of one interval of the run, if intervals have it.
     within: Option<fn(&Point) -> f64>,
     show: fn(f64) -> String,
 }
@@ -64,8 +64,8 @@ const MEASURES: [Measure; 7] = [
 ];
 
 impl Measure {
-    /// The median of some reports and how far they lie apart; of one alone, how far its stretches of time do, the
-    /// lowest and highest tenth aside.
+    /// Returns the median and spread of several reports. Of a single report, the spread is that of its intervals, without
+    /// the lowest and the highest tenth.
     fn spread(&self, reports: &[Report]) -> Spread {
         let spread = Spread::of(reports.iter().map(self.of));
         let ([report], Some(within)) = (reports, self.within) else { return spread };
@@ -79,6 +79,7 @@ impl Measure {
         }
     }
 
+    /// Whether there is a spread to show.
     fn is_spread(&self, reports: &[Report]) -> bool {
         reports.len() > 1 || self.within.is_some()
     }
@@ -88,12 +89,12 @@ impl Measure {
     }
 }
 
-/// B over A: of the medians, and of the ends that lie furthest apart.
+/// Returns B over A: of the medians, and of the ends that lie furthest apart.
 fn ratio(a: Spread, b: Spread) -> Spread {
     Spread { min: b.min / a.max, median: b.median / a.median, max: b.max / a.min }
 }
 
-/// Runs `larder-bench compare`. A bound that does not hold gives exit status 1.
+/// Runs `larder-bench compare`. Returns exit status 1 if a bound does not hold.
 pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let read = |paths: &[PathBuf]| paths.iter().map(|path| Report::read(path)).collect::<anyhow::Result<Vec<_>>>();
     let (a, b) = (read(&args.baseline)?, read(&args.candidate)?);

@@ -15,7 +15,7 @@ struct Cli {
     command: Command,
 }
 
-/// What to do. Each has its own module in the library.
+/// The subcommands. Each has its own module in the library.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Put load on memcache servers and report rates and latencies
@@ -32,19 +32,19 @@ enum Command {
     Simulate(larder_bench::simulate::SimulateOptions),
     /// Write a small trace to replay or simulate
     GenerateTrace(larder_bench::trace::GenerateOptions),
-    /// Be a node of the demo
+    /// Run a node, as the demo does
     #[command(hide = true)]
     Node(larder_node::Settings),
     /// Print completions for a shell: larder-bench completions bash > /etc/bash_completion.d/larder-bench
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // A node sets up its own log.
+    // A node starts its own log.
     if !matches!(command, Command::Node(_)) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,larder_client=error"));
         let log = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_target(false);

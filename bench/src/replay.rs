@@ -18,7 +18,7 @@ use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, pa
 use crate::trace::{self, Command, Request};
 use crate::workload::Operation;
 
-/// What a replay is run with.
+/// Options of `larder-bench replay`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 A trace has a line for each request, without a header line (the columns of the public Twitter cache traces):
@@ -30,24 +30,24 @@ Examples:
   larder-bench generate-trace trace.csv.zst && larder-bench replay trace.csv.zst --servers 127.0.0.1:11211
   larder-bench replay cluster52.sort.zst --servers cache1,cache2,cache3 --speed 10 --html replay.html")]
 pub struct ReplayOptions {
-    /// The trace; decompressed if the name ends in .zst, - is standard input
+    /// The trace; decompressed if the name ends in .zst. - is standard input
     pub trace: PathBuf,
-    /// Servers: HOST or HOST:PORT; keys spread over several as ketama does
+    /// Servers: HOST or HOST:PORT. Ketama spreads keys over several
     #[arg(short, long, value_delimiter = ',', default_value = "127.0.0.1:11211", value_name = "ADDRESS")]
     pub servers: Vec<Address>,
-    /// Keep to the trace's timestamps: 1 as they say, 10 ten times as fast [default: as fast as it goes]
+    /// Send requests at the times of the trace: 1 at its speed, 10 ten times as fast [default: as fast as possible]
     #[arg(long, value_name = "FACTOR", value_parser = above_zero)]
     pub speed: Option<f64>,
-    /// Requests under way at once; those of one key stay in order
+    /// Requests under way at once. Requests of one key stay in order
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "COUNT")]
     pub concurrency: u16,
-    /// Replay only so many requests
+    /// Replay only this many requests
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
-    /// A request without an answer for so long has failed
+    /// A request that has no answer after this time has failed
     #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// What to make of the figures
+    /// Where the report goes, and its bounds
     #[command(flatten)]
     pub output: ReportArgs,
 }
@@ -58,14 +58,14 @@ fn above_zero(text: &str) -> Result<f64> {
     Ok(number)
 }
 
-/// Requests that wait for one task, at the most.
+/// The most requests that wait for one task.
 const QUEUE: usize = 256;
-/// Requests of one second that are held in memory to spread them over it; more are taken for a second's worth again.
+/// The most requests of one second that are held in memory to spread them over the second. More are spread over it again.
 const SECOND_MAX: usize = 1 << 20;
-/// How long a stretch in the report over time is.
+/// The length of an interval in the report.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Replays the trace and reports. A trace that ends in an error is reported up to there.
+/// Runs `larder-bench replay`. A trace with a bad line is replayed and reported up to that line.
 pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
     options.output.check()?;
     let (report, fault) = replay(&options).await?;
@@ -73,7 +73,11 @@ pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
     fault.map_or(Ok(code), Err)
 }
 
-/// Replays the trace and returns the figures, and what was wrong with the trace.
+/// Replays the trace and returns its report, and the error of the trace if it has a bad line.
+///
+/// # Errors
+///
+/// The trace cannot be opened, or a server cannot be reached.
 pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::Error>)> {
     let is_tcp = |address: &Address| matches!(address, Address::Tcp { .. });
     ensure!(options.servers.iter().all(is_tcp), "--servers: a replay goes over TCP (HOST or HOST:PORT)");
@@ -98,7 +102,7 @@ pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::E
     let interrupted = Arc::new(AtomicBool::new(false));
     end_on_interrupt(&interrupted)?;
     let (speed, limited, pacer_meter) = (options.speed, options.limit.is_some(), meter.clone());
-    // It waits for moments and for room, and reads a file.
+    // The pacer sleeps, waits for queues and reads a file, all of which block.
     let pacer = tokio::task::spawn_blocking(move || {
         let (mut sent, mut shown) = (0u64, Duration::ZERO);
         let ended = pace(requests.take(limit), speed, pacer_meter.started, |due| {
@@ -136,15 +140,15 @@ pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::E
     Ok((report, fault))
 }
 
-/// A request of the trace.
+/// A request of the trace, with its time.
 struct Due {
     request: Request,
-    /// When it is due, since the start; absent where it is due as soon as its turn comes.
+    /// When the request is due, since the start; `None` if it is due at once.
     at: Option<Duration>,
 }
 
-/// Hands every request to `send` when it is due, until that is false; the time between the first and the last, where
-/// `speed` gives them one.
+/// Hands every request to `send` when it is due, until `send` returns `false`. Returns the length of the schedule; `None`
+/// without `speed`.
 fn pace(
     requests: impl Iterator<Item = Result<Request>>,
     speed: Option<f64>,
@@ -170,7 +174,7 @@ fn pace(
         if goes_on {
             continue;
         }
-        // A line may tell an earlier time than the line before: it is due at once.
+        // A line with an earlier time than the line before it is due at once.
         let begin = time.saturating_sub(*first.get_or_insert(time)) as f64;
         let count = second.len() as f64;
         for (place, request) in second.drain(..).enumerate() {
@@ -185,7 +189,7 @@ fn pace(
     Ok(first.map(|_| last))
 }
 
-/// Sends one request after the other.
+/// Sends the requests of one queue, one after the other, and fills what reads have missed.
 async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>) {
     while let Some(Due { request, at }) = due.recv().await {
         let at = at.unwrap_or_else(|| meter.started.elapsed());
@@ -208,7 +212,7 @@ fn ttl(request: &Request) -> Duration {
     Duration::from_secs(request.ttl)
 }
 
-/// What kind of request it was, and whether it found (or wrote) its key.
+/// Sends a request. Returns its operation, and whether it found (or wrote) its key.
 async fn send(cache: &Client, request: &Request) -> (Operation, larder_client::Result<bool>) {
     let (key, ttl) = (&request.key, ttl(request));
     let stored = |stored: Stored| stored == Stored::Yes;
@@ -225,7 +229,7 @@ async fn send(cache: &Client, request: &Request) -> (Operation, larder_client::R
     }
 }
 
-/// Counts for all tasks.
+/// The counts of all tasks.
 struct Meter {
     started: Instant,
     servers: usize,

@@ -1,4 +1,4 @@
-//! Key traces: reading them, and making small ones.
+//! Key traces: reads them, and generates small ones.
 //!
 //! The format is that of the public Twitter cache traces, a line a request without a header line:
 //!
@@ -23,7 +23,7 @@ use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use serde::{Deserialize, Serialize};
 
-/// What a request does.
+/// The command of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "they are memcached's commands")]
@@ -48,19 +48,23 @@ pub struct Request {
     pub time: u64,
     /// The key.
     pub key: String,
-    /// Bytes of the key; only told, the key itself counts.
+    /// Bytes of the key as the trace says; unused, since the key itself is there.
     pub key_size: usize,
     /// Bytes of the value.
     pub value_size: usize,
-    /// Who asked.
+    /// The client that sent the request.
     pub client: u64,
-    /// What was asked.
+    /// The command.
     pub command: Command,
     /// Time to live in seconds; 0 is never.
     pub ttl: u64,
 }
 
-/// The requests of a trace in order; an error names the line. `bar` follows the bytes of the file.
+/// Opens a trace and returns its requests in order. `bar` shows how much of the file is read.
+///
+/// # Errors
+///
+/// The file cannot be opened. A request is an error that names its line if the line cannot be parsed.
 pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Result<Request>> + Send + use<>> {
     let name = path.display().to_string();
     let input: Box<dyn Read + Send> = match path.to_str() {
@@ -90,44 +94,44 @@ pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Resul
 /// The columns of a trace.
 const COLUMNS: &str = "timestamp,key,key size,value size,client id,operation,TTL";
 
-/// Which requests a made trace has.
+/// The kind of a generated trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
-    /// Keys by a Zipf distribution
+    /// Keys follow a Zipf distribution
     Zipf,
-    /// As zipf, with runs over keys that are asked for once, which push others out of an LRU
+    /// Like zipf, with scans over keys that are read once, which push others out of an LRU
     Scan,
-    /// As zipf, with most items living for a minute
+    /// Like zipf, with a time to live of one minute for most items
     Ttl,
 }
 
-/// What a trace is made with.
+/// Options of `larder-bench generate-trace`.
 #[derive(Debug, Clone, Args)]
 pub struct GenerateOptions {
-    /// Where it is written; compressed if the name ends in .zst, - is standard output
+    /// The file to write; compressed if the name ends in .zst. - is standard output
     #[arg(default_value = "-")]
     output: PathBuf,
-    /// Which requests it has
+    /// Kind of trace
     #[arg(long, value_enum, default_value_t = Shape::Zipf)]
     shape: Shape,
-    /// Requests
+    /// Number of requests
     #[arg(long, default_value_t = 1_000_000)]
     requests: u64,
-    /// Different keys
+    /// Number of distinct keys
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// Exponent of the Zipf distribution
     #[arg(long, default_value_t = 0.99)]
     zipf: f64,
-    /// Requests a second of the trace's own time
+    /// Requests in one second of the trace
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
-    /// The same seed makes the same trace
+    /// Seed: the same seed gives the same trace
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Writes a trace.
+/// Runs `larder-bench generate-trace`.
 pub fn generate(options: &GenerateOptions) -> Result<()> {
     let name = options.output.display();
     let mut output: Box<dyn Write> = match options.output.to_str() {
@@ -147,7 +151,7 @@ pub fn generate(options: &GenerateOptions) -> Result<()> {
     lines.flush().with_context(|| format!("writing {name}"))
 }
 
-/// The requests of a made trace.
+/// Returns the requests of a generated trace.
 pub fn requests(options: &GenerateOptions) -> Result<impl Iterator<Item = Request> + use<>> {
     let GenerateOptions { shape, keys, rate, .. } = *options;
     let mut random = StdRng::seed_from_u64(options.seed);
@@ -165,7 +169,7 @@ pub fn requests(options: &GenerateOptions) -> Result<impl Iterator<Item = Reques
         } else {
             zipf.sample(&mut random) as u64
         };
-        // The size and the time to live are the key's own, the same in every request.
+        // A key has the same size and time to live in every request.
         let own = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let short = shape == Shape::Ttl && own % 10 != 0;
         let key = format!("key:{key:016}");

@@ -1,4 +1,4 @@
-//! The demo's request handlers, and what they measure.
+//! The demo's application: request handlers that read and change users' pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,25 +18,25 @@ use super::phase::{Counts, Phase};
 /// Time to live of cached pages.
 const TTL: Duration = Duration::from_secs(300);
 
-/// How a page is read.
+/// The way to a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
     Datastore,
     Cache,
 }
 
-/// What all handlers share.
+/// The application: what all request handlers share.
 pub(super) struct Application {
     datastore: Datastore,
     cache: Client,
     users: Zipf<f64>,
     writes: f64,
     handlers: u32,
-    /// By user, the newest version whose write has returned: a read that begins later must not see an older one.
+    /// The newest version by user whose write has returned. A read that begins later must not return an older one.
     promised: Vec<AtomicU64>,
 }
 
-/// Handlers at work.
+/// Running request handlers.
 pub(super) struct Handlers {
     tasks: JoinSet<()>,
     stop: Arc<AtomicBool>,
@@ -89,7 +89,7 @@ impl Application {
     }
 
     async fn request(&self, path: Path, counts: &Counts, random: &mut StdRng) -> anyhow::Result<()> {
-        // Neighbours in popularity are no neighbours in number.
+        // Popular users are spread over all numbers.
         let rank = self.users.sample(random) as u64 - 1;
         let id = (rank.wrapping_mul(2_654_435_761) % self.promised.len() as u64) as u32;
         if random.random_bool(self.writes) {
@@ -102,7 +102,7 @@ impl Application {
         }
     }
 
-    /// A change: committed first, then deleted from the cache.
+    /// Changes a page: commits to the datastore first, then deletes the page from the cache.
     async fn write(&self, path: Path, id: u32, text: String, counts: &Counts) -> anyhow::Result<()> {
         let version = self.datastore.post(id, text).await?;
         if path == Path::Cache && self.cache.delete(key(id)).await.is_err() {

@@ -1,5 +1,4 @@
-//! A datastore to put a cache before: profiles of users and their posts in SQLite, read through indexes and changed in
-//! transactions.
+//! The demo's datastore: users' profiles and posts in SQLite, read through indexes and changed in transactions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ const WORDS: [&str; 24] = [
     "summer",
 ];
 
-/// Posts each user starts with.
+/// Posts of each user at the start.
 const POSTS_PER_USER: u32 = 5;
 
 /// A user's page: the profile and the latest posts.
@@ -36,13 +35,13 @@ const POSTS_PER_USER: u32 = 5;
 pub(super) struct Page {
     /// The user's number, from 0.
     pub(super) id: u32,
-    /// Goes up by one with each committed change.
+    /// The version; each committed change adds one.
     pub(super) version: u64,
     /// Display name.
     pub(super) name: String,
-    /// Where the user lives.
+    /// City of residence.
     pub(super) city: String,
-    /// A few words about the user.
+    /// A short text about the user.
     pub(super) about: String,
     /// The latest posts, newest first.
     pub(super) posts: Vec<String>,
@@ -67,7 +66,7 @@ impl Pool {
         Arc::new(Pool { permits: Semaphore::new(connections.len()), free: parking_lot::Mutex::new(connections) })
     }
 
-    /// Runs `work` with a connection on a thread where blocking is fine.
+    /// Runs `work` with a connection, on a thread that may block.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -85,7 +84,7 @@ impl Pool {
 }
 
 impl Datastore {
-    /// Opens a new datastore in `folder` and fills it with `users` users, telling `progress` how many are in.
+    /// Creates a datastore in `folder` with `users` users. `progress` receives the number of users so far.
     pub(super) async fn create(folder: &Path, users: u32, progress: mpsc::UnboundedSender<u32>) -> Result<Datastore> {
         let file = folder.join("datastore.sqlite");
         let open = move || -> Result<Connection> {
@@ -104,7 +103,7 @@ impl Datastore {
         .await?
     }
 
-    /// A user's page as JSON, as of now.
+    /// Returns a user's page as JSON.
     pub(super) async fn page(&self, id: u32) -> Result<Bytes> {
         let page = self.readers.run(move |connection| read_page(connection, id)).await?;
         let page = page.with_context(|| format!("there is no user {id}"))?;
@@ -153,7 +152,7 @@ fn fill(connection: &mut Connection, users: u32, progress: &mpsc::UnboundedSende
             }
         }
         transaction.commit()?;
-        // Fails where nobody watches.
+        // Sending fails if nobody shows the progress.
         let _ = progress.send(batch.last().map_or(0, |id| id + 1));
     }
     Ok(())
@@ -163,13 +162,13 @@ fn pick<'a>(words: &[&'a str], random: &mut StdRng) -> &'a str {
     words.choose(random).copied().unwrap_or_default()
 }
 
-/// Some words in a row.
+/// Returns a sentence of this many random words.
 pub(super) fn sentence(words: usize, random: &mut StdRng) -> String {
     (0..words).map(|_| pick(&WORDS, random)).collect::<Vec<_>>().join(" ")
 }
 
 fn read_page(connection: &mut Connection, id: u32) -> rusqlite::Result<Option<Page>> {
-    // One snapshot for both queries, so that the posts are those of the version.
+    // One snapshot for both queries: the posts belong to the version.
     let snapshot = connection.transaction()?;
     let page = snapshot
         .prepare_cached("select version, name, city, about from users where id = ?1")?

@@ -1,4 +1,4 @@
-//! `larder-bench demo`: three nodes, a client that falls back to a datastore, and a load that shows what it is worth.
+//! `larder-bench demo`: three nodes, a client that falls back to a datastore, and a load that shows what a cache saves.
 
 mod application;
 mod datastore;
@@ -21,7 +21,7 @@ use nodes::Node;
 pub use options::DemoOptions;
 use phase::Phase;
 
-/// Runs the demo to its table, or until SIGINT or SIGTERM; its nodes are stopped in every case.
+/// Runs the demo to its table, or until SIGINT or SIGTERM. Its nodes are stopped in every case.
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -49,14 +49,14 @@ async fn show(options: DemoOptions) -> Result<()> {
 
     let direct = phase(&application, Path::Datastore, "datastore only", length, async |_| Ok(())).await?;
     let cached = phase(&application, Path::Cache, "through the cache", length, async |_| Ok(())).await?;
-    // Kill in the first third, so that what follows can be seen: alone, and back again.
+    // One third with all nodes, one with a node killed, one with the node back.
     let third = length * 2 / 3;
     let failing = phase(&application, Path::Cache, "a node killed, then back", 2 * length, async |phase: &Phase| {
         tokio::time::sleep(third).await;
         phase.mark("killed");
         nodes[0].kill();
         tokio::time::sleep(third).await;
-        // Starting a process blocks for some milliseconds, which the load should not feel.
+        // Starting a process blocks for some milliseconds, which must not delay the handlers.
         tokio::task::block_in_place(|| nodes[0].restart())?;
         phase.mark("back");
         tokio::time::sleep(third).await;
@@ -82,7 +82,7 @@ async fn fill(options: &DemoOptions, folder: &std::path::Path) -> Result<Datasto
     datastore
 }
 
-/// Runs one phase with `events` beside it, showing its progress.
+/// Runs one phase and `events` beside it, and shows its progress.
 async fn phase(
     application: &Arc<Application>,
     path: Path,

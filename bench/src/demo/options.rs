@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// What the demo is run with.
+/// Options of `larder-bench demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoOptions {
     /// Users in the datastore
@@ -14,10 +14,10 @@ pub struct DemoOptions {
     /// Share of requests that change the datastore, in percent
     #[arg(long, default_value_t = 1.0, value_parser = percent)]
     pub(super) writes: f64,
-    /// Exponent of the Zipf distribution that users are asked for by
+    /// Exponent of the Zipf distribution of the users' popularity
     #[arg(long, default_value_t = 0.99)]
     pub(super) zipf: f64,
-    /// Seconds for each of the three phases; the last takes twice as long
+    /// Seconds for each of the three phases. The last takes twice as long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
     pub(super) seconds: u64,
 }

@@ -1,4 +1,4 @@
-//! What the demo measures in one of its phases.
+//! The measurements of one phase of the demo.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-/// What one node was asked, as the client saw it.
+/// Reads of one node's keys, and hits, as the client saw them.
 #[derive(Debug, Default)]
 pub(super) struct NodeCounts {
     pub(super) reads: AtomicU64,
     pub(super) hits: AtomicU64,
 }
 
-/// What is counted within a phase.
+/// The counts of a phase.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) reads: AtomicU64,
     pub(super) writes: AtomicU64,
     pub(super) datastore_reads: AtomicU64,
-    /// Requests that a user would have seen fail.
+    /// Requests that failed.
     pub(super) errors: AtomicU64,
-    /// Deletes that could not reach a node.
+    /// Deletes that did not reach a node.
     pub(super) unreached: AtomicU64,
-    /// Pages older than a write that had returned before the read began.
+    /// Pages that were older than a write that had returned before the read began.
     pub(super) stale: AtomicU64,
     pub(super) by_node: Vec<NodeCounts>,
 }
 
-/// A moment of a phase.
+/// A short interval of a phase.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     pub(super) at: Duration,
@@ -40,9 +40,9 @@ pub(super) struct Window {
 pub(super) struct Phase {
     pub(super) name: &'static str,
     pub(super) counts: Arc<Counts>,
-    /// Microseconds of every request.
+    /// Latencies of all requests, in microseconds.
     pub(super) latency: Arc<Mutex<Histogram<u64>>>,
-    /// The same since the last window ended.
+    /// Latencies of the current window, in microseconds.
     pub(super) recent: Arc<Mutex<Histogram<u64>>>,
     started: Instant,
     windows: Mutex<Vec<Window>>,
@@ -50,7 +50,7 @@ pub(super) struct Phase {
     length: Mutex<Duration>,
 }
 
-/// Three digits, up to a minute in microseconds.
+/// A histogram of microseconds up to one minute, with three digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(60_000_000, 3).expect("the bounds are valid")
 }
@@ -70,17 +70,17 @@ impl Phase {
         }
     }
 
-    /// Notes that something happened now.
+    /// Notes that an event happened now.
     pub(super) fn mark(&self, what: &'static str) {
         self.marks.lock().push((what, self.started.elapsed()));
     }
 
-    /// How long a window is.
+    /// The length of a window.
     pub(super) fn window(&self) -> Duration {
         Duration::from_millis(250)
     }
 
-    /// Ends a window and tells it in words.
+    /// Ends a window and returns its figures as text.
     pub(super) fn turn_window(&self) -> String {
         let recent = std::mem::replace(&mut *self.recent.lock(), histogram());
         let p99 = Duration::from_micros(recent.value_at_quantile(0.99));
@@ -97,29 +97,29 @@ impl Phase {
         self.length.lock().as_secs_f64()
     }
 
-    /// Requests in all.
+    /// Number of requests.
     pub(super) fn operations(&self) -> u64 {
         self.latency.lock().len()
     }
 
-    /// A quantile of latency, in milliseconds.
+    /// Returns a quantile of latency, in milliseconds.
     pub(super) fn quantile(&self, quantile: f64) -> f64 {
         self.latency.lock().value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    /// The share of reads that did not go to the datastore.
+    /// Returns the share of reads that did not go to the datastore.
     pub(super) fn hit_ratio(&self) -> f64 {
         let reads = self.counts.reads.load(Ordering::Relaxed);
         let missed = self.counts.datastore_reads.load(Ordering::Relaxed);
         if reads == 0 { 0.0 } else { 1.0 - (missed.min(reads) as f64 / reads as f64) }
     }
 
-    /// After the event `mark`: the p99 before it in milliseconds, and how long until a window's p99 was within twice that
-    /// again; `None` where it never was.
+    /// Returns the usual p99 before the event `mark`, in milliseconds, and the time from the event until a window's p99 was
+    /// at most twice the usual. That time is `None` if no window was; the whole is `None` without the event.
     pub(super) fn recovery(&self, mark: &str) -> Option<(f64, Option<Duration>)> {
         let at = self.marks.lock().iter().find(|(name, _)| *name == mark)?.1;
         let windows = self.windows.lock();
-        // The first second is warm-up.
+        // The first second is the warm-up.
         let mut before: Vec<Duration> = windows
             .iter()
             .filter(|window| window.at > Duration::from_secs(1) && window.at < at)

@@ -10,12 +10,12 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// A phase in one line, as it ends.
+/// Formats the end of a phase as one line.
 pub(super) fn line(phase: &Phase) -> String {
     format!("done: {:26} {:>8.0} ops/s", phase.name, phase.operations() as f64 / phase.seconds())
 }
 
-/// The whole result.
+/// Prints the tables of all phases and nodes.
 pub(super) fn print(phases: &[Phase], cache: &Client) {
     println!(
         "\n{:26} {:>8} {:>8} {:>8} {:>9} {:>9} {:>13} {:>7} {:>6}",

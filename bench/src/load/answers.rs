@@ -1,4 +1,4 @@
-//! The receiving half of a worker: answers, lost connections, time-outs.
+//! The receiving half of a worker: answers, lost connections and time-outs.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -14,23 +14,26 @@ use super::wire::{Answer, Decoded, Encoder, Ending};
 use super::worker::Worker;
 use crate::workload::Operation;
 
-/// Pause before a lost connection is made anew, in nanoseconds.
+/// Pause before a lost connection is opened again, in nanoseconds.
 const RETRY_PAUSE: u64 = 100_000_000;
-/// How long making it may take; the worker's other connections wait for it.
+/// How long opening a lost connection again may take: the worker's other connections wait in this time.
 const RETRY_PATIENCE: Duration = Duration::from_millis(100);
-/// Reads of one connection before the others get their turn.
+/// Reads from one connection before the worker turns to the others.
 const READS_IN_A_ROW: usize = 16;
 
-/// What a batch of answers leaves to do.
+/// Work that a batch of answers leaves behind.
 #[derive(Default)]
 struct FollowUp {
+    /// Requests that are over.
     completed: u32,
+    /// Slots of the open loop that are free again.
     freed: u32,
-    /// Keys to be set because a read or an increment missed them.
+    /// Keys to set because a read or an increment missed them.
     fills: Vec<(Operation, u64)>,
 }
 
 impl Worker {
+    /// Reads what a connection has received and gives the answers to their requests.
     pub(super) fn read(&mut self, state: &mut PhaseState, index: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut follow_up = FollowUp::default();
@@ -68,7 +71,7 @@ impl Worker {
         }
     }
 
-    /// Writes what waits; watches for room where the socket is full.
+    /// Writes the encoded requests of a connection. Where the socket is full, the poll reports when it has room again.
     pub(super) fn flush(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         connection.is_dirty = false;
@@ -91,7 +94,7 @@ impl Worker {
         }
     }
 
-    /// Fails requests that have waited too long, and makes lost connections anew.
+    /// Fails requests that have waited longer than the time-out, and opens lost connections again when their pause is over.
     pub(super) fn expire(&mut self, state: &mut PhaseState, now: u64) {
         let timeout = self.plan.timeout.as_nanos() as u64;
         for index in 0..self.connections.len() {
@@ -117,7 +120,7 @@ impl Worker {
                 let out = std::mem::take(&mut connection.out);
                 let (pending, keys) = (std::mem::take(&mut connection.pending), std::mem::take(&mut connection.keys));
                 connection.replace(transport);
-                // What was asked for while the connection was away goes out now.
+                // Requests that were encoded while the connection was lost go out now.
                 (connection.out, connection.pending, connection.keys) = (out, pending, keys);
                 self.flush(state, index, now);
                 let group = self.connections[index].group;
@@ -128,26 +131,27 @@ impl Worker {
             Err(error) => {
                 tracing::debug!("{error:#}");
                 connection.retry_at = Some(now + RETRY_PAUSE);
-                // Nothing is sent there now: what was asked for has failed.
+                // The requests that wait for this connection have failed.
                 self.fail_pending(state, index, now);
             }
         }
     }
 
-    /// Gives a connection up: its requests have failed.
+    /// Closes a connection that does not work; its requests have failed. `words` say why.
     pub(super) fn lose(&mut self, state: &mut PhaseState, index: usize, now: u64, words: &str) {
         let connection = &mut self.connections[index];
         if connection.retry_at.is_none() {
             let address = &self.plan.servers[connection.server];
             state.note(|| format!("{address}: {words}"));
             connection.retry_at = Some(now + RETRY_PAUSE);
-            // It may be gone from the poll already.
+            // The poll may have dropped the socket already.
             let _ = epoll::delete(&self.epoll, connection.transport.as_fd());
             connection.forget_input();
         }
         self.fail_pending(state, index, now);
     }
 
+    /// Counts every request of a connection that waits for an answer as failed.
     pub(super) fn fail_pending(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         connection.out.clear();
@@ -168,8 +172,12 @@ impl Worker {
     }
 }
 
-/// Decodes whole answers and gives them to the requests they belong to. Returns the bytes taken and how many more are
-/// needed for the next.
+/// Decodes the whole answers in `input` and gives each to its request. Returns the bytes consumed and how many more bytes
+/// the next answer needs.
+///
+/// # Errors
+///
+/// The server does not speak the protocol, or answers without a request.
 fn take_answers(
     encoder: Encoder,
     plan: &Plan,
@@ -221,7 +229,7 @@ fn take_answers(
             }
         };
         if over {
-            let mut pending = connection.pending.pop_front().expect("it was there");
+            let mut pending = connection.pending.pop_front().expect("a request was at the front");
             finish_keys(plan, connection, &mut pending, answer, follow_up);
             state.count(connection.server, &pending, now, pending.keys_asked);
             follow_up.completed += 1;
@@ -230,7 +238,8 @@ fn take_answers(
     }
 }
 
-/// The key a value belongs to. Keys of the request before it were missed.
+/// Finds the key of a value among the keys of its request, with the verifier's note. A server answers in the order of the
+/// request, so the keys before it were missed.
 fn match_key(
     plan: &Plan,
     keys: &mut std::collections::VecDeque<(u64, u64)>,
@@ -250,6 +259,7 @@ fn match_key(
     None
 }
 
+/// Notes that a read missed `key`, and fills the key if the workload says so.
 fn miss(plan: &Plan, verifier: Option<&Verifier>, key: u64, note: u64, follow_up: &mut FollowUp) {
     if let Some(verifier) = verifier
         && plan.workload.ttl.is_never()
@@ -261,7 +271,7 @@ fn miss(plan: &Plan, verifier: Option<&Verifier>, key: u64, note: u64, follow_up
     }
 }
 
-/// Draws the consequences of a request's last answer for its remaining keys.
+/// Handles the keys that have no answer of their own when the last answer of a request has come.
 fn finish_keys(
     plan: &Plan,
     connection: &mut Connection,
@@ -289,7 +299,7 @@ fn finish_keys(
             _ => {}
         }
     }
-    // Quiet writes are answered only where they fail.
+    // A server answers quiet writes only where they fail.
     if quiet && pending.operation != Operation::Get {
         pending.hits = pending.keys_asked.saturating_sub(pending.errors);
     }

@@ -29,19 +29,19 @@ Examples:
   larder-bench load --servers 127.0.0.1 --pipeline 16 --threads 2 --json run.json --p99 1ms
       for CI: exit status 1 where p99 is above one millisecond")]
 pub struct LoadArgs {
-    /// Servers: HOST or HOST:PORT or the path of a unix socket; keys spread over several as ketama does
+    /// Servers: HOST, HOST:PORT or the path of a unix socket. Ketama spreads keys over several
     #[arg(short, long, value_delimiter = ',', default_value = "127.0.0.1:11211", value_name = "ADDRESS")]
     pub servers: Vec<Address>,
-    /// Protocol
+    /// Protocol to speak
     #[arg(long, value_enum, default_value = "text")]
     pub protocol: Protocol,
-    /// Read over UDP (text, one get on its way a connection; populate over TCP first)
+    /// Read over UDP: text, one get under way on each connection; populate over TCP first
     #[arg(long)]
     pub udp: bool,
-    /// Speak TLS, and trust the certificate authorities in this file (PEM)
+    /// Speak TLS and trust the certificate authorities in this file (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "udp")]
     pub tls_ca: Option<PathBuf>,
-    /// The name that certificates must have, where it is not the host's
+    /// Name that certificates must have, if it is not the host's
     #[arg(long, value_name = "NAME", requires = "tls_ca")]
     pub tls_name: Option<String>,
     /// Send batches as quiet requests closed by a no-op (meta and binary)
@@ -50,7 +50,7 @@ pub struct LoadArgs {
     /// Connections to each server
     #[arg(short, long, default_value_t = 50, value_name = "COUNT")]
     pub connections: usize,
-    /// Requests on their way on a connection: a closed loop sends so many at once and waits for all
+    /// Requests under way on a connection. A closed loop sends them together and waits for all answers
     #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     pub pipeline: u32,
     /// Threads of this load generator
@@ -59,43 +59,43 @@ pub struct LoadArgs {
     /// CPUs to pin the threads to
     #[arg(long, value_delimiter = ',', value_name = "CPU")]
     pub cpus: Vec<usize>,
-    /// Open loop: requests a second over all connections, due on a schedule. Without it, a closed loop
+    /// Open loop: requests a second over all connections, due on a schedule. Without this option, a closed loop
     #[arg(short, long, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
     /// Random gaps between the requests of an open loop (a Poisson process) instead of even ones
     #[arg(long, requires = "rate")]
     pub poisson: bool,
-    /// Search the highest rate at which --p99 holds, in steps of --duration; --rate is the first to try
+    /// Search for the highest rate at which --p99 holds, in steps of --duration. --rate is the first rate tried
     #[arg(long, requires = "p99", conflicts_with = "requests")]
     pub find_max: bool,
     /// How long to measure: 10s, 500ms, 2m
     #[arg(short, long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub duration: Duration,
-    /// Stop after so many requests instead
+    /// Stop after this many requests instead
     #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "duration")]
     pub requests: Option<u64>,
-    /// Load before the measured part, not counted
+    /// Load before the measured part, which is not counted
     #[arg(short, long, default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
     pub warmup: Duration,
     /// Set every key once before anything else
     #[arg(long)]
     pub populate: bool,
-    /// A request without an answer for so long has failed
+    /// A request that has no answer after this time has failed
     #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// What is asked for
+    /// Which requests are sent
     #[command(flatten)]
     pub workload: WorkloadArgs,
-    /// Make every value tell its key and version, and report wrong, stale and lost ones: exit status 1 where one is wrong or
-    /// stale (populates first; values have at least 16 bytes then)
+    /// Write key and version into every value, and report wrong, stale and lost values. Exit status 1 if one is wrong or
+    /// stale. Populates first; values have at least 16 bytes
     #[arg(long, help_heading = "Checks")]
     pub verify: bool,
-    /// What to make of the figures
+    /// Where the report goes, and its bounds
     #[command(flatten)]
     pub output: ReportArgs,
 }
 
-/// A command line of `load` alone.
+/// The options of `load` as a command line of their own.
 #[derive(Debug, clap::Parser)]
 struct CommandLine {
     #[command(flatten)]
@@ -103,12 +103,16 @@ struct CommandLine {
 }
 
 impl LoadArgs {
-    /// The options that `words` spell, without the program's name.
+    /// Parses the options in `words`, which do not include the program's name.
+    ///
+    /// # Errors
+    ///
+    /// An option or a value is not valid; the error's text is what the command line prints.
     pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<LoadArgs, clap::Error> {
         CommandLine::try_parse_from(std::iter::once("load").chain(words)).map(|line| line.args)
     }
 
-    /// When requests are due.
+    /// Returns when requests are due.
     pub fn schedule(&self) -> Schedule {
         match self.rate {
             None => Schedule::Closed,
@@ -116,16 +120,17 @@ impl LoadArgs {
         }
     }
 
-    /// When to stop.
+    /// Returns when the run stops.
     pub fn stop(&self) -> Stop {
         self.requests.map_or(Stop::After(self.duration), Stop::Requests)
     }
 
-    /// Whether every key is set first.
+    /// Whether every key is set before the load.
     pub fn populates(&self) -> bool {
         self.populate || self.verify
     }
 
+    /// Checks the options against each other and returns what the workers share.
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mut workload = self.workload.resolve()?;
         ensure!(!self.duration.is_zero(), "--duration: must be above 0");
@@ -157,7 +162,7 @@ impl LoadArgs {
             Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1, name: None },
         });
         let servers: Vec<Server> = spelled.collect();
-        // Versions of a later run are above those of an earlier one.
+        // A later run on the same server begins above the versions of an earlier run.
         let first_version = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()) << 24;
         Ok(Plan {
             ring: Ring::new(&servers, Hashing::KetamaWeighted),

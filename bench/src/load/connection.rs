@@ -1,4 +1,4 @@
-//! One connection: what is on its way out, what has come in, and which requests wait for an answer.
+//! One connection: encoded requests, received bytes, and the requests that wait for an answer.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -7,66 +7,69 @@ use super::transport::Transport;
 use super::wire::Ending;
 use crate::workload::Operation;
 
-/// A request, or a run of quiet ones, that waits for its answer.
+/// A request, or a run of quiet requests, that waits for its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pending {
     pub(crate) operation: Operation,
+    /// How the answer ends.
     pub(crate) ending: Ending,
     /// Requests that this answer covers.
     pub(crate) requests: u32,
-    /// Keys without an answer yet; as many wait in [`Connection::keys`].
+    /// Keys without an answer so far; [`Connection::keys`] holds them.
     pub(crate) keys: u32,
-    /// Keys in them at first.
+    /// Keys that the requests ask for.
     pub(crate) keys_asked: u32,
-    /// When it was due, in nanoseconds since the phase began.
+    /// When the request was due, in nanoseconds since the phase began.
     pub(crate) due: u64,
-    /// When it was handed to the connection, likewise.
+    /// When it was encoded, in nanoseconds since the phase began.
     pub(crate) sent: u64,
     /// Keys answered with a value so far.
     pub(crate) hits: u32,
     /// Errors so far.
     pub(crate) errors: u32,
-    /// Its end makes room for another request in an open loop.
+    /// The end of this request frees a slot of the open loop. Of a request that went to several servers, only the last
+    /// part does.
     pub(crate) frees_slot: bool,
-    /// It sets a key that was missed.
+    /// The request sets a key that was missed.
     pub(crate) is_fill: bool,
 }
 
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
-    /// Index of the server.
+    /// Number of the server.
     pub(crate) server: usize,
-    /// The client that this connection belongs to: one connection to each server.
+    /// Number of the group: one connection to each server, like a client's.
     pub(crate) group: usize,
-    /// Encoded requests; those before `written` are sent.
+    /// Encoded requests. The bytes before `written` are sent.
     pub(crate) out: Vec<u8>,
     pub(crate) written: usize,
-    /// The front of an answer whose rest has not come.
+    /// The front of an answer that has not been received whole.
     input: Vec<u8>,
-    /// How many more bytes must come before it is worth a look.
+    /// Bytes that must be received before decoding can go on.
     need: usize,
     pub(crate) pending: VecDeque<Pending>,
-    /// Keys of the pending requests, with the verifier's note.
+    /// Keys of the pending requests, each with the verifier's note.
     pub(crate) keys: VecDeque<(u64, u64)>,
-    /// Waits in the list of connections to be flushed.
+    /// The connection is in the worker's list of connections to flush.
     pub(crate) is_dirty: bool,
-    /// The poll watches for room to write.
+    /// The poll reports room to write.
     pub(crate) watches_output: bool,
-    /// Lost; when to try again, in nanoseconds since the phase began.
+    /// When to open the lost connection again, in nanoseconds since the phase began; `None` if it is open.
     pub(crate) retry_at: Option<u64>,
 }
 
-/// What reading came to.
+/// The result of a read.
 pub(crate) enum Input {
-    /// Nothing more for now.
+    /// The socket has nothing more.
     Drained,
-    /// There may be more.
+    /// The socket may have more.
     More,
     /// The server closed the connection.
     Closed,
 }
 
 impl Connection {
+    /// An open connection without requests.
     pub(crate) fn new(transport: Transport, server: usize, group: usize) -> Connection {
         Connection {
             transport,
@@ -84,18 +87,18 @@ impl Connection {
         }
     }
 
-    /// Puts a fresh socket in the place of a lost one.
+    /// Replaces a lost socket by a new one, and forgets all requests.
     pub(crate) fn replace(&mut self, transport: Transport) {
         *self = Connection::new(transport, self.server, self.group);
     }
 
-    /// Drops the front of an answer whose rest will not come.
+    /// Drops the front of an answer that will not be received whole.
     pub(crate) fn forget_input(&mut self) {
         self.input.clear();
         self.need = 0;
     }
 
-    /// Writes what the socket takes; whether something is left.
+    /// Writes what the socket accepts. Returns whether something is left.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         while self.written < self.out.len() {
             match self.transport.write(&self.out[self.written..]) {
@@ -117,10 +120,10 @@ impl Connection {
         Ok(false)
     }
 
-    /// Reads once and hands whole answers to `decode`, which gives the bytes it took and how many more it needs.
+    /// Reads once and hands the input to `decode`, which returns the bytes it consumed and how many more it needs.
     ///
-    /// Input goes through the worker's `buffer`, which stays in the processor's cache; only the front of an unfinished
-    /// answer is kept here.
+    /// Input goes through the worker's `buffer`, which stays in the processor's cache. The connection keeps only the
+    /// front of an answer that is not whole.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -165,6 +168,7 @@ impl Connection {
     }
 }
 
+/// Whether the error says only that there is nothing to read.
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,4 +1,4 @@
-//! Reads over UDP: a request is one datagram, its answer one or several.
+//! Reads over UDP: a request is one datagram, its answer one datagram or several.
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use larder_protocol::udp::{DATAGRAM_MAX_LEN, Frame, Reassembly};
 
-/// A socket that looks like a connection with one request on its way. A lost datagram shows as a time-out.
+/// A UDP socket that behaves like a connection with one request under way. A lost datagram shows as a time-out.
 pub(crate) struct Datagrams {
     socket: UdpSocket,
     request_id: u16,
@@ -16,6 +16,7 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
+    /// Opens a socket for the first address of `host`.
     pub(crate) fn connect(host: &str, port: u16) -> io::Result<Datagrams> {
         let address = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.next();
         let address = address.ok_or_else(|| io::Error::other("the name has no address"))?;
@@ -26,6 +27,7 @@ impl Datagrams {
         Ok(Datagrams { socket, request_id: 0, answer: Reassembly::new(0), whole: (Vec::new(), 0) })
     }
 
+    /// Sends one request as a datagram.
     pub(crate) fn send(&mut self, request: &[u8]) -> io::Result<usize> {
         self.request_id = self.request_id.wrapping_add(1);
         self.answer = Reassembly::new(self.request_id);
@@ -34,6 +36,7 @@ impl Datagrams {
         Ok(request.len())
     }
 
+    /// Reads from the answer to the last request; blocks the caller never (`WouldBlock`).
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut datagram = [0; DATAGRAM_MAX_LEN];
         while self.whole.1 == self.whole.0.len() {

@@ -1,4 +1,4 @@
-//! `--find-max`: the highest rate at which latency still keeps a bound.
+//! `--find-max`: searches for the highest rate at which the 99th percentile keeps its bound.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use super::plan::{Schedule, Stop};
 use super::session::Session;
 use crate::report::{Report, Step, count, duration};
 
-/// The search ends when the highest rate that holds and the lowest that fails are this close.
+/// The search ends when the lowest rate that fails is at most this factor above the highest rate that holds.
 const PRECISION: f64 = 1.05;
-/// It ends in any case after so many steps.
+/// The search ends after this many steps in any case.
 const STEPS_MAX: usize = 24;
-/// A rate fails only when it fails so often: a moment's disturbance from elsewhere says nothing about the server.
+/// Tries before a rate has failed: one disturbance by other work on the machine says nothing about the server.
 const TRIES: usize = 2;
-/// Of fewer requests a 99th percentile says nothing.
+/// Fewer requests than this have no meaningful 99th percentile.
 const REQUESTS_MIN: f64 = 100.0;
 
-/// What is searched.
+/// The options of a search.
 pub(super) struct Search {
-    /// Requests a second to begin with.
+    /// The first rate to try, in requests a second.
     first_rate: f64,
-    /// Bound of the 99th percentile, in microseconds.
+    /// The bound on the 99th percentile, in microseconds.
     p99: f64,
     poisson: bool,
     warmup: Duration,
-    /// Length of a step.
+    /// The length of a step.
     stop: Stop,
 }
 
@@ -37,8 +37,8 @@ impl Search {
     }
 }
 
-/// The next rate to try: one that failed, once more; twice the best so far while nothing has failed, then halfway to the
-/// lowest that failed. None below `least`.
+/// Returns the next rate to try: a rate that has failed once, again; twice the best rate while none has failed; then the
+/// geometric mean of the best rate and the lowest that failed. `None` ends the search. No rate is below `least`.
 fn next_rate(steps: &[Step], first: f64, least: f64) -> Option<f64> {
     if steps.len() >= STEPS_MAX {
         return None;
@@ -62,7 +62,7 @@ fn next_rate(steps: &[Step], first: f64, least: f64) -> Option<f64> {
     }
 }
 
-/// Runs steps until the rate is known; the report is that of the best one (or the last, where none held).
+/// Runs steps until the rate is known. The report is that of the best step, or of the first if none held.
 pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> {
     let mut steps: Vec<Step> = Vec::new();
     let mut best: Option<Report> = None;
@@ -96,7 +96,7 @@ pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> 
 mod tests {
     use super::*;
 
-    /// A server that keeps the bound up to `limit` requests a second.
+    /// Searches with a server that keeps the bound up to `limit` requests a second.
     fn search(limit: f64) -> f64 {
         let mut steps = Vec::new();
         while let Some(rate) = next_rate(&steps, 1000.0, 100.0) {

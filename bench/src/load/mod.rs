@@ -1,4 +1,4 @@
-//! `larder-bench load`: raw connections that cost the client as little CPU as may be.
+//! `larder-bench load`: puts load on servers over raw connections, at as little CPU time as possible.
 
 mod answers;
 mod args;
@@ -28,13 +28,17 @@ use find_max::Search;
 
 use crate::report::Report;
 
-/// Runs `larder-bench load`.
+/// Runs `larder-bench load` to its report and returns the exit status.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     args.output.check()?;
     args.output.finish(measure(args)?)
 }
 
-/// Does what `args` ask for and returns the figures.
+/// Runs the load that `args` describe and returns its report.
+///
+/// # Errors
+///
+/// Options contradict each other, or a server cannot be reached.
 pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
     let session = Session::open(args)?;
     session.end_on_interrupt()?;

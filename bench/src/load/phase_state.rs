@@ -1,4 +1,4 @@
-//! What a worker keeps while a phase runs: what is due, what was counted.
+//! The state of a worker while a phase runs: which requests are due, and the counts so far.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -8,42 +8,44 @@ use super::plan::{Phase, Schedule};
 use crate::report::{Interval, Tallies};
 use crate::workload::{KeySampler, Operation};
 
-/// What changes while a phase runs.
+/// The state of a worker while a phase runs.
 pub(super) struct PhaseState {
     pub(super) phase: Phase,
     pub(super) sampler: KeySampler,
     /// Requests left to send.
     pub(super) quota: u64,
-    /// Nanoseconds since the start after which nothing comes due.
+    /// When requests stop coming due, in nanoseconds since the start.
     pub(super) end: u64,
-    /// What is due and has not been sent so long after the end is given up.
+    /// Requests not sent within this many nanoseconds after `end` count as unsent.
     pub(super) grace: u64,
+    /// When the next request is due, in nanoseconds since the start.
     pub(super) next_due: u64,
-    /// Slots for requests in an open loop: groups, in turns.
+    /// Free slots of the open loop. A slot is the number of its group; groups take turns.
     pub(super) free: VecDeque<usize>,
-    /// Nanoseconds between requests in an open loop.
+    /// Nanoseconds between two requests of an open loop.
     pub(super) gap: f64,
     /// Requests that have come due.
     pub(super) scheduled: u64,
-    /// When the last request went out, in nanoseconds since the start.
+    /// When the last request was sent, in nanoseconds since the start.
     pub(super) last_sent: u64,
     pub(super) servers: usize,
     pub(super) tallies: Tallies,
     pub(super) interval: usize,
     pub(super) reports: Sender<Interval>,
-    /// Requests that came due and were given up.
+    /// Requests that came due and were never sent.
     pub(super) unsent: u64,
-    /// The first fault since the last report, in words.
+    /// The first fault since the last report, as text.
     pub(super) fault: Option<String>,
 }
 
 impl PhaseState {
-    /// Nanoseconds since the phase began.
+    /// Returns the nanoseconds since the phase began.
     #[inline]
     pub(super) fn now(&self) -> u64 {
         self.phase.start.elapsed().as_nanos() as u64
     }
 
+    /// Whether no further request is to be sent.
     pub(super) fn sending_is_over(&self, now: u64) -> bool {
         let over = match self.phase.schedule {
             Schedule::Closed => now >= self.end,
@@ -52,14 +54,14 @@ impl PhaseState {
         over || self.quota == 0
     }
 
-    /// Keeps the first fault until the next report.
+    /// Notes a fault. The first one since the last report is kept.
     pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
         if self.fault.is_none() {
             self.fault = Some(words());
         }
     }
 
-    /// Counts a request that is over.
+    /// Counts a request that is over, and its `keys`.
     pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64, keys: u32) {
         self.report(now);
         let tally = self.tallies.at(server, pending.operation);
@@ -82,7 +84,7 @@ impl PhaseState {
         }
     }
 
-    /// Closes the running interval where its time is over.
+    /// Ends the current interval if its time is over.
     pub(super) fn report(&mut self, now: u64) {
         let interval = (now / self.phase.interval.as_nanos() as u64) as usize;
         if interval > self.interval {
@@ -90,11 +92,11 @@ impl PhaseState {
         }
     }
 
-    /// Sends what was counted and goes on to interval `next`.
+    /// Reports the counts of the current interval and begins interval `next`.
     pub(super) fn hand_over(&mut self, next: usize) {
         let servers = self.servers;
         let tallies = std::mem::replace(&mut self.tallies, Tallies::new(servers));
-        // The main thread waits for the workers: there is somebody to read it.
+        // Sending cannot fail: the main thread reads until all workers have ended the phase.
         let (unsent, fault) = (std::mem::take(&mut self.unsent), self.fault.take());
         let _ = self.reports.send(Interval { index: self.interval, tallies, unsent, fault });
         self.interval = next;

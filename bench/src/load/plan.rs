@@ -1,4 +1,4 @@
-//! What the workers of a run share.
+//! What the workers of a run share: servers, workload, and the phases of the run.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,64 +11,64 @@ use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::workload::{Filler, Workload};
 
-/// Everything that stays the same through a run.
+/// The settings of a run, which do not change while it runs.
 pub(crate) struct Plan {
     pub(crate) servers: Vec<Address>,
-    /// Which server owns a key.
+    /// Returns the server that owns a key.
     pub(crate) ring: Ring,
     pub(crate) transport_kind: TransportKind,
     pub(crate) protocol: Protocol,
-    /// Requests of a batch are quiet and closed by a no-op.
+    /// The requests of a batch are quiet, and a no-op ends it.
     pub(crate) quiet: bool,
-    /// Requests on their way at a time, a connection.
+    /// Requests under way on a connection.
     pub(crate) pipeline: u32,
-    /// Clients, each with a connection to every server.
+    /// Groups of connections, each with one to every server.
     pub(crate) connections: usize,
     pub(crate) threads: usize,
-    /// CPUs to pin threads to, in turns; empty leaves them free.
+    /// CPUs to pin the threads to, in turn; empty pins none.
     pub(crate) cpus: Vec<usize>,
-    /// A request without an answer for so long has failed, and its connection with it.
+    /// A request that has no answer after this time has failed, and its connection with it.
     pub(crate) timeout: Duration,
     pub(crate) workload: Workload,
     pub(crate) filler: Filler,
     pub(crate) verifier: Option<Verifier>,
-    /// Set by ctrl-C: no new requests, and the report of what there is.
+    /// Set by ctrl-C: send no more requests, and report what was measured.
     pub(crate) interrupted: Arc<AtomicBool>,
-    /// Whether progress is shown.
+    /// Whether progress is printed.
     pub(crate) shows_progress: bool,
 }
 
 /// When requests are due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
-    /// As soon as the answers to the last ones are in.
+    /// A closed loop: the next requests are due when the last ones are answered.
     Closed,
-    /// A request every so often, whatever the server does.
+    /// An open loop: requests are due at a fixed rate, whatever the server does.
     Open {
         /// Requests a second over all connections.
         per_second: f64,
-        /// Random gaps (a Poisson process) instead of even ones.
+        /// Gaps are random (a Poisson process) instead of even.
         poisson: bool,
     },
 }
 
-/// When to stop.
+/// When a phase stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stop {
-    /// After so long.
+    /// After this time.
     After(Duration),
-    /// After so many requests.
+    /// After this many requests.
     Requests(u64),
 }
 
-/// A stretch of load.
+/// One phase of load: populating, warming up or measuring.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Phase {
     pub(crate) start: Instant,
     pub(crate) stop: Stop,
     pub(crate) schedule: Schedule,
-    /// Write every key once instead of the workload.
+    /// Set every key once instead of running the workload.
     pub(crate) populate: bool,
-    /// How often workers report.
+    /// The length of an interval: workers report after each.
     pub(crate) interval: Duration,
 }

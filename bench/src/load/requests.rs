@@ -9,19 +9,22 @@ use super::wire::{Ending, Protocol};
 use super::worker::Worker;
 use crate::workload::Operation;
 
-/// What requests of one batch have in common.
+/// What the requests of one batch have in common.
 #[derive(Clone, Copy)]
 struct Batch {
     operation: Operation,
-    /// Answers that say nothing new are held back, and a no-op closes the batch.
+    /// The server holds back answers without news, and a no-op ends the batch.
     quiet: bool,
+    /// When the requests were due, in nanoseconds since the phase began.
     due: u64,
+    /// The current time, in nanoseconds since the phase began.
     now: u64,
+    /// The requests set keys that were missed.
     is_fill: bool,
 }
 
 impl Worker {
-    /// Encodes one request (or `requests` quiet ones) of `group` that was due at `due`, which may be a while ago.
+    /// Draws and encodes one request of `group`, or `requests` quiet ones, due at `due`. `due` may lie before `now`.
     pub(super) fn send(&mut self, state: &mut PhaseState, group: usize, due: u64, now: u64, requests: u32) {
         let plan = self.plan.clone();
         let workload = &plan.workload;
@@ -56,13 +59,13 @@ impl Worker {
             names.clear();
             self.scratch.chosen[server] = (numbers, names);
         }
-        // A request that went to several servers takes one slot.
+        // A request that goes to several servers takes one slot.
         if let Some(pending) = last.and_then(|index| self.connections[index].pending.back_mut()) {
             pending.frees_slot = true;
         }
     }
 
-    /// Encodes a read of `keys`, whose names stand in `names` with blanks between them.
+    /// Encodes a read of `keys` on connection `index`. `names` holds their names, separated by blanks.
     fn encode_reads(&mut self, index: usize, batch: Batch, keys: &[u64], names: &[u8]) {
         let connection = &mut self.connections[index];
         let is_text = self.encoder.protocol == Protocol::Text;
@@ -87,13 +90,15 @@ impl Worker {
         self.enqueue(index, batch, keys.len(), requests, ending);
     }
 
+    /// Encodes a write of each of `keys` on connection `index`.
     fn encode_writes(&mut self, index: usize, batch: Batch, keys: &[u64]) {
         for &key in keys {
             let version = match (&self.plan.verifier, batch.operation) {
                 (Some(verifier), Operation::Set | Operation::Delete) => match verifier.begin_write(key) {
                     Some(version) => Some(version),
                     None => {
-                        // A write of this key is on its way, and versions have an order only without a second: read it.
+                        // Another write of this key is under way. Versions of two writes at once would have no order, so
+                        // read the key instead.
                         let mut names = std::mem::take(&mut self.scratch.value);
                         names.clear();
                         names.extend_from_slice(self.plan.workload.keys.name(key, &mut self.scratch.name));
@@ -114,6 +119,7 @@ impl Worker {
         }
     }
 
+    /// Encodes one write; `version` goes into the value of a verified run.
     fn encode_write(&mut self, index: usize, batch: Batch, key: u64, version: Option<u64>) {
         let (workload, scratch) = (&self.plan.workload, &mut self.scratch);
         let Batch { operation, quiet, .. } = batch;
@@ -147,7 +153,7 @@ impl Worker {
         connection.keys.push_back((key, version.unwrap_or(0)));
     }
 
-    /// Sets a key that was missed: the value of a read, or the 0 that an increment begins at.
+    /// Sets a key that was missed: to its value after a read, to 0 after an increment.
     pub(super) fn fill(&mut self, index: usize, operation: Operation, key: u64, now: u64) {
         let batch = Batch { operation: Operation::Set, quiet: false, due: now, now, is_fill: true };
         if operation == Operation::Incr {
@@ -159,7 +165,7 @@ impl Worker {
         }
         let version = match &self.plan.verifier {
             None => None,
-            // Somebody else fills it.
+            // Another write of this key is under way, which fills it too.
             Some(verifier) => match verifier.begin_write(key) {
                 None => return,
                 version => version,
@@ -169,6 +175,7 @@ impl Worker {
         self.enqueue(index, batch, 1, 1, Ending::One);
     }
 
+    /// Notes a request that was just encoded: it waits for its answer, and its connection for a flush.
     fn enqueue(&mut self, index: usize, batch: Batch, keys: usize, requests: usize, ending: Ending) {
         let connection = &mut self.connections[index];
         if ending == Ending::Noop {
@@ -196,7 +203,8 @@ impl Worker {
     }
 }
 
-/// Numbers to increment are no values: they have keys of their own, with `#` in the first place.
+/// Writes the key of a number to `out`: the key's name with `#` in the first place. Increments need keys of their own,
+/// since values are not numbers.
 fn number_name(name: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(name);

@@ -16,33 +16,37 @@ use super::verify::Verifier;
 use super::worker::Worker;
 use crate::report::{Collector, Interval, ProgressDisplay, Report, count};
 
-/// Time between making a phase known to the workers and its start.
+/// Time between the order for a phase and its start: every worker has the order by then.
 const LEAD: Duration = Duration::from_millis(5);
 
-/// Open connections to servers, ready for one stretch of load after the other.
+/// Open connections to servers, ready for one phase of load after the other.
 pub struct Session {
     plan: Arc<Plan>,
     workers: Workers,
 }
 
 impl Session {
-    /// Connects as `args` say.
+    /// Opens the connections that `args` describe.
+    ///
+    /// # Errors
+    ///
+    /// Options contradict each other, or a server cannot be reached.
     pub fn open(args: &LoadArgs) -> anyhow::Result<Session> {
         let plan = Arc::new(args.plan()?);
         Ok(Session { workers: Workers::start(plan.clone())?, plan })
     }
 
-    /// Lets ctrl-C end the running load early, with a report of what there is; a second one ends the program.
+    /// Makes ctrl-C end the running load early, with a report of what was measured. A second ctrl-C ends the program.
     pub fn end_on_interrupt(&self) -> std::io::Result<()> {
         end_on_interrupt(&self.plan.interrupted)
     }
 
-    /// Whether ctrl-C was pressed.
+    /// Whether ctrl-C has ended the load.
     pub fn is_interrupted(&self) -> bool {
         self.plan.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Whether progress is shown.
+    /// Whether progress is printed.
     pub(super) fn shows_progress(&self) -> bool {
         self.plan.shows_progress
     }
@@ -57,7 +61,7 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the workload and reports what came after `warmup`.
+    /// Runs the workload and reports the part after `warmup`.
     pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
         if !warmup.is_zero() {
             self.phase("warming up", Phase::new(Stop::After(warmup), schedule, false))?;
@@ -88,7 +92,7 @@ impl Session {
         })?;
         drop(progress);
         let elapsed = phase.start.elapsed();
-        // The plan says how long the run was; answers that came late do not stretch it.
+        // The options fix the length of the run: late answers do not stretch it.
         let seconds = match phase.stop {
             Stop::After(duration) if !self.is_interrupted() => duration.as_secs_f64(),
             _ => elapsed.as_secs_f64(),
@@ -105,14 +109,14 @@ impl Session {
     }
 }
 
-/// Lets ctrl-C set `flag`; a second one ends the program.
+/// Makes ctrl-C set `flag`. A second ctrl-C ends the program.
 pub(crate) fn end_on_interrupt(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
     signal_hook::flag::register_conditional_shutdown(SIGINT, 130, flag.clone())?;
     signal_hook::flag::register(SIGINT, flag.clone())?;
     Ok(())
 }
 
-/// User and system time of this process, in seconds.
+/// Returns the user and system time of this process, in seconds.
 pub(crate) fn client_cpu() -> f64 {
     getrusage(UsageWho::RUSAGE_SELF)
         .map_or(0.0, |usage| (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6)
@@ -128,24 +132,25 @@ impl Phase {
     }
 }
 
-/// An order to a worker: a phase to run, and where to report.
+/// An order to a worker: a phase to run, and the channel for its reports.
 type Order = (Phase, Sender<Interval>);
 
-/// The worker threads, with their connections open.
+/// The worker threads, each with open connections.
 struct Workers {
     workers: Vec<Sender<Order>>,
-    /// A word from each worker when its connections are open, and after each phase.
+    /// A message from each worker when its connections are open, and after each phase.
     done: Receiver<anyhow::Result<()>>,
 }
 
 impl Workers {
+    /// Starts the threads and waits until all connections are open.
     fn start(plan: Arc<Plan>) -> anyhow::Result<Workers> {
         let (tell_done, done) = mpsc::channel();
         let mut workers = Vec::new();
         for index in 0..plan.threads {
             let (orders, inbox) = mpsc::channel::<Order>();
             let (plan, tell_done) = (plan.clone(), tell_done.clone());
-            // The main thread may have given up on another worker's fault: then nobody listens.
+            // Sending fails if the main thread has ended with the error of another worker.
             std::thread::Builder::new().name(format!("load-{index}")).spawn(move || {
                 match Worker::new(plan, index) {
                     Ok(mut worker) => {
@@ -166,12 +171,12 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Waits for a word from every worker.
+    /// Waits for a message from every worker.
     fn wait(&self) -> anyhow::Result<()> {
         self.workers.iter().try_for_each(|_| self.done.recv().context("a worker thread panicked")?)
     }
 
-    /// Runs a phase on all workers and hands what they report to `each`.
+    /// Runs a phase on all workers and hands their reports to `each`.
     fn run(&self, phase: Phase, each: impl FnMut(Interval)) -> anyhow::Result<()> {
         let (reports, inbox) = mpsc::channel();
         for orders in &self.workers {

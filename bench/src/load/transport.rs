@@ -25,7 +25,7 @@ pub enum Address {
         /// Port.
         port: u16,
     },
-    /// A path that begins with `/` or `unix:`.
+    /// The path of a unix socket: begins with `/` or `unix:`.
     Unix(PathBuf),
 }
 
@@ -61,17 +61,17 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// What is spoken kind the protocol, where an address is not a unix socket's.
+/// The transport to addresses that are not unix sockets.
 #[derive(Clone)]
 pub(crate) enum TransportKind {
     Tcp,
     Udp,
-    /// TLS, and the name that certificates must have; absent, it is the host's.
+    /// TLS over TCP, and the name that certificates must have; `None` is the host's.
     Tls(Arc<ClientConfig>, Option<String>),
 }
 
 impl TransportKind {
-    /// TLS that trusts the authorities in `file`.
+    /// TLS that trusts the certificate authorities in `file` (PEM).
     pub(crate) fn tls(file: &Path, name: Option<String>) -> anyhow::Result<TransportKind> {
         let cannot = || format!("--tls-ca: cannot read certificates from {}", file.display());
         let mut roots = RootCertStore::empty();
@@ -84,12 +84,16 @@ impl TransportKind {
     }
 }
 
-/// Fails in words for a user where nobody accepts connections at `address`.
+/// Connects to `address` over TCP and closes the connection.
+///
+/// # Errors
+///
+/// Nobody accepts connections there within `patience`; the text says so to a user.
 pub(crate) fn check_reachable(address: &Address, patience: Duration) -> anyhow::Result<()> {
     Transport::connect(address, &TransportKind::Tcp, patience).map(drop)
 }
 
-/// A connected socket that does not block.
+/// A connected, non-blocking socket.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -98,7 +102,11 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Connects, waiting at most `patience`.
+    /// Connects to `address`; each of its addresses has `patience`.
+    ///
+    /// # Errors
+    ///
+    /// No address accepts the connection, or the TLS handshake fails.
     pub(crate) fn connect(address: &Address, kind: &TransportKind, patience: Duration) -> anyhow::Result<Transport> {
         let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
         match address {
@@ -147,12 +155,12 @@ impl Transport {
         Ok(Transport::Tls(Box::new(StreamOwned::new(session, stream))))
     }
 
-    /// Whether input may wait inside, of which the poll knows nothing: read until there is none.
+    /// Whether the transport itself may hold input that the poll does not report: read until nothing is left.
     pub(crate) fn may_hold_input(&self) -> bool {
         matches!(self, Transport::Tls(_) | Transport::Udp(_))
     }
 
-    /// Whether bytes wait inside for the socket to take them.
+    /// Whether the transport itself holds bytes that the socket has not accepted.
     pub(crate) fn holds_output(&self) -> bool {
         matches!(self, Transport::Tls(stream) if stream.conn.wants_write())
     }

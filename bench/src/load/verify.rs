@@ -1,4 +1,4 @@
-//! Checks values against what was written: every value tells its key and version.
+//! Checks values against what was written: every value holds its key and version.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,20 +8,20 @@ use crate::workload::Filler;
 
 /// The key holds the acknowledged version.
 const PRESENT: u64 = 1;
-/// A write is on its way, so that versions beyond the acknowledged one are right too, and so is a miss.
+/// A write is under way: newer versions than the acknowledged one are right too, and so is a miss.
 const WRITING: u64 = 2;
-/// The answer to a write never came: as `WRITING`, until the next write is acknowledged.
+/// A write was never answered. Means the same as `WRITING`, until the next write is acknowledged.
 const UNKNOWN: u64 = 4;
 const VERSION_SHIFT: u32 = 3;
 
 struct Key {
-    /// Acknowledged version and the bits above.
+    /// The acknowledged version, shifted, and the three bits.
     state: AtomicU64,
-    /// Highest version given to a write.
+    /// The highest version given to a write.
     issued: AtomicU64,
 }
 
-/// What is known of every key. A key has at most one write on its way, so its versions have an order.
+/// The state of every key. A key has at most one write under way, so its versions have an order.
 pub(crate) struct Verifier {
     keys: Vec<Key>,
     checked: AtomicU64,
@@ -31,11 +31,11 @@ pub(crate) struct Verifier {
     examples: Mutex<Vec<String>>,
 }
 
-/// Faults told in words.
+/// Faults kept as text.
 const EXAMPLES_MAX: usize = 10;
 
 impl Verifier {
-    /// Versions go up from `first`, which must be above those of any earlier run on the same server.
+    /// A verifier of `count` keys. Versions go up from `first`, which must be above those of any earlier run on the server.
     pub(crate) fn new(count: u64, first: u64) -> Verifier {
         let key = || Key { state: AtomicU64::new(first << VERSION_SHIFT | UNKNOWN), issued: AtomicU64::new(first) };
         Verifier {
@@ -48,31 +48,33 @@ impl Verifier {
         }
     }
 
-    /// The version to write, or `None` where a write of this key is on its way.
+    /// Returns the version to write; `None` if another write of this key is under way.
     pub(crate) fn begin_write(&self, key: u64) -> Option<u64> {
         let key = &self.keys[key as usize];
         let before = key.state.fetch_or(WRITING, Ordering::AcqRel);
         (before & WRITING == 0).then(|| key.issued.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
-    /// The write of `version` was acknowledged; it has left a value, or none.
+    /// Notes that the write of `version` was acknowledged. `present` says whether the key has a value now.
     pub(crate) fn written(&self, key: u64, version: u64, present: bool) {
         let state = version << VERSION_SHIFT | if present { PRESENT } else { 0 };
         self.keys[key as usize].state.store(state, Ordering::Release);
     }
 
-    /// Nobody knows what came of the write.
+    /// Notes that a write got no usable answer: the key may have its value or not.
     pub(crate) fn write_unknown(&self, key: u64) {
         let key = &self.keys[key as usize];
         let state = key.state.load(Ordering::Acquire);
         key.state.store(state & !WRITING | UNKNOWN, Ordering::Release);
     }
 
-    /// To be noted when a read is sent, and given back with its answer.
+    /// Returns the state of a key when a read of it is sent. [`Verifier::hit`] and [`Verifier::miss`] take it back with the
+    /// answer.
     pub(crate) fn floor(&self, key: u64) -> u64 {
         self.keys[key as usize].state.load(Ordering::Acquire)
     }
 
+    /// Checks a value of `key`, which must have `len` bytes.
     pub(crate) fn hit(&self, key: u64, floor: u64, len: usize, filler: &Filler, value: &[u8]) {
         self.checked.fetch_add(1, Ordering::Relaxed);
         let issued = self.keys[key as usize].issued.load(Ordering::Acquire);
@@ -95,6 +97,7 @@ impl Verifier {
         }
     }
 
+    /// Checks a miss of `key`: the key is lost if it was present all the time.
     pub(crate) fn miss(&self, key: u64, floor: u64) {
         self.checked.fetch_add(1, Ordering::Relaxed);
         let now = self.keys[key as usize].state.load(Ordering::Acquire);
@@ -111,6 +114,7 @@ impl Verifier {
         }
     }
 
+    /// Returns the counts so far.
     pub(crate) fn verdict(&self) -> Verdict {
         Verdict {
             checked: self.checked.load(Ordering::Relaxed),

@@ -1,4 +1,4 @@
-//! Requests and answers in each protocol, reduced to what a load generator has to know.
+//! Requests and answers of each protocol, reduced to what a load generator needs.
 
 use larder_protocol::text::DecodedResponse;
 use larder_protocol::{
@@ -6,7 +6,7 @@ use larder_protocol::{
     Store, StoreMode, TextReply, binary, meta, text,
 };
 
-/// A protocol to speak.
+/// A protocol of memcached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -22,39 +22,39 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
     pub(crate) protocol: Protocol,
-    /// Answers to reads must name their key.
+    /// Answers to reads name their key.
     pub(crate) with_keys: bool,
 }
 
 /// How the answer to a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It is one answer.
+    /// One answer.
     One,
     /// A text retrieval: values, then `END`.
     End,
-    /// Quiet requests: whatever they answer, then the no-op's answer.
+    /// Quiet requests: any number of answers, then the answer to the no-op.
     Noop,
 }
 
-/// One answer, whichever protocol it came in.
+/// One answer, of any protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer<'a> {
-    /// A hit; the key is empty where the protocol did not tell it.
+    /// A hit. The key is empty where the answer does not name it.
     Value { key: &'a [u8], value: &'a [u8] },
     /// `END` or the answer to a no-op.
     End,
-    /// Stored, deleted, touched, counted.
+    /// The key was stored, deleted, touched or counted.
     Done,
     /// No such key.
     Missing,
-    /// A condition did not hold.
+    /// The server did not write, because a condition did not hold.
     Refused,
     /// An error, in the server's words.
     Error(&'a [u8]),
 }
 
-/// What the front of an input is.
+/// The front of the input.
 pub(crate) enum Decoded<'a> {
     Incomplete { need: usize },
     Answer { answer: Answer<'a>, consumed: usize },
@@ -122,12 +122,12 @@ impl Encoder {
         self.request(Command::Arithmetic(arithmetic), MetaCommand::Arithmetic, quiet, out);
     }
 
-    /// Closes a run of quiet requests.
+    /// Ends a run of quiet requests.
     pub(crate) fn noop(&self, out: &mut Vec<u8>) {
         self.request(Command::Noop, MetaCommand::Noop, false, out);
     }
 
-    /// Reads the answer at the front of `input`.
+    /// Decodes the answer at the front of `input`.
     #[inline]
     pub(crate) fn decode<'a>(&self, input: &'a [u8]) -> Decoded<'a> {
         match self.protocol {

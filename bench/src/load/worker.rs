@@ -1,4 +1,4 @@
-//! A thread that drives its share of the connections through one epoll.
+//! A worker: a thread that drives its share of the connections through one epoll.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,7 @@ use super::wire::Encoder;
 use crate::report::{Interval, Tallies};
 use crate::workload::{KeyDistribution, KeySampler, mix};
 
-/// Bytes read at a time.
+/// Bytes in one read.
 const READ_BUFFER: usize = 128 * 1024;
 /// Requests in a batch of the populating phase.
 const POPULATE_PIPELINE: u32 = 32;
@@ -32,19 +32,19 @@ pub(crate) struct Worker {
     pub(super) encoder: Encoder,
     pub(super) epoll: OwnedFd,
     pub(super) connections: Vec<Connection>,
-    /// Requests on their way, by group.
+    /// Requests under way, by group.
     pub(super) outstanding: Vec<u32>,
-    /// Connections with something to write.
+    /// Connections with requests to write.
     pub(super) dirty: Vec<usize>,
     pub(super) buffer: Vec<u8>,
     pub(super) scratch: Scratch,
 }
 
-/// Room and randomness for making requests.
+/// Buffers and randomness for encoding requests.
 pub(super) struct Scratch {
     pub(super) rng: SmallRng,
     pub(super) name: [u8; KEY_MAX_LEN],
-    /// Keys of a request by server: their numbers, and their names as a text line has them.
+    /// The keys of a request by server: their numbers, and for a read their names, separated by blanks.
     pub(super) chosen: Vec<(Vec<u64>, Vec<u8>)>,
     pub(super) value: Vec<u8>,
 }
@@ -137,7 +137,7 @@ impl Worker {
         tick.min(timeout / 4).max(1_000_000)
     }
 
-    /// Fails requests that have waited too long, reports the interval that is over, and listens to ctrl-C.
+    /// Fails requests that have waited too long, reports the interval if it is over, and ends the phase after ctrl-C.
     fn check(&mut self, state: &mut PhaseState, now: u64) {
         self.expire(state, now);
         state.report(now);
@@ -197,6 +197,7 @@ impl Worker {
         state.hand_over(usize::MAX);
     }
 
+    /// Returns the state at the start of `phase`: this worker's share of the requests or of the rate.
     fn begin(&self, phase: Phase, reports: Sender<Interval>) -> anyhow::Result<PhaseState> {
         let plan = &self.plan;
         let (index, threads) = (self.index as u64, plan.threads as u64);
@@ -208,7 +209,7 @@ impl Worker {
         };
         let gap = match phase.schedule {
             Schedule::Closed => 0.0,
-            // Every worker has as much of the rate as of the connections.
+            // A worker has the same share of the rate as of the connections.
             Schedule::Open { per_second, .. } => {
                 1e9 / (per_second * self.outstanding.len() as f64 / plan.connections as f64)
             }
@@ -219,7 +220,7 @@ impl Worker {
             quota,
             end,
             grace: plan.timeout.as_nanos() as u64,
-            // Workers take turns.
+            // The first requests of the workers are spread over one gap.
             next_due: (gap * index as f64 / threads as f64) as u64,
             free: slots.collect(),
             gap,
@@ -235,7 +236,7 @@ impl Worker {
         })
     }
 
-    /// Closed loop: the next batch of a client whose answers are in.
+    /// Closed loop: encodes the next batch of a group that has all its answers.
     pub(super) fn send_batch(&mut self, state: &mut PhaseState, group: usize, now: u64) {
         let depth = if state.phase.populate { POPULATE_PIPELINE } else { self.plan.pipeline };
         let mut left = u64::from(depth).min(state.quota) as u32;
@@ -248,13 +249,13 @@ impl Worker {
         }
     }
 
-    /// Open loop: what is due and has a free slot.
+    /// Open loop: encodes the requests that are due and have a free slot.
     fn send_due(&mut self, state: &mut PhaseState, now: u64) {
         while state.next_due <= now && !state.sending_is_over(now) {
             let Some(group) = state.free.pop_front() else { break };
             self.send(state, group, state.next_due, now, 1);
             state.last_sent = now;
-            // What is due on a lost connection fails at once: a slot is for servers that answer.
+            // A request on a lost connection fails at once, so that it does not hold a slot from servers that answer.
             for index in group * self.plan.servers.len()..(group + 1) * self.plan.servers.len() {
                 if self.connections[index].retry_at.is_some() {
                     self.fail_pending(state, index, now);
@@ -265,7 +266,7 @@ impl Worker {
         }
     }
 
-    /// Open loop: when the request after the one that was due is due.
+    /// Open loop: computes when the next request is due.
     fn schedule_next(&mut self, state: &mut PhaseState) {
         state.scheduled += 1;
         if matches!(state.phase.schedule, Schedule::Open { poisson: true, .. }) {

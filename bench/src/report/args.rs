@@ -1,4 +1,4 @@
-//! The part of a command line that says what to make of a report.
+//! The part of a command line that is about the report: its bounds and its files.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,37 +8,41 @@ use anyhow::{Context, bail, ensure};
 
 use super::{Report, Threshold, Verdict, write};
 
-/// Where a report goes, and the bounds that the run must keep.
+/// Where the report goes, and the bounds that the run must keep.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ReportArgs {
-    /// Exit status 1 where the 99th percentile of latency is above this
+    /// Exit status 1 if the 99th percentile of latency is above this
     #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
     pub p99: Option<Duration>,
-    /// Exit status 1 where the 99.9th percentile of latency is above this
+    /// Exit status 1 if the 99.9th percentile of latency is above this
     #[arg(long, value_parser = parse_duration, value_name = "TIME", help_heading = "Checks")]
     pub p999: Option<Duration>,
-    /// Exit status 1 below so many requests a second
+    /// Exit status 1 below this many requests a second
     #[arg(long, value_name = "PER_SECOND", help_heading = "Checks")]
     pub min_rate: Option<f64>,
-    /// Exit status 1 where fewer of the keys read are found: 0 to 1
+    /// Exit status 1 if the share of the read keys that are found is lower: 0 to 1
     #[arg(long, value_name = "RATIO", help_heading = "Checks")]
     pub min_hit_ratio: Option<f64>,
-    /// Exit status 1 above so many errors (requests never sent count too)
+    /// Exit status 1 above this many errors; requests never sent count too
     #[arg(long, value_name = "COUNT", help_heading = "Checks")]
     pub max_errors: Option<u64>,
     /// Write the report with its histograms to a file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
-    /// Write a page with plots
+    /// Write the report as a page with plots
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// Neither progress nor anything else but the report
+    /// Print nothing but the report
     #[arg(long, help_heading = "Output")]
     pub no_progress: bool,
 }
 
 impl ReportArgs {
-    /// Checks that the files can be where they are wanted, before a run that may be long.
+    /// Checks that the folders of the files exist, before a run that may be long.
+    ///
+    /// # Errors
+    ///
+    /// A folder does not exist.
     pub fn check(&self) -> anyhow::Result<()> {
         for path in [&self.json, &self.html].into_iter().flatten() {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -47,8 +51,12 @@ impl ReportArgs {
         Ok(())
     }
 
-    /// Judges, prints and writes `report`. Exit status 1 where a bound does not hold, a value was wrong or stale, or not
-    /// one request was answered.
+    /// Checks the bounds, prints the report and writes its files. Returns exit status 1 if a bound does not hold, a value
+    /// was wrong or stale, or no request was answered.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
     pub fn finish(&self, mut report: Report) -> anyhow::Result<ExitCode> {
         report.thresholds = self.thresholds(&report);
         print!("{}", report.to_text());
@@ -88,7 +96,7 @@ impl ReportArgs {
     }
 }
 
-/// Reads `10s`, `500ms`, `250us`, `2m`, `1h`; a bare number is seconds.
+/// Parses a time: `10s`, `500ms`, `250us`, `2m`, `1h`. A number without a unit is in seconds.
 pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

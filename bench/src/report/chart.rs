@@ -5,48 +5,48 @@ use std::fmt::Write;
 /// A line of a chart.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Its points, x ascending; the line is open where y is not a number.
+    /// The points, x ascending. The line has a gap where y is not a number.
     pub points: Vec<(f64, f64)>,
-    /// Points to be marked, which tell their values to a pointer.
+    /// Points with a mark, whose values a pointer shows.
     pub dots: Vec<(f64, f64)>,
 }
 
-/// How a position on an axis is made of a value.
+/// How values map to positions on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// From 0 on, everything alike.
+    /// From 0, every unit equally wide.
     Linear,
-    /// Each power of ten as wide as the one before.
+    /// Every power of ten equally wide.
     Log,
-    /// Quantiles below 1, each further nine as wide as the one before.
+    /// Quantiles below 1: every further nine (0.9, 0.99, 0.999) equally wide.
     Quantile,
 }
 
 /// An axis.
 #[derive(Debug, Clone, Copy)]
 pub struct Axis {
-    /// What is on it, and its unit.
+    /// What the axis shows, with its unit.
     pub label: &'static str,
-    /// Where values lie.
+    /// How values map to positions.
     pub scale: Scale,
-    /// How a value is written.
+    /// Formats a value.
     pub show: fn(f64) -> String,
 }
 
 /// A chart of lines.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// What it shows.
+    /// What the chart shows.
     pub title: &'static str,
-    /// To the right.
+    /// The horizontal axis.
     pub x: Axis,
-    /// Upwards.
+    /// The vertical axis.
     pub y: Axis,
     /// The lines.
     pub lines: Vec<Line>,
-    /// A level to compare with, and its name.
+    /// The name and value of a level to compare with.
     pub level: Option<(&'static str, f64)>,
 }
 
@@ -56,10 +56,10 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 48.0;
-/// Lines that can be told apart by their colours.
+/// Lines in one chart: there are this many colours.
 pub const LINES_MAX: usize = 6;
 
-/// What charts need of a page's style; colours follow the reader's setting, light or dark.
+/// The style of charts. Colours follow the reader's setting, light or dark.
 pub const CHART_STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1f2937; --soft: #5b6472; --grid: #e5e7eb; --paper: #ffffff; --panel: #f6f7f9;
   --c0: #2563eb; --c1: #dc2626; --c2: #059669; --c3: #d97706; --c4: #7c3aed; --c5: #0891b2; }
@@ -72,12 +72,12 @@ svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg .level { 
 svg .dot { stroke: var(--paper); stroke-width: 1; }
 ";
 
-/// Text that may stand in a page.
+/// Escapes text for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A chart as a file of its own.
+/// Turns a chart into a file of its own, with its style.
 pub fn standalone(svg: &str) -> String {
     svg.replacen(
         "<svg ",
@@ -87,7 +87,7 @@ pub fn standalone(svg: &str) -> String {
     .replacen("<title>", &format!("<style>{CHART_STYLE}</style><title>"), 1)
 }
 
-/// A number with as many digits as a reader takes in: 1.5M, 20k, 0.125.
+/// Formats a number briefly: 1.5M, 20k, 0.125.
 pub fn short(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{}M", (v / 1e4).round() / 100.0),
@@ -97,7 +97,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Microseconds, likewise.
+/// Formats a time in microseconds briefly: 500 us, 2 ms, 5 s.
 pub fn short_duration(microseconds: f64) -> String {
     match microseconds {
         us if us < 1_000.0 => format!("{} us", short(us)),
@@ -106,7 +106,7 @@ pub fn short_duration(microseconds: f64) -> String {
     }
 }
 
-/// The smallest number of the form 1, 2 or 5 times a power of ten that is not below `value`.
+/// Returns the smallest number of the form 1, 2 or 5 times a power of ten that is not below `value`.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
@@ -116,7 +116,7 @@ fn round_up(value: f64) -> f64 {
     step.unwrap_or(10.0) * power
 }
 
-/// Where values of an axis lie between its ends, and which of them are written there.
+/// An axis with its ends and the values that are marked on it.
 struct Span {
     scale: Scale,
     ends: (f64, f64),
@@ -150,7 +150,7 @@ impl Span {
         Span { scale, ends, ticks }
     }
 
-    /// Where a value lies, 0 to 1.
+    /// Returns the position of a value, 0 to 1.
     fn at(&self, value: f64) -> f64 {
         let (low, high) = self.ends;
         let place = |value: f64| match self.scale {
@@ -161,7 +161,7 @@ impl Span {
         (place(value) - place(low)) / (place(high) - place(low))
     }
 
-    /// Whether a tick's value is written: of many powers of ten, only these.
+    /// Whether a tick has a label: of many ticks on a logarithmic axis, only powers of ten have one.
     fn is_labelled(&self, tick: f64) -> bool {
         self.scale != Scale::Log || self.ticks.len() <= 8 || (tick.log10() - tick.log10().round()).abs() < 1e-9
     }
@@ -175,12 +175,12 @@ impl Span {
     }
 }
 
-/// The next number of the form 1, 2 or 5 times a power of ten below one of them.
+/// Returns the next lower number of the form 1, 2 or 5 times a power of ten.
 fn below(tick: f64) -> f64 {
     round_up(tick / 2.6)
 }
 
-/// Opens a chart with its title, its horizontal grid, and the legend.
+/// Writes the front of a chart: title, horizontal grid and legend.
 fn frame(out: &mut String, title: &str, label: &str, show: fn(f64) -> String, span: &Span, legend: &[&str]) {
     // Writing to a String cannot fail, here and below.
     let _ = write!(
@@ -223,7 +223,7 @@ fn x_tick(out: &mut String, x: f64, label: &str) {
 }
 
 impl Chart {
-    /// The chart as an element of a page.
+    /// Renders the chart as an element of a page.
     pub fn to_svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let level = self.level.map(|(_, value)| value);
@@ -269,7 +269,7 @@ impl Chart {
     }
 }
 
-/// A chart of bars: for each name a bar of every series.
+/// Renders a chart of bars: for each name, one bar of every series.
 pub fn bars(title: &str, unit: &str, names: &[String], series: &[(String, Vec<f64>)]) -> String {
     let y = Span::of(Scale::Linear, series.iter().flat_map(|(_, values)| values).copied());
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! From what is counted while a load runs to its report.
+//! Sums the counts of a run, interval by interval, up to its report.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use super::tally::{Interval, Tallies, Tally};
 use super::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
 use crate::workload::Operation;
 
-/// One who counts may be so many intervals behind another; what comes later yet counts in the total alone.
+/// How many intervals one worker may lag behind another. Later counts still reach the totals, but not the time series.
 const OPEN_INTERVALS: usize = 8;
-/// Faults told in words.
+/// Faults kept as text.
 const FAULTS_MAX: usize = 10;
 
-/// The sum of what those who send requests have counted.
+/// The sum of what all workers have counted so far.
 pub(crate) struct Collector {
     total: Tallies,
     interval: Duration,
-    /// Intervals that everyone is through with.
+    /// Intervals that are closed.
     points: Vec<Point>,
-    /// Reads and everything else of the intervals after those.
+    /// Counts of the intervals that are still open: of reads, and of everything else.
     open: VecDeque<(Tally, Tally)>,
     requests: u64,
     unsent: u64,
@@ -26,11 +26,13 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
+    /// A collector without counts, for intervals of this length.
     pub(crate) fn new(servers: usize, interval: Duration) -> Collector {
         let (points, open, faults) = (Vec::new(), VecDeque::new(), Vec::new());
         Collector { total: Tallies::new(servers), interval, points, open, requests: 0, unsent: 0, faults }
     }
 
+    /// Adds the counts of a worker's interval.
     pub(crate) fn take(&mut self, interval: Interval) {
         self.total.add(&interval.tallies);
         self.requests += interval.tallies.iter().map(|(.., tally)| tally.requests).sum::<u64>();
@@ -58,28 +60,29 @@ impl Collector {
         }
     }
 
-    /// Requests counted so far.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// The interval before the newest, which most are through with.
+    /// Returns the figures of the interval before the newest, which most workers have finished.
     pub(crate) fn recent(&self) -> Option<Point> {
         let place = self.open.len().checked_sub(2)?;
         Some(self.point(self.points.len() + place, &self.open[place], f64::INFINITY))
     }
 
+    /// Closes the first open interval of a run of `seconds`.
     fn close_first(&mut self, seconds: f64) {
         if let Some(tallies) = self.open.pop_front() {
             let index = self.points.len();
-            // Answers that came after the end count in the total; a stretch of no length has no rate.
+            // Answers after the end count in the totals alone: an interval without length has no rate.
             if index as f64 * self.interval.as_secs_f64() < seconds {
                 self.points.push(self.point(index, &tallies, seconds));
             }
         }
     }
 
-    /// The report of a run of `seconds`. Who ran it fills in when and how.
+    /// Returns the report of a run of `seconds`. The caller fills in when it began, its rate and its CPU time.
     pub(crate) fn report(mut self, servers: &[String], seconds: f64) -> Report {
         while !self.open.is_empty() {
             self.close_first(seconds);
@@ -113,7 +116,8 @@ impl Collector {
         }
     }
 
-    /// The figures of a server or all, of an operation or all. Of all operations, hits are those of the reads.
+    /// Returns the figures of one server or all, and of one operation or all. Over all operations, hits are those of the
+    /// reads.
     fn figures(&self, seconds: f64, server: Option<usize>, operation: Option<Operation>) -> Figures {
         let of = |wanted: Option<Operation>| {
             self.total.sum(|at, kind| server.is_none_or(|server| server == at) && wanted.is_none_or(|it| it == kind))
@@ -130,7 +134,7 @@ impl Collector {
         }
     }
 
-    /// Interval `index` of a run of `seconds`, whose last interval may be shorter than the others.
+    /// Returns the figures of interval `index` of a run of `seconds`. The last interval may be shorter than the others.
     fn point(&self, index: usize, (reads, others): &(Tally, Tally), seconds: f64) -> Point {
         let mut all = reads.clone();
         all.add(others);

@@ -1,4 +1,4 @@
-//! Latencies in reports: a few percentiles to read, and the whole histogram to compute with.
+//! Latencies in reports: percentiles for readers, and the whole histogram for programs.
 
 use anyhow::Context;
 use base64::Engine;
@@ -31,7 +31,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Of a histogram in nanoseconds.
+    /// The percentiles of a histogram in nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Latency {
         let quantile = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         let mut bytes = Vec::new();
@@ -50,7 +50,11 @@ impl Latency {
         }
     }
 
-    /// The whole histogram, in nanoseconds.
+    /// Returns the whole histogram, in nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// The report holds no valid histogram.
     pub fn decode(&self) -> anyhow::Result<Histogram<u64>> {
         let bytes = STANDARD.decode(&self.histogram).context("a histogram is not base64")?;
         Deserializer::new()

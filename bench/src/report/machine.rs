@@ -1,8 +1,8 @@
-//! The machine a report was made on.
+//! The machine that a report was made on.
 
 use serde::{Deserialize, Serialize};
 
-/// What a reader has to know of a machine to judge figures.
+/// The properties of a machine that a reader needs to judge figures.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
@@ -16,7 +16,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, from /proc; what cannot be read is left empty.
+    /// This machine, from /proc. A property that cannot be read is empty.
     pub fn this() -> Machine {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {

@@ -1,4 +1,4 @@
-//! What a run of load comes to: the figures as they stand in JSON files, tables and pages.
+//! The report of a run: its figures, as JSON files, tables and pages show them.
 
 mod args;
 mod chart;
@@ -32,44 +32,44 @@ pub use verdict::Verdict;
 
 use crate::workload::Operation;
 
-/// A run of `larder-bench load`.
+/// The report of a run of `larder-bench load` or `replay`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// Version of larder-bench that wrote it.
+    /// Version of larder-bench that wrote the report.
     pub version: String,
-    /// When it began, in seconds since 1970.
+    /// When the run began, in seconds since 1970.
     pub started: u64,
     /// The command line.
     pub command: Vec<String>,
-    /// Where it ran.
+    /// The machine that it ran on.
     pub machine: Machine,
-    /// Seconds measured, warm-up aside.
+    /// Seconds measured, without the warm-up.
     pub seconds: f64,
-    /// Requests a second that were asked for; absent in a closed loop.
+    /// Requests a second on the schedule; absent in a closed loop.
     pub rate_asked: Option<f64>,
-    /// Requests a second that were answered while it was measured, fills of misses aside.
+    /// Requests a second that were answered within the measured time, without the fills of misses.
     pub rate_kept: f64,
-    /// Requests that came due and were never sent: the servers were too far behind.
+    /// Requests that came due and were never sent, because the servers were too far behind.
     pub unsent: u64,
-    /// Sets that filled a miss: they come on top of what was asked for.
+    /// Sets that filled a miss, in addition to the requests of the workload.
     pub fills: u64,
     /// Processor seconds, user and system, that the load generator spent on the measured part.
     pub client_cpu_seconds: f64,
     /// All operations on all servers.
     pub total: Figures,
-    /// By operation.
+    /// The figures by operation.
     pub operations: Vec<OperationFigures>,
-    /// By server.
+    /// The figures by server.
     pub servers: Vec<ServerFigures>,
-    /// Over time.
+    /// The figures over time.
     pub series: Vec<Point>,
-    /// The first few things that went wrong, in words.
+    /// The first faults, as text.
     pub faults: Vec<String>,
-    /// What `--verify` found.
+    /// The result of `--verify`.
     pub verdict: Option<Verdict>,
-    /// Thresholds that were set, and whether they hold.
+    /// The bounds that were set, and whether they hold.
     pub thresholds: Vec<Threshold>,
-    /// Steps of `--find-max`, in their order.
+    /// The steps of `--find-max`, in order.
     pub steps: Vec<Step>,
 }
 
@@ -80,22 +80,22 @@ pub struct Step {
     pub rate: f64,
     /// 99th percentile in microseconds.
     pub p99: f64,
-    /// Whether it kept the bound, without errors.
+    /// Whether the step kept the bound, without errors.
     pub holds: bool,
 }
 
-/// Figures of one kind of request.
+/// The figures of one kind of request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
     /// Requests with an answer, errors included.
     pub requests: u64,
     /// Keys in them.
     pub keys: u64,
-    /// Requests a second, of those answered while it was measured.
+    /// Requests a second that were answered within the measured time.
     pub per_second: f64,
-    /// Keys found: by reads, where the figures are of several operations.
+    /// Keys found. In a sum over operations, those of the reads.
     pub hits: u64,
-    /// Keys not found, likewise.
+    /// Keys not found. In a sum over operations, those of the reads.
     pub misses: u64,
     /// Requests answered with an error, or not at all.
     pub errors: u64,
@@ -103,32 +103,32 @@ pub struct Figures {
     pub latency: Latency,
 }
 
-/// Figures of an operation.
+/// The figures of an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OperationFigures {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
-    /// Its figures.
+    /// The figures.
     pub figures: Figures,
 }
 
-/// Figures of a server.
+/// The figures of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServerFigures {
-    /// Its address.
+    /// The server's address.
     pub address: String,
-    /// Its figures.
+    /// The figures.
     pub figures: Figures,
 }
 
-/// A stretch of the run.
+/// The figures of an interval of the run.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Point {
-    /// Seconds since the measured part began, at the end of the stretch.
+    /// End of the interval, in seconds since the measured part began.
     pub at: f64,
     /// Requests a second.
     pub per_second: f64,
-    /// Keys found of those read, 0 to 1; absent where none was read.
+    /// Share of the read keys that were found, 0 to 1; absent if none was read.
     pub hit_ratio: Option<f64>,
     /// Errors.
     pub errors: u64,
@@ -145,18 +145,18 @@ pub struct Point {
 /// A bound that the run had to keep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Threshold {
-    /// Its name, as on the command line.
+    /// The option that sets the bound.
     pub name: String,
     /// The bound.
     pub bound: f64,
-    /// What was measured.
+    /// The measured value.
     pub measured: f64,
-    /// Whether it holds.
+    /// Whether the bound holds.
     pub holds: bool,
 }
 
 impl Figures {
-    /// Keys found of those asked for, 0 to 1.
+    /// Share of the keys that were found, 0 to 1; `None` if none was looked up.
     pub fn hit_ratio(&self) -> Option<f64> {
         let all = self.hits + self.misses;
         (all > 0).then(|| self.hits as f64 / all as f64)
@@ -164,22 +164,26 @@ impl Figures {
 }
 
 impl Report {
-    /// The figures of `operation`, if it occurred.
+    /// Returns the figures of `operation`; `None` if it did not occur.
     pub fn operation(&self, operation: Operation) -> Option<&Figures> {
         self.operations.iter().find(|entry| entry.operation == operation).map(|found| &found.figures)
     }
 
-    /// Hit ratio of the reads.
+    /// Hit ratio of the reads, 0 to 1; `None` without reads.
     pub fn hit_ratio(&self) -> Option<f64> {
         self.operation(Operation::Get)?.hit_ratio()
     }
 
-    /// Processor microseconds of the load generator for a request.
+    /// Processor microseconds that the load generator spent on a request.
     pub fn client_cpu_per_request(&self) -> f64 {
         self.client_cpu_seconds * 1e6 / (self.total.requests.max(1)) as f64
     }
 
-    /// Reads a report from a file.
+    /// Reads a report from a JSON file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is not a report.
     pub fn read(path: &Path) -> anyhow::Result<Report> {
         let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_slice(&text)
@@ -187,7 +191,11 @@ impl Report {
     }
 }
 
-/// Writes a file, and says which where it cannot.
+/// Writes a file.
+///
+/// # Errors
+///
+/// The file cannot be written; the error names it.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

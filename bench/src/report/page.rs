@@ -1,4 +1,4 @@
-//! Reports as pages: one file of HTML, nothing to load from elsewhere.
+//! Reports as pages: one file of HTML that loads nothing else.
 
 use std::fmt::Write;
 
@@ -25,6 +25,7 @@ svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
 .tiles b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; } .tiles span { color: var(--soft); }
 ";
 
+/// Returns a page with the style of all reports.
 pub(crate) fn page(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
@@ -34,6 +35,7 @@ pub(crate) fn page(title: &str, body: &str) -> String {
     )
 }
 
+/// Returns a table with escaped cells.
 pub(crate) fn html_table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| {
         let cells: String = cells.map(|cell| format!("<{tag}>{}</{tag}>", escape(&cell))).collect();
@@ -50,11 +52,11 @@ const SECONDS: Axis = Axis { label: "seconds", scale: Scale::Linear, show: short
 const LATENCY: Axis = Axis { label: "latency", scale: Scale::Log, show: short_duration };
 
 fn percent(share: f64) -> String {
-    // Enough digits for 99.9999 %, and no more than are there.
+    // Enough digits for 99.9999 %, without trailing zeros.
     format!("{} %", (share * 1e8).round() / 1e6)
 }
 
-/// Latency at each quantile, finer towards 1.
+/// Returns the latency at each quantile, in finer steps towards 1.
 fn quantiles(name: &str, figures: &Figures) -> Line {
     let mut line = Line { name: name.to_owned(), ..Line::default() };
     let Some(histogram) = figures.latency.decode().ok().filter(|histogram| !histogram.is_empty()) else { return line };
@@ -73,7 +75,7 @@ fn by_quantile(title: &'static str, lines: Vec<Line>) -> String {
 }
 
 impl Report {
-    /// The report as a page with its plots.
+    /// Renders the report as a page with plots.
     pub fn to_html(&self) -> String {
         let mut body = self.summary();
         body.push_str(&html_table(&HEADINGS, &rows(&self.operations, &self.total)));
@@ -103,7 +105,7 @@ impl Report {
         page(&self.command.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" "), &body)
     }
 
-    /// The command, the machine, the main figures and what was checked.
+    /// Renders the command, the machine, the main figures and the bounds.
     fn summary(&self) -> String {
         let mut body = String::new();
         let machine = &self.machine;
@@ -158,11 +160,11 @@ impl Report {
     fn charts_over_time(&self) -> String {
         let line = |name: &str, field: &dyn Fn(&Point) -> f64| {
             let points: Vec<_> = self.series.iter().map(|point| (point.at, field(point))).collect();
-            // More would hide the line.
+            // More dots would hide the line.
             let dots = if points.len() <= 60 { points.clone() } else { Vec::new() };
             Line { name: name.to_owned(), points, dots }
         };
-        // A stretch without an answer has no latency.
+        // An interval without an answer has no latency.
         let latency = |name: &str, field: fn(&Point) -> f64| {
             line(name, &|point| if point.max > 0.0 { field(point) } else { f64::NAN })
         };

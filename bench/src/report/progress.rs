@@ -1,15 +1,14 @@
-//! What is seen while a load runs.
+//! The progress that is printed while a load runs.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Point, count, duration};
 
-/// A bar with the rate, hit ratio and 99th percentile of the moment; hidden where standard error is no terminal.
+/// A bar with the current rate, hit ratio and 99th percentile; hidden if standard error is not a terminal.
 pub(crate) struct ProgressDisplay(ProgressBar);
 
 impl ProgressDisplay {
-    /// A bar of `length` parts, whatever they are, after `name`; without a length it tells the time alone, until it is
-    /// given one.
+    /// A bar of `length` parts behind `name`. Without a length, it shows only the time until it gets one.
     pub(crate) fn new(name: &'static str, length: Option<u64>, shown: bool) -> ProgressDisplay {
         if !shown {
             return ProgressDisplay(ProgressBar::hidden());
@@ -19,12 +18,12 @@ impl ProgressDisplay {
         ProgressDisplay(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 
-    /// The bar itself, to be moved along.
+    /// Returns the bar, to set its position.
     pub(crate) fn bar(&self) -> &ProgressBar {
         &self.0
     }
 
-    /// Shows the figures of the moment.
+    /// Shows the figures of an interval.
     pub(crate) fn show(&self, point: &Point) {
         let hits = point.hit_ratio.map_or_else(String::new, |ratio| format!("  hits {:.1} %", ratio * 100.0));
         let errors = if point.errors > 0 { format!("  errors {}", count(point.errors)) } else { String::new() };

@@ -1,8 +1,8 @@
-//! Medians of several runs.
+//! The median and spread of several runs.
 
 use serde::{Deserialize, Serialize};
 
-/// A median and how far the values lie apart.
+/// A median, and the smallest and largest value.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     /// Smallest.
@@ -14,7 +14,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of some values; zeros of none.
+    /// The spread of `values`; all zero without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);

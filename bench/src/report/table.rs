@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Figures, OperationFigures, Report, Verdict};
 
-/// Lines up rows under their headings: the first column to the left, the others to the right.
+/// Aligns rows as a table: the first column to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -29,7 +29,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Microseconds with the unit a reader takes in at once.
+/// Formats microseconds in the unit that is easiest to read.
 pub fn duration(microseconds: f64) -> String {
     match microseconds {
         us if us < 1_000.0 => format!("{us:.1} us"),
@@ -38,7 +38,7 @@ pub fn duration(microseconds: f64) -> String {
     }
 }
 
-/// A whole number with a comma at each thousand.
+/// Formats a whole number with a comma at each thousand.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -51,6 +51,7 @@ pub fn count(number: u64) -> String {
     out
 }
 
+/// Returns the row of a table for `figures`.
 pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
     let latency = &figures.latency;
     let mut cells = vec![
@@ -64,10 +65,10 @@ pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
     cells
 }
 
-/// Headings over [`row`].
+/// The headings of [`row`].
 pub(super) const HEADINGS: [&str; 9] = ["", "requests", "per second", "hits", "errors", "p50", "p99", "p99.9", "max"];
 
-/// A row for each operation, and one for all where there are several.
+/// Returns a row for each operation, and one for all if there are several.
 pub(super) fn rows(operations: &[OperationFigures], total: &Figures) -> Vec<Vec<String>> {
     let mut rows: Vec<_> = operations.iter().map(|entry| row(entry.operation.name(), &entry.figures)).collect();
     if rows.len() != 1 {
@@ -77,7 +78,7 @@ pub(super) fn rows(operations: &[OperationFigures], total: &Figures) -> Vec<Vec<
 }
 
 impl Report {
-    /// The report as a reader sees it at the end of a run.
+    /// Renders the report as it is printed at the end of a run.
     pub fn to_text(&self) -> String {
         let mut lines = vec![HEADINGS.map(str::to_owned).to_vec()];
         lines.extend(rows(&self.operations, &self.total));
@@ -106,7 +107,7 @@ impl Report {
         out
     }
 
-    /// What there is to say beside the figures, in sentences.
+    /// Returns the sentences beside the figures: rate, faults, search and checks.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(asked) = self.rate_asked {

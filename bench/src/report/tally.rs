@@ -1,41 +1,43 @@
-//! What is counted while requests are answered.
+//! The counts of requests that are over.
 
 use hdrhistogram::Histogram;
 
 use crate::workload::Operation;
 
-/// Latencies are kept in nanoseconds up to this, a minute.
+/// The largest latency that is kept, in nanoseconds: one minute.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
-/// Counts of one operation on one server.
+/// The counts of one operation on one server.
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
-    /// Requests answered.
+    /// Requests that are over.
     pub(crate) requests: u64,
     /// Keys in them.
     pub(crate) keys: u64,
-    /// Those of them that were answered before the measured time was over.
+    /// Requests answered within the measured time.
     pub(crate) in_time: u64,
-    /// Those of `in_time` that a schedule asked for: no fills of misses.
+    /// Requests answered within the measured time that were on the schedule: no fills of misses.
     pub(crate) kept: u64,
     /// Requests that filled a miss.
     pub(crate) fills: u64,
-    /// Keys found; a set looks for none.
+    /// Keys found. A set looks up none.
     pub(crate) hits: u64,
     /// Keys not found.
     pub(crate) misses: u64,
     /// Requests answered with an error, or not at all.
     pub(crate) errors: u64,
-    /// Nanoseconds from when a request was due until its answer was read.
+    /// Nanoseconds from the time a request was due until its answer was read.
     pub(crate) latency: Histogram<u64>,
 }
 
 impl Tally {
+    /// A tally without counts.
     pub(crate) fn new() -> Tally {
         let latency = Histogram::new_with_bounds(100, LATENCY_MAX, 3).expect("constant bounds are valid");
         Tally { requests: 0, keys: 0, in_time: 0, kept: 0, fills: 0, hits: 0, misses: 0, errors: 0, latency }
     }
 
+    /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: &Tally) {
         self.requests += other.requests;
         self.keys += other.keys;
@@ -49,21 +51,24 @@ impl Tally {
     }
 }
 
-/// A tally for each server and operation; those that never occur take no room.
+/// A tally for each server and operation. Those that never occur take no memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tallies(Vec<Option<Box<Tally>>>);
 
 impl Tallies {
+    /// Tallies without counts, for this many servers.
     pub(crate) fn new(servers: usize) -> Tallies {
         Tallies(vec![None; servers * Operation::ALL.len()])
     }
 
+    /// Returns the tally of `operation` on a server.
     #[inline]
     pub(crate) fn at(&mut self, server: usize, operation: Operation) -> &mut Tally {
         let slot = &mut self.0[server * Operation::ALL.len() + operation as usize];
         slot.get_or_insert_with(|| Box::new(Tally::new()))
     }
 
+    /// Returns the tallies that have counts, each with its server and operation.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Operation, &Tally)> {
         let places = self.0.iter().enumerate();
         places.filter_map(|(index, tally)| {
@@ -72,13 +77,14 @@ impl Tallies {
         })
     }
 
+    /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: &Tallies) {
         for (server, operation, tally) in other.iter() {
             self.at(server, operation).add(tally);
         }
     }
 
-    /// The sum of those that `which` chooses.
+    /// Returns the sum of the tallies that `which` selects.
     pub(crate) fn sum(&self, which: impl Fn(usize, Operation) -> bool) -> Tally {
         let mut sum = Tally::new();
         self.iter().filter(|(server, operation, _)| which(*server, *operation)).for_each(|(.., tally)| sum.add(tally));
@@ -86,19 +92,20 @@ impl Tallies {
     }
 }
 
-/// What a worker has seen in one stretch of time.
+/// The counts of a worker in one interval.
 #[derive(Debug)]
 pub(crate) struct Interval {
-    /// Which stretch, from 0.
+    /// The number of the interval, from 0.
     pub(crate) index: usize,
     pub(crate) tallies: Tallies,
     /// Requests that came due and were never sent.
     pub(crate) unsent: u64,
-    /// Something that went wrong, in words.
+    /// The first fault of the interval, as text.
     pub(crate) fault: Option<String>,
 }
 
 impl Interval {
+    /// An interval without counts.
     pub(crate) fn new(index: usize, servers: usize) -> Interval {
         Interval { index, tallies: Tallies::new(servers), unsent: 0, fault: None }
     }

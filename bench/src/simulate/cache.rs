@@ -1,14 +1,14 @@
-//! What a trace is run over.
+//! The caches that a trace is run on.
 
-/// Bytes over key and value that an item is given in the footprint and in exact LRU: the engine's own budget.
+/// Bytes of an item beside key and value, in the footprint and in exact LRU: as many as the engine needs.
 pub(super) const ITEM_OVERHEAD: u64 = 24;
 
-/// A cache that a trace can be run over.
+/// A cache that a trace can be run on.
 pub(super) trait Cache {
-    /// Whether the key is there at `now`, and a use of it.
+    /// Reads the key at `now`, which counts as a use. Returns whether it is present.
     fn read(&mut self, key: u32, now: u32) -> bool;
-    /// Stores it; a TTL of 0 is never.
+    /// Stores the key. A TTL of 0 means that it never expires.
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32);
-    /// Removes it.
+    /// Removes the key.
     fn delete(&mut self, key: u32, now: u32);
 }

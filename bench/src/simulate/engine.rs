@@ -1,4 +1,4 @@
-//! The engine as a cache that a trace is run over.
+//! The engine as a cache that a trace is run on.
 
 use larder_node::store::{Expiry, NewItem, Store, Time};
 
@@ -9,7 +9,7 @@ pub(super) struct Engine<'a> {
     store: Store,
     keys: &'a [Box<str>],
     value: Vec<u8>,
-    /// When background work was last done: each second, as the node does.
+    /// When background work was last done: each second, as in the node.
     maintained: u32,
 }
 

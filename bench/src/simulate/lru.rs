@@ -1,20 +1,21 @@
-//! Exact LRU by bytes: the yardstick.
+//! Exact LRU by bytes, as a yardstick.
 
 use super::cache::{Cache, ITEM_OVERHEAD};
 
 const NONE: u32 = u32::MAX;
 
-/// One key's place in the order of use.
+/// The place of a key in the order of use.
 #[derive(Clone, Copy)]
 struct Place {
     newer: u32,
     older: u32,
-    /// Bytes it takes; 0 is not there.
+    /// Bytes of the item; 0 if it is absent.
     bytes: u64,
     expires: u32,
 }
 
-/// Keys in order of use; the oldest leave when the bytes are over the limit. An expired item stays until it is read or is the oldest.
+/// Keys in the order of their last use. The least recently used leave when the bytes exceed the limit. An expired item
+/// stays until it is read or is the least recently used.
 pub(super) struct ExactLru<'a> {
     keys: &'a [Box<str>],
     places: Vec<Place>,

@@ -1,6 +1,7 @@
-//! `larder-bench simulate`: the engine's hit ratio over a trace, by memory size and eviction policy, beside exact LRU.
+//! `larder-bench simulate`: the engine's hit ratio on a trace, by memory size and eviction policy, beside exact LRU.
 //!
-//! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do. Time is the trace's own.
+//! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do.
+//! Time is that of the trace.
 
 mod cache;
 mod engine;
@@ -21,21 +22,21 @@ use cache::{Cache, ITEM_OVERHEAD};
 use engine::Engine;
 use lru::ExactLru;
 
-/// The moment the trace's clock starts at.
+/// The start of the trace, in seconds since 1970.
 const START: u32 = 1_700_000_000;
 
-/// What to simulate.
+/// Options of `larder-bench simulate`.
 #[derive(Debug, Args)]
 pub struct SimulateOptions {
-    /// A trace: see generate-trace for the format; .zst is decompressed, - is standard input
+    /// A trace (generate-trace has the format); decompressed if the name ends in .zst. - is standard input
     trace: PathBuf,
-    /// Memory sizes, in percent of the footprint (all keys of the trace, each at its largest, with 24 bytes more)
+    /// Memory sizes, in percent of the footprint: all keys of the trace at their largest size, plus 24 bytes each
     #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0])]
     sizes: Vec<f64>,
     /// Eviction policies
     #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve])]
     policies: Vec<Eviction>,
-    /// Where a plot is written, as SVG
+    /// Write a plot as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -64,7 +65,7 @@ struct Trace {
     largest: usize,
 }
 
-/// Runs the simulation and prints the table.
+/// Runs `larder-bench simulate` and prints its table.
 pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     let trace = Trace::read(&options.trace)?;
     ensure!(!trace.requests.is_empty(), "{} has no requests", options.trace.display());
@@ -89,7 +90,7 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
                     line.points.push((size, 100.0 * ratio));
                     row.push(format!("{:.2} %", 100.0 * ratio));
                 }
-                // A budget the engine refuses leaves a gap in its column.
+                // The engine refuses very small sizes: its column has a gap there.
                 Err(error) => {
                     tracing::warn!(%error, bytes, "not simulated");
                     row.push("-".to_owned());
@@ -105,7 +106,7 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Hit ratio over memory, a line a policy.
+/// Plots the hit ratio over the memory size, with a line for each policy.
 fn plot(mut lines: Vec<Line>) -> String {
     lines.iter_mut().for_each(|line| line.dots.clone_from(&line.points));
     let show = |percent| format!("{} %", report::short(percent));
@@ -146,7 +147,7 @@ impl Trace {
         Ok(Trace { requests, keys, footprint, largest })
     }
 
-    /// The share of reads that hit, with this much memory, by the engine under a policy or by exact LRU.
+    /// Returns the share of reads that hit with `bytes` of memory: of the engine under `policy`, or of exact LRU.
     fn hit_ratio(&self, bytes: usize, policy: Option<Eviction>) -> Result<f64> {
         match policy {
             None => Ok(self.run(&mut ExactLru::new(bytes as u64, &self.keys))),

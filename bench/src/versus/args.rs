@@ -23,7 +23,7 @@ pub struct VersusArgs {
     /// Which loads, by name [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub loads: Vec<String>,
-    /// Check memory of idle connections, fairness between connections, and a second thread too
+    /// Also check the memory of idle connections, fairness between connections, and a second thread
     #[arg(long)]
     pub checks: bool,
     /// Pairs of runs for each load
@@ -32,7 +32,7 @@ pub struct VersusArgs {
     /// Length of a run
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "TIME")]
     pub seconds: Duration,
-    /// Load before each run that is not counted
+    /// Load before each run, which is not counted
     #[arg(long, default_value = "300ms", value_parser = parse_duration, value_name = "TIME")]
     pub warmup: Duration,
     /// Worker threads of the servers
@@ -50,10 +50,10 @@ pub struct VersusArgs {
     /// CPUs of the load generator [default: those after the servers']
     #[arg(long, value_delimiter = ',', value_name = "CPU")]
     pub load_cpus: Vec<usize>,
-    /// Write the figures to a file
+    /// Write the figures to a JSON file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page with plots
+    /// Write the comparison as a page with plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! What a load alone does not show: memory of idle connections, and fairness between them.
+//! Checks that a load does not show: memory of idle connections, fairness between connections, and a second thread.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,29 +15,30 @@ use crate::load::{LoadArgs, Schedule, Session, Stop};
 use crate::process::ServerProcess;
 use crate::report::Spread;
 
-/// Connections that are opened to see what they cost.
+/// Idle connections that are opened to measure their memory.
 const IDLE_CONNECTIONS: u64 = 10_000;
-/// How long each side of the fairness check runs.
+/// The length of each half of the fairness check.
 const FAIRNESS: Duration = Duration::from_secs(2);
-/// The load under which two threads are compared with one.
+/// The load that compares two threads with one.
 const SEVERAL_THREADS: Load = LOADS[1];
 
-/// What a server came to in the checks.
+/// The figures of a server in the checks.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Checks {
-    /// Resident bytes for each of 10,000 connections that have asked once and wait.
+    /// Resident bytes for each of 10,000 connections that have sent one request and wait.
     pub bytes_per_idle_connection: f64,
     /// 99th percentile, in microseconds, of single gets alone.
     pub single_p99_alone: f64,
-    /// The same beside one connection that sends 4,000 gets at a time, all the time.
+    /// The same beside a connection that sends 4,000 gets at a time without a pause.
     pub single_p99_beside_pipeline: f64,
-    /// Operations a second of one and of two threads, at pipeline 16. They share their processors with the load generator where
-    /// there are fewer than three.
+    /// Operations a second of one and of two threads, at pipeline 16. On fewer than three processors, the load generator
+    /// shares the servers'.
     pub per_second_by_threads: [f64; 2],
-    /// Processor microseconds of one and of two threads for an operation, likewise.
+    /// Processor microseconds for an operation of one and of two threads.
     pub cpu_us_by_threads: [f64; 2],
 }
 
+/// Runs all checks on one server.
 pub(super) fn check(program: &Program, args: &VersusArgs, load_cpus: &[usize]) -> anyhow::Result<Checks> {
     let bytes_per_idle_connection = idle_memory(&program.start()?)?;
     let (alone, beside) = fairness(&program.start()?, load_cpus)?;
@@ -52,7 +53,7 @@ pub(super) fn check(program: &Program, args: &VersusArgs, load_cpus: &[usize]) -
     })
 }
 
-/// Runs of one and of two threads, by turns.
+/// Measures one and two threads in turn.
 fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>; 2]> {
     let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
     let (server_cpus, rest) = cpus.split_at(cpus.len().min(2));
@@ -67,6 +68,7 @@ fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>;
     Ok(runs)
 }
 
+/// Returns the resident bytes for an idle connection.
 fn idle_memory(server: &ServerProcess) -> anyhow::Result<f64> {
     let open = || -> anyhow::Result<TcpStream> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port()))
@@ -75,7 +77,7 @@ fn idle_memory(server: &ServerProcess) -> anyhow::Result<f64> {
         stream.read_exact(&mut [0; b"END\r\n".len()])?;
         Ok(stream)
     };
-    // What the first connections allocate once is not the price of one more.
+    // Memory that the first connections allocate once is not a cost of each further connection.
     let _first = (0..100).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
     let before = server.resident_bytes()?;
     let _idle = (0..IDLE_CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
@@ -83,6 +85,7 @@ fn idle_memory(server: &ServerProcess) -> anyhow::Result<f64> {
     Ok(after.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64)
 }
 
+/// Returns the 99th percentile of single gets, alone and beside a connection with a deep pipeline.
 fn fairness(server: &ServerProcess, load_cpus: &[usize]) -> anyhow::Result<(f64, f64)> {
     let address = server.address();
     let session = |options: &str| -> anyhow::Result<Session> {

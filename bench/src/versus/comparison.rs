@@ -1,4 +1,4 @@
-//! What a comparison comes to, as figures and as text.
+//! The result of a comparison, as figures and as text.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,40 +6,40 @@ use super::checks::Checks;
 use super::measure::Run;
 use crate::report::{Machine, Spread, count, duration, table};
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Where it ran.
+    /// The machine that it ran on.
     pub machine: Machine,
-    /// The node, in its own words.
+    /// Name and version of the node.
     pub node: String,
-    /// The peer, in its own words.
+    /// Name and version of the peer.
     pub peer: String,
     /// The command line.
     pub command: Vec<String>,
-    /// By load.
+    /// The results by load.
     pub loads: Vec<LoadComparison>,
-    /// The node and the peer in the checks, where they were asked for.
+    /// The checks of the node and of the peer, with `--checks`.
     pub checks: Option<[Checks; 2]>,
 }
 
 /// Both servers under one load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadComparison {
-    /// Its name.
+    /// The load's name.
     pub name: String,
-    /// What it is.
+    /// What the load is.
     pub about: String,
-    /// Options of `larder-bench load`.
+    /// Its options of `larder-bench load`.
     pub options: String,
-    /// Runs of the node.
+    /// The runs of the node.
     pub node: Vec<Run>,
-    /// Runs of the peer, each next to the node's of the same place.
+    /// The runs of the peer. Each pair of the same index ran one after the other.
     pub peer: Vec<Run>,
 }
 
 impl LoadComparison {
-    /// The node's CPU time over the peer's, pair by pair.
+    /// Returns the node's CPU time over the peer's, pair by pair.
     pub fn ratio(&self) -> Spread {
         Spread::of(self.node.iter().zip(&self.peer).map(|(node, peer)| node.cpu_us / peer.cpu_us))
     }
@@ -64,7 +64,7 @@ impl LoadComparison {
 }
 
 impl Comparison {
-    /// Of [`Comparison::rows`].
+    /// The headings of [`Comparison::rows`].
     pub(crate) const HEADINGS: [&str; 13] = [
         "load",
         "us/op",
@@ -81,12 +81,12 @@ impl Comparison {
         "errors",
     ];
 
-    /// A row for each load, under [`Comparison::HEADINGS`].
+    /// Returns a row for each load, under [`Comparison::HEADINGS`].
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         self.loads.iter().map(LoadComparison::row).collect()
     }
 
-    /// What was checked, and what the node and the peer came to. Empty without checks.
+    /// Returns a row for each check: its name, the node's figure and the peer's. Empty without checks.
     pub(crate) fn check_rows(&self) -> Vec<Vec<String>> {
         let Some([node, peer]) = &self.checks else { return Vec::new() };
         let row = |name: &str, show: fn(&Checks) -> String| vec![name.to_owned(), show(node), show(peer)];
@@ -109,7 +109,7 @@ impl Comparison {
         ]
     }
 
-    /// The comparison as a table.
+    /// Renders the comparison as a table.
     pub fn to_text(&self) -> String {
         let with_headings = |headings: &[&str], rows: Vec<Vec<String>>| {
             let headings = headings.iter().map(|&heading| heading.to_owned()).collect();

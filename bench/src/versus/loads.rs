@@ -1,15 +1,15 @@
 //! The loads that servers are compared under.
 
-/// A load by name.
+/// A load of the comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// What `--loads` calls it.
+    /// The name, as in `--loads`.
     pub name: &'static str,
-    /// What it is.
+    /// What the load is.
     pub about: &'static str,
-    /// Options of `larder-bench load` that give it.
+    /// Its options of `larder-bench load`.
     pub options: &'static str,
-    /// Whether the keys are set first.
+    /// Whether all keys are set first.
     pub populate: bool,
 }
 
@@ -17,7 +17,7 @@ const fn load(name: &'static str, about: &'static str, options: &'static str) ->
     Load { name, about, options, populate: true }
 }
 
-/// All of them: 50 connections, 24-byte keys, 100,000 of them, unless said otherwise.
+/// All loads: 50 connections and 100,000 keys of 24 bytes, unless they say otherwise.
 pub const LOADS: [Load; 12] = [
     load("p1", "get 90 / set 10, 64 B, one at a time", "--value-size 64"),
     load("p16", "get 90 / set 10, 64 B, pipeline 16", "--value-size 64 --pipeline 16"),

@@ -10,7 +10,7 @@ use super::loads::Load;
 use super::program::Program;
 use crate::load::{LoadArgs, Session, Stop};
 
-/// One run of one server.
+/// The figures of one run of one server.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Run {
     /// Processor microseconds of the server for an operation.
@@ -25,7 +25,7 @@ pub struct Run {
     pub p999: f64,
     /// Requests that failed.
     pub errors: u64,
-    /// Keys found of those read, 0 to 1.
+    /// Share of the read keys that were found, 0 to 1.
     pub hit_ratio: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
-//! `larder-bench versus`: this node and a peer by turns under the same loads.
+//! `larder-bench versus`: runs this node and a peer in turn under the same loads.
 //!
-//! What counts is the server's own CPU time for an operation: on a machine that runs other things too it is steadier
-//! than throughput, and ratios within a pair of neighbouring runs are steadier still.
+//! The figure that counts is the server's CPU time for an operation: on a machine with other work, it varies less than
+//! throughput, and ratios within a pair of neighbouring runs vary less still.
 
 mod args;
 mod checks;
@@ -27,7 +27,7 @@ use program::node_beside;
 
 use crate::report::{Machine, write};
 
-/// Runs `larder-bench versus`.
+/// Runs `larder-bench versus` and prints its table.
 pub fn run(args: &VersusArgs) -> anyhow::Result<ExitCode> {
     let comparison = compare(args)?;
     print!("{}", comparison.to_text());
@@ -40,7 +40,11 @@ pub fn run(args: &VersusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs every load on both servers by turns.
+/// Runs every load on both servers in turn.
+///
+/// # Errors
+///
+/// A server does not start, or does not answer under a load.
 pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
     ensure!(args.pairs > 0, "--pairs: at least one is needed");
     let cpus = std::thread::available_parallelism()?.get();
@@ -92,6 +96,7 @@ pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
     Ok(comparison)
 }
 
+/// Returns the loads with these names; all loads without names.
 fn chosen(names: &[String]) -> anyhow::Result<Vec<Load>> {
     if names.is_empty() {
         return Ok(LOADS.to_vec());

@@ -7,12 +7,12 @@ use anyhow::Context;
 
 use crate::process::ServerProcess;
 
-/// How a server is started: memcached's flags, which all of them take.
+/// How a server is started. All servers of a comparison take memcached's flags.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The binary.
     pub path: PathBuf,
-    /// Words before the flags.
+    /// Arguments before the flags.
     pub words: Vec<String>,
     /// Memory for items in MiB.
     pub memory_mebibytes: u64,
@@ -42,7 +42,7 @@ impl Program {
         server.with_context(|| format!("{}: try its flags by hand: -l -p -U -c -m -t", self.path.display()))
     }
 
-    /// What the program calls itself: `memcached 1.6.45`.
+    /// Returns name and version as the program prints them: `memcached 1.6.45`.
     pub fn version(&self) -> String {
         let output = Command::new(&self.path).args(&self.words).arg("-V").output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
@@ -57,12 +57,12 @@ fn cpu_set(cpus: &[usize]) -> rustix::thread::CpuSet {
     set
 }
 
-/// The flags that memcached demands before it runs as root.
+/// Returns the flags that memcached demands before it runs as root.
 pub fn peer_words() -> Vec<String> {
     if rustix::process::geteuid().is_root() { vec!["-u".to_owned(), "root".to_owned()] } else { Vec::new() }
 }
 
-/// The node to measure: `larder-node` beside this program, or this program as a node.
+/// Returns the node to measure and its first arguments: `larder-node` beside this program, or this program as a node.
 pub(super) fn node_beside() -> anyhow::Result<(PathBuf, Vec<String>)> {
     let this = std::env::current_exe().context("this program's own path, to find the node beside it")?;
     let node = this.parent().unwrap_or(Path::new(".")).join("larder-node");

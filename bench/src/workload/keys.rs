@@ -1,4 +1,4 @@
-//! Which keys are asked for, and how often.
+//! Keys and their popularity.
 
 use std::str::FromStr;
 
@@ -13,21 +13,21 @@ use super::values;
 /// How requests spread over the keys: `uniform`, `zipf:EXPONENT`, `hot:SHARE:PART`, `sequential`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum KeyDistribution {
-    /// Every key alike.
+    /// Every key is equally likely.
     Uniform,
-    /// The key of rank r is asked for in proportion to r^-exponent.
+    /// The probability of the key of rank r is in proportion to r^-exponent.
     Zipf {
-        /// 0 is uniform; caches see 0.8 to 1.2.
+        /// The exponent: 0 is uniform; caches see 0.8 to 1.2.
         exponent: f64,
     },
-    /// A share of the requests goes to a part of the keys, the rest to the others.
+    /// A share of the requests goes to a part of the keys, the rest to the other keys.
     HotSet {
         /// Share of the requests, 0 to 1.
         share: f64,
         /// Part of the keys, 0 to 1.
         part: f64,
     },
-    /// One key after the other, around and around.
+    /// One key after the other; after the last, the first again.
     Sequential,
 }
 
@@ -59,7 +59,7 @@ impl FromStr for KeyDistribution {
 /// How long keys are: a number of bytes, or `etc` for the lengths of Facebook's ETC pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySize {
-    /// Every key alike.
+    /// One length.
     Fixed(usize),
     /// Atikoglu et al., "Workload Analysis of a Large-Scale Key-Value Store", SIGMETRICS 2012, section 5.
     Etc,
@@ -134,7 +134,7 @@ impl KeySpace {
     }
 }
 
-/// Draws keys.
+/// Draws keys from a distribution.
 #[derive(Debug, Clone)]
 pub struct KeySampler {
     count: u64,
@@ -163,7 +163,7 @@ impl KeySampler {
         Ok(KeySampler { count, kind })
     }
 
-    /// The next key's number.
+    /// Returns the number of the next key.
     #[inline]
     pub fn next(&mut self, rng: &mut SmallRng) -> u64 {
         match &mut self.kind {

@@ -1,4 +1,4 @@
-//! What is asked of a server: keys, values, times to live, and the mix of operations.
+//! The workload: keys, values, times to live, and the mix of operations.
 
 mod keys;
 mod values;
@@ -30,11 +30,11 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Operation; 5] =
         [Operation::Get, Operation::Set, Operation::Delete, Operation::Touch, Operation::Incr];
 
-    /// Its name on command lines and in reports.
+    /// The name on command lines and in reports.
     pub fn name(self) -> &'static str {
         ["get", "set", "delete", "touch", "incr"][self as usize]
     }
@@ -43,7 +43,7 @@ impl Operation {
 /// Shares of operations, `get:9,set:1`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mix {
-    /// Share of the requests up to and with each operation, in the order of [`Operation::ALL`].
+    /// Cumulative shares of the operations, in the order of [`Operation::ALL`].
     shares: [f64; 5],
 }
 
@@ -114,19 +114,19 @@ pub struct WorkloadArgs {
     /// Number of distinct keys [default: 100000]
     #[arg(long, value_name = "COUNT")]
     pub keys: Option<u64>,
-    /// Which keys are asked for: uniform, zipf:EXPONENT, hot:SHARE:PART, sequential [default: uniform]
+    /// How requests spread over keys: uniform, zipf:EXPONENT, hot:SHARE:PART, sequential [default: uniform]
     #[arg(long, value_name = "DISTRIBUTION")]
     pub key_distribution: Option<KeyDistribution>,
     /// Length of a key in bytes, or `etc` [default: 24]
     #[arg(long, value_name = "BYTES")]
     pub key_size: Option<KeySize>,
-    /// What keys begin with
+    /// Prefix of the keys
     #[arg(long, value_name = "TEXT", default_value = "key:")]
     pub key_prefix: String,
     /// Size of values: 64, 100-4k, 64:80,1k:15,64k:5 (size:weight) or `etc` [default: 100]
     #[arg(long, value_name = "SIZE")]
     pub value_size: Option<ValueSize>,
-    /// Seconds to live: 0 is for ever; 60-3600 and 60:9,0:1 (seconds:weight) are drawn [default: 0]
+    /// Time to live in seconds: 0 never expires; 60-3600 and 60:9,0:1 (seconds:weight) are drawn at random [default: 0]
     #[arg(long, value_name = "SECONDS")]
     pub ttl: Option<Ttl>,
     /// Keys in one get
@@ -135,12 +135,12 @@ pub struct WorkloadArgs {
     /// Read through: set a key after a get has missed it
     #[arg(long)]
     pub fill: bool,
-    /// Seed of every random choice: the same seed asks for the same keys
+    /// Seed of every random choice: the same seed gives the same keys
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
 }
 
-/// A workload, complete.
+/// A complete workload.
 #[derive(Debug, Clone)]
 pub struct Workload {
     /// Shares of operations.
@@ -151,7 +151,7 @@ pub struct Workload {
     pub distribution: KeyDistribution,
     /// Sizes of values.
     pub value_size: ValueSize,
-    /// No value is shorter.
+    /// Lower bound of all value sizes.
     pub value_min: usize,
     /// Times to live.
     pub ttl: Ttl,
@@ -247,7 +247,7 @@ impl WorkloadArgs {
 }
 
 impl Workload {
-    /// The size of key `index`'s value.
+    /// Returns the size of the value of key `index`.
     #[inline]
     pub fn value_len(&self, index: u64) -> usize {
         self.value_size.of(index).max(self.value_min)

@@ -1,4 +1,4 @@
-//! How large values are, how long they live, and what is in them.
+//! The size, time to live and content of values.
 
 use std::str::FromStr;
 
@@ -6,14 +6,14 @@ use anyhow::{Context, bail, ensure};
 
 /// Sizes of values in bytes: `64`, `100-1000`, `64:80,1024:15,65536:5` (size:weight) or `etc`.
 ///
-/// A key keeps its size: the size is a function of the key's number.
+/// The size is a function of the key's number: a key has the same size in every write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ValueSize {
-    /// All alike.
+    /// One size.
     Fixed(usize),
-    /// Uniform between two sizes, both included.
+    /// Uniform between two sizes, inclusive.
     Range(usize, usize),
-    /// Some sizes, each with the share of the keys up to and with it.
+    /// Several sizes, each with its cumulative share of the keys.
     Histogram(Vec<(usize, f64)>),
     /// Facebook's ETC pool.
     Etc,
@@ -49,7 +49,7 @@ impl FromStr for ValueSize {
     }
 }
 
-/// Bytes, with `k` and `m` for KiB and MiB.
+/// Parses a size in bytes; `k` and `m` are KiB and MiB.
 fn parse_size(text: &str) -> anyhow::Result<usize> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1024),
@@ -64,15 +64,15 @@ fn parse_size(text: &str) -> anyhow::Result<usize> {
     Ok(size)
 }
 
-/// Largest value that can be asked for: what -I of the servers allows at most.
+/// The largest value: the largest that the servers' -I allows.
 pub const VALUE_MAX: usize = 128 * 1024 * 1024;
 
-/// A number between 0 and 1 that is always the same for `index` and `salt`.
+/// Returns a number from 0 to 1 that depends on `index` and `salt` alone.
 fn unit(index: u64, salt: u64) -> f64 {
     (mix(index ^ salt.rotate_left(32)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Spreads a number over 64 bits (the finaliser of splitmix64: Steele, Lea, Flood, OOPSLA 2014).
+/// Mixes a number over 64 bits (the finaliser of splitmix64: Steele, Lea, Flood, OOPSLA 2014).
 #[inline]
 pub fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -81,7 +81,7 @@ pub fn mix(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Length of key `index` in the ETC pool: generalised extreme value, Atikoglu et al. 2012, section 5.
+/// Returns the length of key `index` in the ETC pool: generalised extreme value, Atikoglu et al. 2012, section 5.
 pub(crate) fn etc_key_size(index: u64) -> usize {
     let (location, scale, shape) = (30.7984, 8.20449, 0.078688);
     let u = unit(index, 1).max(1e-12);
@@ -89,7 +89,7 @@ pub(crate) fn etc_key_size(index: u64) -> usize {
     (size as usize).clamp(1, larder_protocol::KEY_MAX_LEN)
 }
 
-/// Shares of values of 0 to 14 bytes in the ETC pool (Atikoglu et al. 2012, section 5); larger ones follow a
+/// Shares of values of 0 to 14 bytes in the ETC pool (Atikoglu et al. 2012, section 5). Larger values follow a
 /// generalised Pareto distribution.
 const ETC_SMALL: [f64; 15] = [
     0.00536, 0.00047, 0.17820, 0.09239, 0.00018, 0.02740, 0.00065, 0.00606, 0.00023, 0.00837, 0.00837, 0.08989,
@@ -110,7 +110,7 @@ fn etc_value_size(index: u64) -> usize {
 }
 
 impl ValueSize {
-    /// The size of key `index`'s value.
+    /// Returns the size of the value of key `index`.
     #[inline]
     pub fn of(&self, index: u64) -> usize {
         match self {
@@ -124,7 +124,7 @@ impl ValueSize {
         }
     }
 
-    /// No value is larger.
+    /// Returns an upper bound of all sizes.
     pub fn largest(&self) -> usize {
         match self {
             ValueSize::Fixed(size) | ValueSize::Range(_, size) => *size,
@@ -134,7 +134,8 @@ impl ValueSize {
     }
 }
 
-/// Seconds in 30 days: a larger time to live is the time since 1970 (memcached's protocol.txt, "Expiration times").
+/// Seconds in 30 days. Servers read a larger time to live as seconds since 1970 (memcached's protocol.txt, "Expiration
+/// times").
 const TTL_MAX: u32 = 30 * 24 * 60 * 60;
 
 /// Times to live in seconds: `0` (never expires), `60`, `60-3600`, or `60:9,0:1` (seconds:weight).
@@ -169,7 +170,7 @@ impl FromStr for Ttl {
 }
 
 impl Ttl {
-    /// A time to live, from a random number.
+    /// Returns a time to live in seconds, drawn with a random number.
     #[inline]
     pub fn draw(&self, random: u64) -> u32 {
         if let [(low, high, _)] = self.0[..]
@@ -182,38 +183,38 @@ impl Ttl {
         found.map_or(0, |(low, high, _)| low + (mix(random) % u64::from(high - low + 1)) as u32)
     }
 
-    /// Whether nothing ever expires.
+    /// Whether no key expires.
     pub fn is_never(&self) -> bool {
         self.0.iter().all(|(_, high, _)| *high == 0)
     }
 }
 
-/// Bytes to cut values from, so that no value has to be made while the clock runs.
+/// Bytes that values are cut from, so that no value is generated while latency is measured.
 #[derive(Debug)]
 pub struct Filler(Vec<u8>);
 
-/// Offsets at which values begin.
+/// Number of offsets at which values can begin.
 const FILLER_OFFSETS: usize = 1024;
 
-/// Bytes at the front of a value that can be checked: the key's number and the version.
+/// Bytes at the front of a verified value: the key's number and the version.
 pub const HEADER_LEN: usize = 16;
 
 impl Filler {
-    /// Enough for values of `largest` bytes.
+    /// Bytes for values of up to `largest` bytes.
     pub fn new(largest: usize) -> Filler {
         let letters = b"abcdefghijklmnopqrstuvwxyz012345";
         let bytes = (0..(largest + FILLER_OFFSETS) as u64).map(|i| letters[(mix(i) % 32) as usize]).collect();
         Filler(bytes)
     }
 
-    /// The `len` bytes of filling for what `seed` stands for.
+    /// Returns `len` bytes that depend on `seed`.
     #[inline]
     pub fn slice(&self, seed: u64, len: usize) -> &[u8] {
         let start = (mix(seed) % FILLER_OFFSETS as u64) as usize;
         &self.0[start..start + len]
     }
 
-    /// Writes the value of `len` bytes (at least [`HEADER_LEN`]) that belongs to `key` in `version`.
+    /// Writes to `out` the value of `key` in `version`, of `len` bytes (at least [`HEADER_LEN`]).
     pub fn write(&self, key: u64, version: u64, len: usize, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&key.to_be_bytes());
@@ -221,7 +222,7 @@ impl Filler {
         out.extend_from_slice(self.slice(key ^ version.rotate_left(40), len - HEADER_LEN));
     }
 
-    /// The version of a value that is whole and belongs to `key`; `None` for any other bytes.
+    /// Returns the version of a value that is whole and belongs to `key`; `None` for any other bytes.
     pub fn version(&self, key: u64, len: usize, value: &[u8]) -> Option<u64> {
         let (header, filling) = value.split_first_chunk::<HEADER_LEN>()?;
         let version = u64::from_be_bytes(header[8..].try_into().ok()?);
