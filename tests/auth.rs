@@ -1,4 +1,4 @@
-//! Authentication: who is served, what is counted, and users that change.
+//! Authentication: which clients are served, which counters count, and reloads of the user file.
 
 use std::process::Command;
 use std::time::Instant;
@@ -86,7 +86,7 @@ fn with_sasl_nothing_but_authentication_is_served_before_it() {
         assert_eq!(ask(&mut connection, &refused), (AUTH_ERROR, "Auth failure.".to_owned()));
         assert_eq!(connection.read_to_end(), b"");
     }
-    // Text is not spoken at all.
+    // The node does not accept the text protocol at all.
     let mut text = node.connect();
     text.send(&b"get a\r\n".repeat(4));
     assert_eq!(text.read_to_end(), b"");

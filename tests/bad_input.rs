@@ -1,10 +1,10 @@
-//! Bad input gets an error or a close, and harms nobody else.
+//! Bad input gets an error or a close, and does not affect other connections.
 
 use larder_tests::Server;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// The node still serves a new connection.
+/// Checks that the node still serves a new connection.
 fn still_serves(node: &Server) {
     let answer = node.connect().exchange(b"set alive 0 0 3\r\nyes\r\nget alive\r\n");
     assert_eq!(answer, "STORED\r\nVALUE alive 0 3\r\nyes\r\nEND\r\n");
@@ -64,7 +64,7 @@ fn random_bytes_never_stop_the_node() {
         let mut connection = node.connect();
         let mut bytes = vec![0; random.random_range(1..3000)];
         random.fill(&mut bytes[..]);
-        // A first byte of 0x80 would be the binary protocol, where a random length may wait for its body for ever.
+        // A first byte of 0x80 selects the binary protocol, where a random length may wait for its body for ever.
         bytes[0] &= 0x7f;
         bytes.extend_from_slice(b"\r\nquit\r\n");
         connection.send(&bytes);

@@ -1,4 +1,4 @@
-//! The client library over real nodes.
+//! The client library with real nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,7 +86,7 @@ async fn meta_commands_ask_for_what_their_flags_say() {
     assert_eq!((counted.value.unwrap(), counted.ttl.is_some()), ("10".into(), true));
     let counted = cache.meta_arithmetic("n").decrement().delta(3).send().await.unwrap();
     assert_eq!(counted.value.unwrap(), "7");
-    // Who wins loads, everybody else is told so.
+    // One caller wins and loads; every other caller learns that somebody loads.
     assert!(cache.meta_get("absent").vivify(TTL).send().await.unwrap().won);
     assert!(cache.meta_get("absent").vivify(TTL).send().await.unwrap().already_won);
     assert!(cache.meta_get("k").recache(Duration::from_secs(300)).send().await.unwrap().won);
@@ -175,7 +175,7 @@ async fn an_invalidated_namespace_is_empty_and_an_evicted_generation_brings_noth
     let new_key = users.key("1").await.unwrap();
     assert_ne!(new_key, key);
     assert_eq!(elsewhere.key("1").await.unwrap(), new_key);
-    // As an eviction would.
+    // Removes the item, as an eviction would.
     cache.delete("users:generation").await.unwrap();
     let newest_key = elsewhere.key("1").await.unwrap();
     assert!(newest_key != new_key && newest_key != key);
@@ -281,7 +281,7 @@ async fn requests_hits_misses_errors_and_loads_are_counted_by_node() {
     };
     assert_eq!(counter("larder_client_requests"), (8, node.address()));
     assert_eq!(counter("larder_client_hits"), (2, node.address()));
-    // "b" and "c", and "d", which won a lease.
+    // The items are "b", "c" and "d", which won a lease.
     assert_eq!(counter("larder_client_misses"), (3, node.address()));
     assert_eq!(counter("larder_client_errors"), (1, node.address()));
     assert_eq!(counter("larder_client_latency_seconds"), (6, node.address()));
@@ -324,12 +324,12 @@ async fn another_node_stands_in_for_one_that_died_and_keeps_no_old_value() {
     let cache = client(&[&nodes[0], &nodes[1], &nodes[2]]);
     cache.set("k", "old", TTL).await.unwrap();
     drop(nodes.remove(cache.owner("k")));
-    // The first call may still find the connection that the dead node leaves.
+    // The first call may still use the connection to the dead node.
     while cache.set("k", "new", TTL).await.is_err() {}
     assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"new"[..]));
     let values = cache.get_many(&["k"]).await;
     assert_eq!(values[0].as_ref().unwrap().as_deref(), Some(&b"new"[..]));
-    // However it is written or touched, nothing lives for long there.
+    // No write and no touch gives an item a long life on a stand-in.
     let left = || async { cache.meta_get("k").ttl().send().await.unwrap().ttl.unwrap() };
     assert!(cache.touch("k", TTL).await.unwrap());
     assert!(left().await <= 10);
@@ -339,7 +339,7 @@ async fn another_node_stands_in_for_one_that_died_and_keeps_no_old_value() {
     assert!(left().await <= 10);
     cache.meta_set("k", "new").send().await.unwrap();
     assert!(left().await <= 10);
-    // The owner cannot be told, its stand-in is.
+    // The owner cannot be reached; its stand-in gets the delete.
     assert!(cache.delete("k").await.is_err());
     assert_eq!(cache.get("k").await.unwrap(), None);
 }
@@ -385,7 +385,7 @@ async fn a_node_frozen_under_load_fails_its_own_callers_only_and_mixes_up_no_ans
                             assert_eq!(value.unwrap(), number.to_string());
                             answered[owner].fetch_add(1, Ordering::Relaxed);
                         }
-                        // Whoever is refused at once leaves the processor to the others.
+                        // A caller that is refused at once yields the processor to the others.
                         Err(_) => {
                             failed[owner].fetch_add(1, Ordering::Relaxed);
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -442,7 +442,7 @@ async fn calls_dropped_at_random_points_never_shift_answers_to_other_callers() {
     }
 }
 
-/// Prints the latency of calls to the nodes that go on, before and while another is frozen:
+/// Prints the latency of calls to the running nodes, before another node is frozen and while it is:
 /// `cargo test -p larder-tests --test client -- --ignored --nocapture frozen`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]

@@ -1,4 +1,4 @@
-//! Who may connect, where, how many, and for how long.
+//! Connections: listeners, limits, and idle time-outs.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use larder_tests::{Connection, PATIENCE, Server, binary, connect_to};
 
-/// Tries until `attempt` gives something.
+/// Repeats `attempt` until it returns a value.
 fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -31,7 +31,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Killing fails if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -93,7 +93,7 @@ fn an_address_without_a_port_listens_for_datagrams_too() {
 fn a_socket_that_was_opened_for_the_node_is_served_in_place_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // As systemd does it, but for the descriptor's number (sd_listen_fds(3)).
+    // systemd passes sockets the same way, except for the descriptor's number (sd_listen_fds(3)).
     let node = Command::new(binary("larder-node"))
         .args(["-p", "1"])
         .stdin(Stdio::from(OwnedFd::from(listener)))

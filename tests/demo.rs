@@ -1,4 +1,4 @@
-//! The benchmark tool's main job, as a user starts it.
+//! The demo and the replay, started as a user starts them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use larder_tests::{PATIENCE, Server, binary};
 
-/// The nodes that process `pid` started: its children that were given the argument `node`.
+/// Returns the nodes that process `pid` has started: its children with the argument `node`.
 fn nodes_of(pid: u32) -> Vec<String> {
     let children = Command::new("ps").args(["-o", "pid=,args=", "--ppid", &pid.to_string()]).output().unwrap();
     let lines = String::from_utf8_lossy(&children.stdout).into_owned();
@@ -15,11 +15,11 @@ fn nodes_of(pid: u32) -> Vec<String> {
 }
 
 fn is_alive(pid: &str) -> bool {
-    // A zombie has ended: whoever inherits it may not have collected it yet.
+    // A zombie has ended, though its new parent may not have collected it yet.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Starts the demo, lets `end` end it while its nodes run, and checks that the nodes end too.
+/// Starts the demo, ends it with `end` while its nodes run, and checks that the nodes end too.
 fn leaves_no_node_behind(signal: &str) {
     let mut demo = Command::new(binary("larder-bench"))
         .args(["demo", "--users", "200", "--seconds", "60"])
@@ -88,9 +88,9 @@ fn a_made_trace_replays_with_the_hit_ratio_that_its_keys_allow() {
         Command::new(&bench).arg("replay").arg(&trace).args(["--servers", &node.address()]).output().unwrap();
     let text = String::from_utf8_lossy(&replayed.stdout);
     assert!(replayed.status.success(), "{text}");
-    // Everything fits: each of the (at most) 100 keys misses once.
+    // All keys fit, so that each of the at most 100 keys misses once.
     let reads = text.lines().find(|line| line.starts_with("get ")).unwrap_or_else(|| panic!("{text}"));
-    // Requests, requests a second, hit ratio.
+    // The columns are requests, requests a second and hit ratio.
     let ratio: f64 = reads.split_whitespace().nth(3).and_then(|word| word.parse().ok()).unwrap();
     assert!((98.0..=99.0).contains(&ratio), "{text}");
 }

@@ -1,7 +1,9 @@
-//! Random commands, the same to a node and to memcached: the answers must be the same bytes, but for CAS numbers and ages.
+//! Sends the same random commands to a node and to memcached. The answers must be the same bytes, except for CAS
+//! uniques and ages.
 //!
-//! The reference is Debian's memcached 1.6.18 for what it knows, and the program that `LARDER_MEMCACHED` names (1.6.45 or
-//! newer) for everything. `LARDER_DIFFERENTIAL_COMMANDS` sets how many commands are sent, `LARDER_DIFFERENTIAL_SEED` which.
+//! The reference is Debian's memcached 1.6.18 for the commands that it knows, and the program that `LARDER_MEMCACHED`
+//! names (1.6.45 or newer) for all commands. `LARDER_DIFFERENTIAL_COMMANDS` sets the number of commands,
+//! `LARDER_DIFFERENTIAL_SEED` the seed that they are drawn with.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -13,14 +15,14 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-/// Commands of one round, which are written at once.
+/// Commands of one round, which are sent in one write.
 const ROUND: usize = 64;
 
-/// Stands for the CAS unique that the server itself told for the command's key at the beginning of the round.
+/// Placeholder for the CAS unique that the server itself reported for the command's key at the start of the round.
 const CAS: &str = "<cas>";
 
-/// Enough memory that nothing is evicted. memcached's segmented LRU holds on to items in the background, and a number that
-/// is held is not changed in place: without it, what is padded or marked does not depend on chance.
+/// Memory for all items, so that none is evicted. Without the segmented LRU, because its background thread holds items,
+/// and memcached does not change a held number in place: padding and marks would depend on chance.
 const MEMCACHED: [&str; 4] = ["-m", "256", "-o", "no_modern"];
 const NODE: [&str; 2] = ["-m", "256"];
 
@@ -44,13 +46,13 @@ fn random_commands_are_answered_as_the_newest_memcached_answers_them() {
     compare(&Server::memcached_at(program.as_ref(), &MEMCACHED), true);
 }
 
-/// Sends both the same commands. `newest`: the reference knows all that memcached 1.6.45 knows.
+/// Sends the same commands to both servers. `newest` says that the reference knows all commands of memcached 1.6.45.
 fn compare(memcached: &Server, newest: bool) {
     let seed = from_environment("LARDER_DIFFERENTIAL_SEED", 1);
     let commands = from_environment("LARDER_DIFFERENTIAL_COMMANDS", 20_000);
     let node = Server::node(&NODE);
     let mut sides = [Side::connect(memcached), Side::connect(&node)];
-    // memcached's CAS uniques begin at 1; with some used up, 1 is lower than any that is told.
+    // memcached's CAS uniques begin at 1. Some are used up here, so that 1 is lower than any reported one.
     sides
         .iter_mut()
         .for_each(|side| drop(side.answers(u64::MAX, &[plain("", "set warm-up 0 0 1\r\n0\r\n".repeat(3))])));
@@ -88,7 +90,7 @@ fn shorten(text: &str) -> &str {
     &text[..text.len().min(300)]
 }
 
-/// Whether two answers are the same, ages, remaining times (by a few seconds) and CAS numbers aside.
+/// Whether two answers are the same, except for ages, remaining times (by a few seconds) and CAS uniques.
 fn alike(a: &[u8], b: &[u8], exact_cas: bool) -> bool {
     if a == b {
         return true;
@@ -124,7 +126,7 @@ fn alike_lines(a: &[u8], b: &[u8], exact_cas: bool) -> bool {
         })
 }
 
-/// A connection to one of the two, and the CAS uniques that it told.
+/// A connection to one of the servers, and the CAS uniques that it reported.
 struct Side {
     stream: TcpStream,
     cas: Vec<(String, String)>,
@@ -138,7 +140,7 @@ impl Side {
         Side { stream, cas: Vec::new() }
     }
 
-    /// Reads until `marker` ends the answer, and returns what came before it.
+    /// Reads until `marker` ends the answer, and returns the bytes before it.
     fn read_until(&mut self, marker: &[u8]) -> Vec<u8> {
         let mut answer = Vec::new();
         let mut buffer = [0; 16 * 1024];
@@ -169,12 +171,12 @@ impl Side {
             .collect();
     }
 
-    /// Sends the commands, each with a marker behind it, and returns the answers between the markers.
+    /// Sends the commands, each followed by a marker, and returns the answers between the markers.
     fn answers(&mut self, round: u64, commands: &[Command]) -> Vec<Vec<u8>> {
         let mut request = String::new();
         for command in commands {
             let known = self.cas.iter().find(|(key, _)| *key == command.key);
-            // Lower than any that is told.
+            // Lower than any reported one.
             let cas = known.map_or("1", |(_, cas)| cas);
             request += &command.bytes.replace(CAS, cas);
             request += "mn\r\n";
@@ -198,11 +200,11 @@ impl Side {
 struct Command {
     key: String,
     bytes: String,
-    /// The key's CAS uniques are all given by the client, so that both sides have the same.
+    /// The client sets all CAS uniques of this key, so that both servers have the same.
     exact_cas: bool,
 }
 
-/// Makes commands. No word or value holds a capital N, so that no answer looks like a marker.
+/// Generates commands. No word or value contains a capital N, so that no answer looks like a marker.
 struct Random {
     rng: StdRng,
     newest: bool,
@@ -229,7 +231,7 @@ impl Random {
         let bytes = b"abcdefgh 0123456789\r\n\t~!";
         let mut text: String = (0..len).map(|_| char::from(*bytes.choose(&mut self.rng).expect("not empty"))).collect();
         if text.trim().is_empty() {
-            // memcached looks for a number beyond the end of a value that is all blanks.
+            // memcached reads beyond the end of a value of blanks when it looks for a number.
             text.push('a');
         }
         text
@@ -264,7 +266,7 @@ impl Random {
         }
     }
 
-    /// Expiration times that are long away, past, or never.
+    /// Expiration times: far in the future, in the past, or never.
     fn exptime(&mut self) -> &'static str {
         self.pick(&["0", "0", "0", "0", "1000", "5000", "2592000", "2592001", "2000000000", "-1", "2147483647", "300"])
     }
@@ -349,13 +351,13 @@ impl Random {
         self.pick(&["0", "0", "1", "42", "65536", "4294967295"])
     }
 
-    /// A CAS unique that fits, or one below or above any.
+    /// A CAS unique that matches, or one below or above all.
     fn cas(&mut self) -> &'static str {
         self.pick(&[CAS, CAS, CAS, "1", "18446744073709551615"])
     }
 
     fn meta(&mut self, key: String, keyed: Keyed) -> Command {
-        // memcached gives E's CAS unique to the old item where a number grows by a digit: no `ma` with E.
+        // No `ma` with E: memcached gives E's CAS unique to the old item when the number grows by a digit.
         let last = if keyed == Keyed::ExactCas { "md" } else { "ma" };
         let kind = self.pick(&["mg", "mg", "mg", "ms", "ms", "md", last]);
         let mut flags: Vec<String> = Vec::new();
@@ -366,15 +368,15 @@ impl Random {
         };
         let word = |word: &'static str| move |_: &mut Self| word.to_owned();
         maybe(self, 3, &|random| format!("O{}", random.rng.random_range(0..1000)));
-        // memcached forgets that a key was base64 where an append makes a new item of it.
+        // memcached forgets that a key was in base64 when an append creates a new item.
         if !(kind == "mg" && keyed == Keyed::Base64) {
             maybe(self, 3, &word("k"));
         }
-        // 1.6.18 tells of a number that it creates, quiet or not.
+        // 1.6.18 answers even a quiet command that creates a number.
         if self.newest || kind != "ma" {
             maybe(self, 4, &word("q"));
         }
-        // What the item's remaining time would be after a T of -1 depends on the server's age: ask for t or expire.
+        // The remaining time after a T of -1 depends on the server's age, so a command has t or T-1, not both.
         let tells_ttl = self.one_in(3);
         let exptime = move |random: &mut Self| loop {
             let exptime = random.exptime();
@@ -392,7 +394,8 @@ impl Random {
                     maybe(self, 1, &word("t"));
                 }
                 maybe(self, 10, &word("l"));
-                // memcached applies T, N and R in the order of the line; here T comes first. So no line has two of them.
+                // memcached applies T, N and R in the order of the line; the node applies T first. So no line has two
+                // of them.
                 match self.rng.random_range(0..8) {
                     0 | 1 => maybe(self, 1, &|random| format!("T{}", exptime(random))),
                     2 => maybe(self, 1, &|random| format!("R{}", random.pick(&["30", "900", "3000", "0", "-1"]))),
@@ -433,7 +436,7 @@ impl Random {
                 }
                 maybe(self, 3, &|random| format!("M{}", random.pick(&["I", "D", "+", "-"])));
                 maybe(self, 2, &|random| format!("D{}", random.number()));
-                // No T: memcached gives the new time to the old item where the number grows by a digit.
+                // No T: memcached gives the new time to the old item when the number grows by a digit.
                 maybe(self, 8, &|random| format!("C{}", random.cas_for(keyed)));
                 if may_vivify {
                     maybe(self, 3, &|random| format!("N{}", exptime(random)));
@@ -468,13 +471,13 @@ impl Random {
     fn cas_for(&mut self, keyed: Keyed) -> String {
         match keyed {
             Keyed::ExactCas => self.rng.random_range(1..50).to_string(),
-            // Nothing is learnt about these.
+            // These commands show nothing new.
             Keyed::Base64 => self.pick(&["1", "18446744073709551615"]).to_owned(),
             Keyed::Plain => self.cas().to_owned(),
         }
     }
 
-    /// Lines with something wrong in them.
+    /// Malformed lines.
     fn wrong(&mut self) -> Command {
         let key = self.plain_key();
         let bytes = match self.rng.random_range(0..8) {
@@ -490,7 +493,7 @@ impl Random {
                     4 => format!("gat {word} {key}\r\n"),
                     5 => format!("cas {key} 0 0 2 {word}\r\nhi\r\n"),
                     6 => format!("mg {key} T{word}\r\n"),
-                    // Not E: a CAS unique that the client gives is above memcached's own, and below the node's.
+                    // Not E: a CAS unique from the client is above memcached's own, and below the node's.
                     _ => format!("ms {key} 2 {}{word}\r\nhi\r\n", self.pick(&["F", "C", "T", "M", "I", "q"])),
                 }
             }
@@ -525,8 +528,8 @@ impl Random {
                 }
             }
             5 => {
-                // A meta line with a byte changed, a word doubled or one left out. What it says may be right after all, but
-                // it has no value behind it, and none of its words depends on time.
+                // A meta line with one byte changed, one word doubled or one left out. The result may still be valid,
+                // but no value follows it, and no word depends on time.
                 let line = format!("{} {key} v k O12 c q f I D5 J3 C1", self.pick(&["mg", "md", "ma"]));
                 let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
                 let at = self.rng.random_range(1..words.len());
@@ -541,7 +544,7 @@ impl Random {
                 words.join(" ") + "\r\n"
             }
             6 => format!("mg {key} {}\r\n", (b'a'..=b'z').map(|b| format!("{} ", char::from(b))).collect::<String>()),
-            // With u, since memcached notices the opaque's length when it has read the item already.
+            // With u, because memcached checks the opaque's length only after it has read the item.
             _ => format!("mg {key} O{} v u\r\n", "o".repeat(self.rng.random_range(28..36))),
         };
         plain(&key, bytes)

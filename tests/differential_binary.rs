@@ -1,6 +1,8 @@
-//! Random binary packets, the same to a node and to memcached: the answers must be the same, but for CAS uniques.
+//! Sends the same random binary packets to a node and to memcached. The answers must be the same, except for CAS
+//! uniques.
 //!
-//! `LARDER_MEMCACHED`, `LARDER_DIFFERENTIAL_COMMANDS` and `LARDER_DIFFERENTIAL_SEED` are those of the test of text commands.
+//! `LARDER_MEMCACHED`, `LARDER_DIFFERENTIAL_COMMANDS` and `LARDER_DIFFERENTIAL_SEED` work as in the test of text
+//! commands.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -17,12 +19,12 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 const ROUND: u32 = 64;
-/// Opaque of the packet that ends a round.
+/// The opaque of the packet that ends a round.
 const END: u32 = u32::MAX;
-/// Opaque of the packets that have answers written.
+/// The opaque of the packets that make memcached write its answers.
 const FLUSH: u32 = u32::MAX - 1;
 
-/// As in the test of text commands: nothing is evicted, and nothing depends on memcached's background threads.
+/// Like the test of text commands: nothing is evicted, and nothing depends on memcached's background threads.
 const MEMCACHED: [&str; 4] = ["-m", "256", "-o", "no_modern"];
 
 #[test]
@@ -62,7 +64,7 @@ fn random_packets_are_answered_as_memcached_answers_them() {
     }
 }
 
-/// An answer without what may differ.
+/// An answer without the parts that may differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Answer {
     opaque: u32,
@@ -74,7 +76,7 @@ struct Answer {
     value: String,
 }
 
-/// One side's connection, and the last CAS unique that it told for each key.
+/// The connection to one server, and the last CAS unique that it reported for each key.
 struct Side {
     stream: TcpStream,
     cas: HashMap<String, u64>,
@@ -96,7 +98,7 @@ impl Side {
         };
         for (packet, opaque) in packets.iter().zip(0..) {
             packet.encode(&self.cas, opaque, &mut bytes);
-            // memcached changes no number in place while an answer that holds it is still to be written.
+            // memcached does not change a number in place while an answer that refers to it is not yet written.
             noop(FLUSH).encode(&mut bytes);
         }
         noop(END).encode(&mut bytes);
@@ -143,7 +145,7 @@ struct Packet {
     flags: u32,
     exptime: i64,
     numbers: [u64; 2],
-    /// 0: none; 1: the one that was told last; 2: one that was never told.
+    /// 0: none; 1: the one that was reported last; 2: one that was never reported.
     cas: u8,
     quiet: bool,
     with_key: bool,
@@ -223,7 +225,7 @@ impl Packet {
             }),
             16 => Command::Noop,
             _ if self.numbers == [0, 0] => Command::FlushAll { at: None },
-            // An opcode that there is not, with a body.
+            // An unknown opcode with a body.
             _ if self.numbers[0] < 5 => {
                 out.extend_from_slice(&[0x80, 0x55, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
                 out.extend_from_slice(&opaque.to_be_bytes());

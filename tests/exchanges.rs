@@ -1,13 +1,13 @@
-//! What is said on the wire: tables of exchanges. Where Debian's memcached can be had, it must give the same bytes; for
-//! what it does not know yet, the program that `LARDER_MEMCACHED` names (1.6.45 or newer).
+//! Tables of exchanges: requests and the exact bytes of their answers. Debian's memcached must give the same bytes if
+//! it can be installed. For features that it lacks, the program that `LARDER_MEMCACHED` names (1.6.45 or newer) must.
 //!
-//! Each table is one connection's life. In an expected answer `<cas>` stands for any number.
+//! A table is the life of one connection. In an expected answer, `<cas>` stands for any number.
 
 use std::time::Instant;
 
 use larder_tests::{PATIENCE, Server};
 
-/// One table: what is sent, what comes back.
+/// A table: requests, each with its answer.
 type Exchanges = &'static [(&'static str, &'static str)];
 
 const CLASSIC: Exchanges = &[
@@ -106,14 +106,14 @@ const META: Exchanges = &[
     ("md a q\r\n", ""),
     ("md a\r\n", "NF\r\n"),
     ("md a k O5\r\n", "NF ka O5\r\n"),
-    // Vivify: the first caller wins, the next knows.
+    // Vivify: the first caller wins, the next learns that somebody has won.
     ("mg lease v t N30\r\n", "VA 0 t-1 W\r\n\r\n"),
     ("mg lease v t N30\r\n", "VA 0 t30 Z\r\n\r\n"),
     ("ms lease 3 T60\r\nabc\r\n", "HD\r\n"),
     ("mg lease v R30\r\n", "VA 3\r\nabc\r\n"),
     ("mg lease v R100\r\n", "VA 3 W\r\nabc\r\n"),
     ("mg lease v R100\r\n", "VA 3 Z\r\nabc\r\n"),
-    // Stale: the first caller wins, and a lower CAS stores as stale.
+    // Stale: the first caller wins, and a lower CAS unique stores a stale value.
     ("md lease I T30\r\n", "HD\r\n"),
     ("mg lease v t\r\n", "VA 3 t30 X W\r\nabc\r\n"),
     ("mg lease v\r\n", "VA 3 Z X\r\nabc\r\n"),
@@ -129,11 +129,11 @@ const META: Exchanges = &[
     ("ma n q\r\n", ""),
     ("ma n C99999\r\n", "EX\r\n"),
     ("ma n MX\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
-    // Hit before and time of last access, as they were before the command.
+    // Hit before and time of last access have their state before the command.
     ("ms h 1\r\nx\r\n", "HD\r\n"),
     ("mg h h l t\r\n", "HD h0 l0 t-1\r\n"),
     ("mg h h l t\r\n", "HD h1 l0 t-1\r\n"),
-    // A key in base64 is stored decoded and given back as it was sent.
+    // A key in base64 is stored decoded and returned as it was sent.
     ("ms Zm9v 1 b\r\nx\r\n", "HD\r\n"),
     ("mg foo v\r\n", "VA 1\r\nx\r\n"),
     ("mg Zm9v b k v\r\n", "VA 1 kZm9v b\r\nx\r\n"),
@@ -151,12 +151,12 @@ const ERRORS: Exchanges = &[
     ("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
     ("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
     ("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
-    // The value is longer than its length says: the rest is read as the next command.
+    // The value is longer than its announced length: the rest is read as the next command.
     ("set a 0 0 1\r\nbcdef\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"),
     ("get a\r\n", "END\r\n"),
 ];
 
-/// Flags of meta commands that Debian's 1.6.18 does not know, or knows otherwise.
+/// Flags of meta commands that Debian's 1.6.18 lacks or treats differently.
 const NEWER_META: Exchanges = &[
     ("set k 7 100 3\r\nabc\r\n", "STORED\r\n"),
     ("mg k s v f t k O1 q\r\n", "VA 3 s3 f7 t100 kk O1\r\nabc\r\n"),
@@ -217,7 +217,7 @@ const NEWER_META: Exchanges = &[
     ("me a !\r\n", "CLIENT_ERROR bad command line format\r\n"),
 ];
 
-/// What is wrong with meta commands.
+/// Malformed meta commands.
 const NEWER_META_ERRORS: Exchanges = &[
     ("ms k 2\r\nhi\r\n", "HD\r\n"),
     ("mg\r\n", "CLIENT_ERROR bad command line format\r\n"),
@@ -259,7 +259,7 @@ const NEWER_META_ERRORS: Exchanges = &[
     ("me\r\n", "CLIENT_ERROR bad command line format\r\n"),
 ];
 
-/// What is wrong with other commands, word by word as 1.6.45 says it.
+/// Malformed other commands, with the exact words of 1.6.45.
 const NEWER_ERRORS: Exchanges = &[
     ("\r\n", "CLIENT_ERROR bad command line format\r\n"),
     ("a\r\n", "CLIENT_ERROR bad command line format\r\n"),
@@ -406,8 +406,8 @@ const OPERATORS: Exchanges = &[
     ("lru_crawler\r\n", "ERROR\r\n"),
 ];
 
-/// Whether an answer is the expected one, but that seconds may have passed where a remaining time (`t`) or an age (`l`)
-/// is told.
+/// Whether an answer is the expected one. A remaining time (`t`) or an age (`l`) may differ by the seconds that have
+/// passed.
 fn alike(expected: &str, answer: &str) -> bool {
     let seconds = |word: &str, name| word.strip_prefix(name)?.parse::<i64>().ok();
     let differ = |a, b, name| seconds(b, name).zip(seconds(a, name)).map(|(b, a)| b - a);
@@ -420,7 +420,7 @@ fn alike(expected: &str, answer: &str) -> bool {
     expected.matches(blanks).eq(answer.matches(blanks)) && expected.split(blanks).zip(answer.split(blanks)).all(same)
 }
 
-/// Holds a table against a server and returns what differs.
+/// Runs a table on a server and returns the differences.
 fn differences(server: &Server, table: Exchanges) -> Vec<String> {
     let mut connection = server.connect();
     table
@@ -432,7 +432,7 @@ fn differences(server: &Server, table: Exchanges) -> Vec<String> {
         .collect()
 }
 
-/// Holds a table against a node and against the memcached that LARDER_MEMCACHED names, of 1.6.45 or newer.
+/// Runs a table on a node, and on the memcached that `LARDER_MEMCACHED` names (1.6.45 or newer).
 fn check_newest(table: Exchanges) {
     let node = Server::node(&[]);
     assert_eq!(differences(&node, table), Vec::<String>::new(), "larder-node");
@@ -506,7 +506,7 @@ fn statistics_count_what_was_asked() {
     let node = Server::node(&["-m", "32"]);
     let mut connection = node.connect();
     connection.exchange(b"set a 0 0 1\r\nx\r\nget a b\r\ndelete c\r\nincr d 1\r\ntouch a 5\r\n");
-    // The connection that found the node ready may still be ending.
+    // The connection that found the node ready may not be closed yet.
     let deadline = Instant::now() + PATIENCE;
     let statistics = loop {
         let statistics = connection.exchange(b"stats\r\n");

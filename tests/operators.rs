@@ -1,4 +1,4 @@
-//! What operators look at: dumps of keys, events as they happen, statistics by prefix and by connection.
+//! Commands of operators: dumps of keys, `watch`, and statistics by prefix and by connection.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use larder_tests::{Connection, PATIENCE, Server, binary};
 
-/// Lines until one is `end`, which is left out.
+/// Reads the lines before the line `end`.
 fn lines_until(connection: &mut Connection, end: &str) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
@@ -22,7 +22,7 @@ fn lines_until(connection: &mut Connection, end: &str) -> Vec<String> {
     }
 }
 
-/// The words `name=value` of a line, without those that depend on when it was written.
+/// Returns the words `name=value` of a line, without those that depend on the time.
 fn without_time(line: &str) -> String {
     let words = line.trim_end().split(' ').filter(|word| {
         !["ts=", "gid=", "cfd=", "rport=", "la=", "cas=", "size="].iter().any(|name| word.starts_with(name))
@@ -98,7 +98,7 @@ fn a_client_that_does_not_read_its_dump_holds_up_nobody_and_only_other_dumps_wai
     let mut ok = [0; 4];
     slow.read_exact(&mut ok).unwrap();
     assert_eq!(&ok, b"OK\r\n");
-    // Some of these share its worker.
+    // Some of these connections share the worker of the first.
     for _ in 0..4 {
         assert_eq!(node.connect().exchange(format!("mg {long}7 v\r\n").as_bytes()), "VA 1\r\nx\r\n");
     }
@@ -106,7 +106,7 @@ fn a_client_that_does_not_read_its_dump_holds_up_nobody_and_only_other_dumps_wai
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    // The dump is 34 MB, the items are 30.
+    // The dump has 34 MB, the items have 30 MB.
     assert!(kibibytes < 80 * 1024, "{kibibytes} KiB are resident");
     drop(slow);
     wait_for(&mut connection, "lru_crawler_running 0");
@@ -189,7 +189,7 @@ fn a_watcher_sees_connections_come_and_go() {
             assert_eq!(connection.read_to_end(), b"");
         }
         let event = without_time(&watcher.line());
-        // The connection that found the node ready may still be ending.
+        // The connection that found the node ready may not be closed yet.
         if !(events.is_empty() && event.contains("conn_close")) {
             events.push(event);
         }
@@ -229,7 +229,7 @@ fn a_watcher_that_does_not_read_is_told_how_much_it_missed_and_delays_nobody() {
         connection.exchange(gets.as_bytes());
     }
     let skipped = loop {
-        // The line is written with the next one that fits.
+        // The line is written together with the next line that fits.
         connection.exchange(gets.as_bytes());
         let line = watcher.line();
         assert!(!line.is_empty());
@@ -279,7 +279,7 @@ fn commands_are_counted_by_the_prefix_of_their_key_while_that_is_on() {
         assert_eq!(connection.exchange(dump.as_bytes()), "END\r\n");
     };
     check(&Server::node(&["-D", "/"]));
-    // -D alone begins to count in memcached too, but before its first command nothing is counted.
+    // In memcached too, -D alone turns counting on; a command before it is not counted.
     Server::memcached(&["-D", "/"]).iter().for_each(check);
 }
 

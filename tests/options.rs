@@ -1,4 +1,4 @@
-//! What the command line changes.
+//! Options of the node's command line.
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -75,7 +75,7 @@ fn a_client_may_shut_the_node_down_only_where_that_was_allowed() {
 #[test]
 fn a_connection_above_the_limit_is_told_so_and_one_that_goes_makes_room() {
     let node = Server::node(&["-c", "2"]);
-    // The one that waited for the node to listen may still be counted.
+    // The connection that waited for the node to listen may still be counted.
     let deadline = Instant::now() + PATIENCE;
     let (mut first, mut second) = loop {
         let (mut first, mut second) = (node.connect(), node.connect());

@@ -1,4 +1,4 @@
-//! Reading through the cache over real nodes.
+//! Reading through the cache, with real nodes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ async fn value(value: &'static str) -> Result<Bytes, Infallible> {
 #[tokio::test]
 async fn a_thousand_callers_of_a_missing_key_load_it_once() {
     let node = Server::node(&[]);
-    // Two clients are as two processes: they share nothing but the cache.
+    // Two clients behave like two processes: they share only the cache.
     let clients = [client(&node), client(&node)];
     let loads = Arc::new(AtomicUsize::new(0));
     let callers = (0..1000).map(|number| {
@@ -58,10 +58,10 @@ async fn a_thousand_callers_of_a_missing_key_load_it_once() {
     assert_eq!(loads.load(Ordering::Relaxed), 1);
 }
 
-/// Names the node to the second process of the next test.
+/// The variable that names the node to the second process of the next test.
 const SECOND_PROCESS: &str = "LARDER_TEST_SECOND_PROCESS";
 
-/// Half the callers, and how long the slowest of them waited. Each load counts in the cache under `loads`.
+/// Runs half of the callers and returns the longest wait. Each load adds one to `loads` in the cache.
 async fn five_thousand_callers(address: &str) -> Duration {
     let cache = Client::builder().server(address).timeout(PATIENCE).build().unwrap();
     cache.get("connect").await.unwrap();
@@ -119,7 +119,7 @@ async fn a_value_read_before_a_delete_is_returned_but_not_cached() {
     let node = Server::node(&[]);
     let cache = client(&node);
     let loader = || async {
-        // The change is committed after the read and before the fill.
+        // The change is committed between the read and the fill.
         cache.delete("user:1").await.unwrap();
         Ok::<_, io::Error>("old")
     };
@@ -179,7 +179,7 @@ async fn a_dropped_leader_gives_its_lease_back_too() {
     has_began.await.unwrap();
     stuck.abort();
     assert!(stuck.await.unwrap_err().is_cancelled());
-    // A lease that had to run out would take 10 s, in which this would load without one and cache nothing.
+    // If the lease had to expire, that would take 10 s, and this call would load without a lease and cache nothing.
     assert_eq!(cache.get_or_load("k", TTL, || loaded("value")).await.unwrap(), "value");
     assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&b"value"[..]));
 }
@@ -196,15 +196,15 @@ async fn the_loaders_value_is_returned_where_every_node_is_down() {
 async fn a_caller_waits_no_longer_for_another_process_than_it_was_told() {
     let node = Server::node(&[]);
     let cache = client(&node);
-    // Another process loads, and hangs.
+    // Another process has the lease and hangs.
     assert!(cache.meta_get("k").vivify(TTL).send().await.unwrap().won);
     let impatient = cache.read_through(TTL).wait_at_most(Duration::from_millis(20));
     assert_eq!(impatient.get("k", || value("own")).await.unwrap(), "own");
-    // It had no lease.
+    // This call had no lease.
     assert_eq!(cache.get("k").await.unwrap(), None);
 }
 
-/// An item that expires within the half of `TTL` in which it is refreshed.
+/// Stores an item in the last half of its `TTL`, in which it is refreshed.
 async fn almost_expired(cache: &Client, key: &str) -> ReadThrough {
     cache.set(key, "old", TTL / 4).await.unwrap();
     cache.read_through(TTL).refresh_early(TTL / 2)
@@ -216,7 +216,7 @@ async fn a_value_close_to_its_end_is_refreshed_by_one_caller_and_used_by_the_oth
     let cache = client(&node);
     let pages = almost_expired(&cache, "k").await;
     let loader = || async {
-        // While this caller loads, others get the old value.
+        // While this caller loads, other callers get the old value.
         let other = pages.get("k", || async { Err::<Bytes, _>(io::Error::other("it is loaded already")) }).await;
         assert_eq!(other.unwrap(), "old");
         Ok::<_, io::Error>(Bytes::from("new"))
@@ -244,7 +244,7 @@ async fn an_invalidated_value_is_served_while_one_caller_loads_the_new_one() {
     assert!(cache.invalidate("k", TTL).await.unwrap());
     let loader = || async {
         assert_eq!(pages.get("k", fails).await.unwrap(), "old");
-        // A plain reader has a miss, and does not take the load away from those who load.
+        // A plain read is a miss, and does not take the right to load from the callers that load.
         assert_eq!(cache.get("k").await.unwrap(), None);
         Ok::<_, io::Error>(Bytes::from("new"))
     };
@@ -264,7 +264,7 @@ async fn a_plain_reader_of_an_invalidated_value_leaves_the_load_to_those_who_loa
     assert!(cache.get_many(&["k"]).await.remove(0).unwrap().is_none());
     assert!(cache.get_items(&["k"]).await.remove(0).unwrap().is_none());
     assert_eq!(cache.update("k", TTL, |current| current).await.unwrap(), None);
-    // Had one of them kept the right to load, the old value would be taken here.
+    // If one of them had kept the right to load, this call would return the old value.
     assert_eq!(pages.get("k", || value("new")).await.unwrap(), "new");
 }
 
@@ -308,7 +308,7 @@ async fn that_there_is_no_such_thing_is_cached_where_asked_for() {
     assert_eq!(mindful.get_optional("other", absent).await.unwrap(), None);
     assert_eq!(mindful.get_optional("other", present).await.unwrap(), None);
     assert_eq!(cache.get("other").await.unwrap(), None);
-    // Who inserts it deletes the key.
+    // The writer that inserts the user deletes the key.
     assert!(cache.delete("other").await.unwrap());
     assert_eq!(mindful.get_optional("other", present).await.unwrap().unwrap(), "here");
 }
@@ -353,7 +353,7 @@ async fn many_keys_are_loaded_by_one_call_with_those_that_nobody_has() {
     assert_eq!((asked, calls.load(Ordering::Relaxed)), ((10..15).collect(), 2));
     assert!(more.iter().all(|id| users.get(id).map(|user| user == &id.to_string()) == (*id != 13).then_some(true)));
     assert_eq!(cache.get("user:7").await.unwrap().as_deref(), Some(&b"7"[..]));
-    // The lease of what was not found has been given back.
+    // The lease of the user that was not found has been returned.
     assert_eq!(cache.get_or_load("user:13", TTL, || loaded("new")).await.unwrap(), "new");
 }
 
@@ -361,7 +361,7 @@ async fn many_keys_are_loaded_by_one_call_with_those_that_nobody_has() {
 async fn what_another_process_could_not_load_is_loaded_by_a_second_call() {
     let node = Server::node(&[]);
     let cache = client(&node);
-    // Another process loads user 1, and gives up while this one loads user 2.
+    // Another process loads user 1 and gives up while this process loads user 2.
     let lease = cache.meta_get("user:1").vivify(TTL).cas().send().await.unwrap();
     assert!(lease.won);
     let calls: std::sync::Mutex<Vec<Vec<u32>>> = std::sync::Mutex::default();
@@ -402,7 +402,7 @@ async fn the_near_cache_answers_until_a_change_through_this_client_or_its_time_i
     let cache = Client::builder().server(node.address()).near_cache(1 << 20, TTL).build().unwrap();
     let elsewhere = client(&node);
     assert_eq!(cache.get_or_load("k", TTL, || loaded("1")).await.unwrap(), "1");
-    // Not seen for the near cache's time: this client did not do it.
+    // This client did not make the change, so its near cache does not see it within its time to live.
     elsewhere.delete("k").await.unwrap();
     assert_eq!(cache.get_or_load("k", TTL, not_loaded).await.unwrap(), "1");
     let past = cache.read_through(TTL).without_near_cache();

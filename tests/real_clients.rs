@@ -1,5 +1,5 @@
-//! Client libraries that people use, over three nodes. They are installed under `target/`; where that cannot be done the
-//! tests say that they were skipped.
+//! Widely used client libraries with three nodes. The libraries are installed under `target/`. If that fails, the tests
+//! report that they were skipped.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use larder_client::{Client, Compressed, Compression, Plain};
 use larder_tests::{PATIENCE, Server, installed};
 
-/// The Python of an environment that has the client libraries.
+/// Returns the Python of an environment with the client libraries.
 fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     PYTHON.get_or_init(install).as_ref()
@@ -75,7 +75,7 @@ fn python_binary_memcached_works() {
     check("python-binary-memcached");
 }
 
-/// Runs `values.py`; `false` where the library cannot be had.
+/// Runs `values.py`. Returns `false` if the library cannot be installed.
 fn values(library: &str, action: &str, node: &Server) -> bool {
     let Some(python) = python() else {
         eprintln!("SKIPPED: {library} could not be installed with python3 -m venv and pip");
@@ -121,7 +121,7 @@ async fn pylibmc_and_larder_read_each_others_strings_integers_and_bytes() {
     exchange_values("pylibmc").await;
 }
 
-/// The folder with memjs.
+/// Returns the folder with memjs.
 fn memjs() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("node-clients");
     let modules = folder.join("node_modules");
@@ -159,7 +159,7 @@ fn memccapable_finds_nothing_that_it_does_not_find_in_memcached() {
         return;
     }
     let node = Server::node(&[]);
-    // Fails on memcached 1.6.45 just so: `delete` takes a second word now.
+    // This check fails on memcached 1.6.45 too: `delete` takes a second word now.
     let known = ["ascii delete", "ascii delete noreply"];
     for protocol in ["-a", "-b"] {
         let port = node.port().to_string();

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
-/// An authority and what it signed, as files.
+/// A certificate authority and its certificates, as files.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
@@ -41,7 +41,7 @@ impl Authority {
         file
     }
 
-    /// The options of a node with a certificate for `localhost`, and further ones.
+    /// Returns the options of a node with a certificate for `localhost`, followed by `more`.
     fn options(&self, further: &str) -> String {
         format!("ssl_chain_cert={}{further}", self.sign("server", "localhost").display())
     }
@@ -70,7 +70,7 @@ fn connect(client: &Arc<ClientConfig>, port: u16) -> Tls {
     Connection::over(StreamOwned::new(session, connect_to(port)))
 }
 
-/// Whether a client is served. A server that refuses its certificate ends the connection.
+/// Whether the server serves a client. A server that refuses the client's certificate closes the connection.
 fn is_served(client: &Arc<ClientConfig>, port: u16) -> bool {
     use std::io::Write;
     let session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
@@ -90,7 +90,7 @@ fn small_and_large_answers_come_whole_over_both_versions() {
         assert_eq!(connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n"), "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
         let set = format!("set large 0 0 {}\r\n{large}\r\n", large.len());
         assert_eq!(connection.exchange(set.as_bytes()), "STORED\r\n");
-        // More than sockets hold: the last bytes wait in the session when the node comes to `quit`.
+        // More than socket buffers hold: the last bytes wait in the TLS session when the node reads `quit`.
         connection.send(&[b"get large\r\n".repeat(20), b"quit\r\n".to_vec()].concat());
         let answer = format!("VALUE large 0 {}\r\n{large}\r\nEND\r\n", large.len());
         assert!(connection.read_to_end() == answer.repeat(20).as_bytes());
@@ -102,7 +102,7 @@ fn clients_are_asked_for_certificates_as_the_mode_tells() {
     let (authority, strangers) = (Authority::new(), Authority::new());
     let own = authority.sign("client", "client");
     let foreign = strangers.sign("client", "client");
-    // Mode, then whether a client is served with no certificate, one of the authority, one of strangers.
+    // The mode, and whether a client is served without a certificate, with one of the authority, with one of strangers.
     let cases = [("0", [true, true, true]), ("1", [true, true, false]), ("2", [false, true, false])];
     for (mode, served) in cases {
         let ca = authority.file("ca");
@@ -142,7 +142,7 @@ fn without_an_authority_no_client_certificate_is_trusted() {
     }
 }
 
-/// The certificate that the server showed.
+/// Returns the certificate that the server presented.
 fn shown(connection: &mut Tls) -> Vec<u8> {
     connection.exchange(b"");
     connection.socket().conn.peer_certificates().unwrap()[0].to_vec()
@@ -207,7 +207,7 @@ fn an_idle_client_is_told_goodbye() {
     let node = Server::node(&["-Z", "-o", &authority.options(",idle_timeout=1")]);
     let mut connection = connect(&authority.client(rustls::ALL_VERSIONS, None), node.port());
     connection.exchange(b"");
-    // An end without it would be an error.
+    // A connection that ends without the TLS goodbye would be an error.
     assert_eq!(connection.try_read_to_end().unwrap(), b"");
 }
 

@@ -64,8 +64,8 @@ const MEASURES: [Measure; 7] = [
 ];
 
 impl Measure {
-    /// Returns the median and spread of several reports. Of a single report, the spread is that of its intervals, without
-    /// the lowest and the highest tenth.
+    /// Returns the median and spread of several reports. Of a single report, the spread is that of its intervals,
+    /// without the lowest and the highest tenth.
     fn spread(&self, reports: &[Report]) -> Spread {
         let spread = Spread::of(reports.iter().map(self.of));
         let ([report], Some(within)) = (reports, self.within) else { return spread };

@@ -60,7 +60,8 @@ fn above_zero(text: &str) -> Result<f64> {
 
 /// The most requests that wait for one task.
 const QUEUE: usize = 256;
-/// The most requests of one second that are held in memory to spread them over the second. More are spread over it again.
+/// The most requests of one second that are held in memory to spread them over the second. More are spread over it
+/// again.
 const SECOND_MAX: usize = 1 << 20;
 /// The length of an interval in the report.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -147,8 +148,8 @@ struct Due {
     at: Option<Duration>,
 }
 
-/// Hands every request to `send` when it is due, until `send` returns `false`. Returns the length of the schedule; `None`
-/// without `speed`.
+/// Hands every request to `send` when it is due, until `send` returns `false`. Returns the length of the schedule;
+/// `None` without `speed`.
 fn pace(
     requests: impl Iterator<Item = Result<Request>>,
     speed: Option<f64>,

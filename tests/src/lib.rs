@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use larder_bench::process::ServerProcess;
 
-/// Longest a program may take to come up, or to answer, on a busy machine.
+/// The longest time that a program may take to start or to answer, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The path of a binary of this workspace, built if it is not up to date (`cargo test` does not build the binaries of
-/// other packages).
+/// Returns the path of a binary of this workspace and builds it if it is not up to date: `cargo test` does not build
+/// the binaries of other packages.
 pub fn binary(package: &str) -> PathBuf {
     static BUILT: OnceLock<Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
     let built = BUILT.get_or_init(Default::default);
@@ -38,7 +38,7 @@ fn build(package: &str) -> PathBuf {
         .expect("cargo names the binary it built")
 }
 
-/// A free TCP port on loopback.
+/// Returns a TCP port on loopback that is free now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -51,23 +51,24 @@ pub fn free_port() -> u16 {
 pub struct Server(ServerProcess);
 
 impl Server {
-    /// A larder-node on a free port with these further arguments.
+    /// Starts a larder-node on a free port, with further arguments.
     pub fn node(arguments: &[&str]) -> Server {
         Server::node_in(&[], arguments)
     }
 
-    /// A larder-node on a free port with these variables in its environment.
+    /// Starts a larder-node on a free port, with further variables in its environment.
     pub fn node_in(environment: &[(&str, &str)], arguments: &[&str]) -> Server {
         let mut command = Command::new(binary("larder-node"));
         Server::start(command.envs(environment.iter().copied()).args(["-t", "2", "-p", "-1"]).args(arguments))
     }
 
-    /// A larder-node on this port.
+    /// Starts a larder-node on this port.
     pub fn node_on(port: u16, arguments: &[&str]) -> Server {
         Server::start(Command::new(binary("larder-node")).args(["-t", "2", "-p", &port.to_string()]).args(arguments))
     }
 
-    /// Debian's memcached as a reference, or `None`, said on standard error, where it cannot be had.
+    /// Starts Debian's memcached as a reference. Returns `None`, and says so on standard error, if it cannot be
+    /// installed.
     pub fn memcached(arguments: &[&str]) -> Option<Server> {
         if !installed("memcached", "memcached") {
             eprintln!("SKIPPED: memcached is not installed and could not be installed (apt-get install memcached)");
@@ -76,7 +77,7 @@ impl Server {
         Some(Server::memcached_at("memcached".as_ref(), arguments))
     }
 
-    /// The memcached at this path.
+    /// Starts the memcached at this path.
     pub fn memcached_at(program: &std::path::Path, arguments: &[&str]) -> Server {
         let user = ["-u", "root", "-l", "127.0.0.1", "-U", "0"];
         Server::start(Command::new(program).args(user).args(["-p", "-1"]).args(arguments))
@@ -106,12 +107,12 @@ impl Server {
         self.0.id()
     }
 
-    /// Sends it a signal by name (`STOP`, `CONT`, `TERM`, …).
+    /// Sends the server a signal by name (`STOP`, `CONT`, `TERM`, …).
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
         if name == "STOP" {
-            // The signal is on its way; each thread stops when it next enters the kernel.
+            // Each thread stops when it next enters the kernel.
             let deadline = Instant::now() + PATIENCE;
             while !self.is_stopped() {
                 assert!(Instant::now() < deadline, "the server goes on after SIGSTOP");
@@ -129,20 +130,20 @@ impl Server {
         })
     }
 
-    /// Waits until it has ended by itself and tells whether that was a success.
+    /// Waits until the server ends by itself. Returns whether its exit status is 0.
     pub fn wait(self) -> bool {
         self.0.wait().expect("it is our child").success()
     }
 
-    /// A new connection to it.
+    /// Opens a connection to the server.
     pub fn connect(&self) -> Connection {
         Connection::over(connect_to(self.port()))
     }
 }
 
-/// Whether a program is there, after trying to install its Debian package where we may.
+/// Whether a program is installed. Tries to install its Debian package if it is not.
 pub fn installed(program: &str, package: &str) -> bool {
-    // One attempt at a time, and for each package only one.
+    // One attempt at a time, and one for each package.
     static TRIED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut tried = TRIED.lock().expect("no test panics while it holds this lock");
     let runs = || Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
@@ -163,7 +164,7 @@ pub fn installed(program: &str, package: &str) -> bool {
     runs()
 }
 
-/// A socket connected to this port of loopback, on which reads do not wait for ever.
+/// Connects to this port on loopback. Reads of the socket have a time-out.
 pub fn connect_to(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out that is not zero");
@@ -181,24 +182,24 @@ impl<S: Read + Write> Connection<S> {
         Connection(BufReader::new(socket))
     }
 
-    /// What is below it.
+    /// The socket below.
     pub fn socket(&self) -> &S {
         self.0.get_ref()
     }
 
-    /// The figure `name` of `stats`.
+    /// Returns the figure `name` of `stats`; empty if there is none.
     pub fn statistic(&mut self, name: &str) -> String {
         let answer = self.exchange(b"stats\r\n");
         let prefix = format!("STAT {name} ");
         answer.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
     }
 
-    /// Sends bytes as they are.
+    /// Sends `bytes` unchanged.
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.get_mut().write_all(bytes).expect("the server reads");
     }
 
-    /// Sends `bytes` and a marker command behind them, and returns all that came before the marker's answer.
+    /// Sends `bytes` followed by a marker command. Returns everything before the marker's answer.
     pub fn exchange(&mut self, bytes: &[u8]) -> String {
         self.send(bytes);
         self.send(b"mn\r\n");
@@ -211,28 +212,32 @@ impl<S: Read + Write> Connection<S> {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Reads a line with its end; empty where the server closed.
+    /// Reads a line with its end; empty if the server has closed the connection.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        // A reset is a close too.
+        // A reset counts as a close.
         let _ = self.0.read_line(&mut line);
         line
     }
 
-    /// Reads so many bytes.
+    /// Reads `len` bytes.
     pub fn read(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.0.read_exact(&mut bytes).expect("the server answers in time");
         bytes
     }
 
-    /// Reads until the server closes in good order.
+    /// Reads until the server closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection is reset.
     pub fn try_read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).map(|_| rest)
     }
 
-    /// Reads until the server closes.
+    /// Reads until the server closes or resets the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is a close too.

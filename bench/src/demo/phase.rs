@@ -114,8 +114,8 @@ impl Phase {
         if reads == 0 { 0.0 } else { 1.0 - (missed.min(reads) as f64 / reads as f64) }
     }
 
-    /// Returns the usual p99 before the event `mark`, in milliseconds, and the time from the event until a window's p99 was
-    /// at most twice the usual. That time is `None` if no window was; the whole is `None` without the event.
+    /// Returns the usual p99 before the event `mark`, in milliseconds, and the time from the event until a window's p99
+    /// was at most twice the usual. That time is `None` if no window was; the whole is `None` without the event.
     pub(super) fn recovery(&self, mark: &str) -> Option<(f64, Option<Duration>)> {
         let at = self.marks.lock().iter().find(|(name, _)| *name == mark)?.1;
         let windows = self.windows.lock();

@@ -94,7 +94,8 @@ impl Worker {
         }
     }
 
-    /// Fails requests that have waited longer than the time-out, and opens lost connections again when their pause is over.
+    /// Fails requests that have waited longer than the time-out, and opens lost connections again when their pause is
+    /// over.
     pub(super) fn expire(&mut self, state: &mut PhaseState, now: u64) {
         let timeout = self.plan.timeout.as_nanos() as u64;
         for index in 0..self.connections.len() {
@@ -172,8 +173,8 @@ impl Worker {
     }
 }
 
-/// Decodes the whole answers in `input` and gives each to its request. Returns the bytes consumed and how many more bytes
-/// the next answer needs.
+/// Decodes the whole answers in `input` and gives each to its request. Returns the bytes consumed and how many more
+/// bytes the next answer needs.
 ///
 /// # Errors
 ///
@@ -238,8 +239,8 @@ fn take_answers(
     }
 }
 
-/// Finds the key of a value among the keys of its request, with the verifier's note. A server answers in the order of the
-/// request, so the keys before it were missed.
+/// Finds the key of a value among the keys of its request, with the verifier's note. A server answers in the order of
+/// the request, so the keys before it were missed.
 fn match_key(
     plan: &Plan,
     keys: &mut std::collections::VecDeque<(u64, u64)>,

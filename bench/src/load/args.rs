@@ -86,8 +86,8 @@ pub struct LoadArgs {
     /// Which requests are sent
     #[command(flatten)]
     pub workload: WorkloadArgs,
-    /// Write key and version into every value, and report wrong, stale and lost values. Exit status 1 if one is wrong or
-    /// stale. Populates first; values have at least 16 bytes
+    /// Write key and version into every value, and report wrong, stale and lost values. Exit status 1 if one is wrong
+    /// or stale. Populates first; values have at least 16 bytes
     #[arg(long, help_heading = "Checks")]
     pub verify: bool,
     /// Where the report goes, and its bounds

@@ -37,8 +37,8 @@ impl Search {
     }
 }
 
-/// Returns the next rate to try: a rate that has failed once, again; twice the best rate while none has failed; then the
-/// geometric mean of the best rate and the lowest that failed. `None` ends the search. No rate is below `least`.
+/// Returns the next rate to try: a rate that has failed once, again; twice the best rate while none has failed; then
+/// the geometric mean of the best rate and the lowest that failed. `None` ends the search. No rate is below `least`.
 fn next_rate(steps: &[Step], first: f64, least: f64) -> Option<f64> {
     if steps.len() >= STEPS_MAX {
         return None;

@@ -97,8 +97,8 @@ impl Worker {
                 (Some(verifier), Operation::Set | Operation::Delete) => match verifier.begin_write(key) {
                     Some(version) => Some(version),
                     None => {
-                        // Another write of this key is under way. Versions of two writes at once would have no order, so
-                        // read the key instead.
+                        // Another write of this key is under way. Versions of two writes at once would have no order,
+                        // so read the key instead.
                         let mut names = std::mem::take(&mut self.scratch.value);
                         names.clear();
                         names.extend_from_slice(self.plan.workload.keys.name(key, &mut self.scratch.name));

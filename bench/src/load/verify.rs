@@ -35,7 +35,8 @@ pub(crate) struct Verifier {
 const EXAMPLES_MAX: usize = 10;
 
 impl Verifier {
-    /// A verifier of `count` keys. Versions go up from `first`, which must be above those of any earlier run on the server.
+    /// A verifier of `count` keys. Versions go up from `first`, which must be above those of any earlier run on the
+    /// server.
     pub(crate) fn new(count: u64, first: u64) -> Verifier {
         let key = || Key { state: AtomicU64::new(first << VERSION_SHIFT | UNKNOWN), issued: AtomicU64::new(first) };
         Verifier {
@@ -68,8 +69,8 @@ impl Verifier {
         key.state.store(state & !WRITING | UNKNOWN, Ordering::Release);
     }
 
-    /// Returns the state of a key when a read of it is sent. [`Verifier::hit`] and [`Verifier::miss`] take it back with the
-    /// answer.
+    /// Returns the state of a key when a read of it is sent. [`Verifier::hit`] and [`Verifier::miss`] take it back with
+    /// the answer.
     pub(crate) fn floor(&self, key: u64) -> u64 {
         self.keys[key as usize].state.load(Ordering::Acquire)
     }

@@ -147,7 +147,8 @@ impl Worker {
         }
     }
 
-    /// Whether nothing is left to send and nothing to wait for. Answers have the time-out, counted from the last request.
+    /// Whether nothing is left to send and nothing to wait for. Answers have the time-out, counted from the last
+    /// request.
     fn is_over(&self, state: &PhaseState, now: u64) -> bool {
         let timeout = self.plan.timeout.as_nanos() as u64;
         let is_idle = || self.outstanding.iter().all(|&count| count == 0);

@@ -51,8 +51,8 @@ impl ReportArgs {
         Ok(())
     }
 
-    /// Checks the bounds, prints the report and writes its files. Returns exit status 1 if a bound does not hold, a value
-    /// was wrong or stale, or no request was answered.
+    /// Checks the bounds, prints the report and writes its files. Returns exit status 1 if a bound does not hold, a
+    /// value was wrong or stale, or no request was answered.
     ///
     /// # Errors
     ///

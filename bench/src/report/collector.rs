@@ -116,8 +116,8 @@ impl Collector {
         }
     }
 
-    /// Returns the figures of one server or all, and of one operation or all. Over all operations, hits are those of the
-    /// reads.
+    /// Returns the figures of one server or all, and of one operation or all. Over all operations, hits are those of
+    /// the reads.
     fn figures(&self, seconds: f64, server: Option<usize>, operation: Option<Operation>) -> Figures {
         let of = |wanted: Option<Operation>| {
             self.total.sum(|at, kind| server.is_none_or(|server| server == at) && wanted.is_none_or(|it| it == kind))

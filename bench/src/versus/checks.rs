@@ -31,8 +31,8 @@ pub struct Checks {
     pub single_p99_alone: f64,
     /// The same beside a connection that sends 4,000 gets at a time without a pause.
     pub single_p99_beside_pipeline: f64,
-    /// Operations a second of one and of two threads, at pipeline 16. On fewer than three processors, the load generator
-    /// shares the servers'.
+    /// Operations a second of one and of two threads, at pipeline 16. On fewer than three processors, the load
+    /// generator shares the servers'.
     pub per_second_by_threads: [f64; 2],
     /// Processor microseconds for an operation of one and of two threads.
     pub cpu_us_by_threads: [f64; 2],

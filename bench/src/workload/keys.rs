@@ -81,19 +81,23 @@ impl FromStr for KeySize {
 /// The keys of a run: numbers from 0 to `count`, and their names.
 #[derive(Debug, Clone)]
 pub struct KeySpace {
-    /// How many keys there are.
+    /// Number of keys.
     pub count: u64,
-    /// What their names begin with.
+    /// Prefix of every name.
     pub prefix: String,
-    /// How long the names are.
+    /// Length of the names.
     pub size: KeySize,
 }
 
-/// Room for a key's name.
+/// A buffer for a key's name.
 pub type KeyBuffer = [u8; KEY_MAX_LEN];
 
 impl KeySpace {
-    /// Checks that the names fit.
+    /// Checks that all names are valid keys of the wanted length.
+    ///
+    /// # Errors
+    ///
+    /// There is no key, or prefix and number are too long or hold a forbidden character.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(self.count > 0, "--keys: at least one key is needed");
         let bad = self.prefix.bytes().any(|byte| byte <= b' ' || byte == 0x7f);

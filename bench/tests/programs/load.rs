@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use super::{PROGRAM, all_cpus, args, load, node, program};
 
-/// Runs a load, stops the server for a second in its middle.
+/// Runs a load and stops the server for one second in its middle.
 fn load_with_a_stall(options: &str) -> Report {
     let server = node();
     let session = Session::open(&args(&[&server], options)).expect("connects");
@@ -32,9 +32,9 @@ fn load_with_a_stall(options: &str) -> Report {
 
 #[test]
 fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
-    // A third of the requests that are due come due in the stall.
+    // A third of the requests come due within the stall.
     let open = std::thread::spawn(|| load_with_a_stall("--rate 500 -c 4 --duration 3s"));
-    // One of thousands is on its way when it begins.
+    // One request of thousands is under way when the stall begins.
     let closed = std::thread::spawn(|| load_with_a_stall("-c 1 --duration 3s"));
     let (open, closed) = (open.join().expect("runs"), closed.join().expect("runs"));
     assert_eq!((open.total.errors, closed.total.errors), (0, 0));
@@ -48,7 +48,7 @@ fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
 fn a_rate_is_kept_within_one_percent() {
     let server = node();
     for options in ["--rate 1500 --duration 1s", "--rate 700 --duration 1s -c 3 -t 3"] {
-        // Where other work holds the server up, what it answers late is missing: not in every one of five runs.
+        // Other work on the machine delays answers, and late answers are missing here: but not in each of five runs.
         let kept = || {
             let report = load(&[&server], options);
             assert_eq!(report.total.requests, (report.rate_asked.expect("it was asked") * report.seconds) as u64);
@@ -61,7 +61,7 @@ fn a_rate_is_kept_within_one_percent() {
 #[test]
 fn a_rate_that_cannot_be_kept_is_not_said_to_be() {
     let server = node();
-    // More than one connection, one request at a time, can ever be answered.
+    // One connection with one request at a time cannot reach this rate.
     let report = load(&[&server], "--rate 3000000 -c 1 --duration 200ms --timeout 200ms");
     let (asked, kept) = (report.rate_asked.expect("it was asked"), report.rate_kept);
     assert!(kept < asked / 2.0, "{kept} of {asked}");
@@ -102,7 +102,7 @@ fn every_operation_is_counted() {
     let report = load(&[&server], "--mix get,set,delete,touch,incr --keys 50 --fill -n 5000 -c 4");
     assert_eq!(report.operations.len(), 5);
     assert_eq!(report.total.errors, 0, "{}", report.to_text());
-    // Fills come on top of what was asked for.
+    // Fills are counted in addition to the workload's requests.
     assert!(report.total.requests > 5000);
 }
 
@@ -196,7 +196,7 @@ fn a_report_opens_in_a_browser_with_its_plots() {
     assert!(page.matches("<polyline points=\"").count() >= 6, "plots are empty");
 }
 
-/// Debian's memcached on a free port for TCP and UDP, with more flags; `None` where it is not installed.
+/// Debian's memcached on a free port, with more flags; `None` if it is not installed.
 fn memcached(more: &[&str]) -> Option<ServerProcess> {
     let path = PathBuf::from("/usr/bin/memcached");
     if !path.exists() {
@@ -226,8 +226,8 @@ fn reads_go_over_tls() {
     let flags = ["-Z", "-o", &format!("ssl_chain_cert={certificate},ssl_key={key}")];
     let Some(server) = memcached(&flags) else { return };
     let tls = format!("--tls-ca {certificate} --tls-name cache.test --keys 100 -c 4 -P 4 --verify");
-    // Large values span records and come several at once. Sets of them beside other requests stall memcached before
-    // 1.6.39, which leaves the rest of a record in its TLS library.
+    // Large values span TLS records, and one read holds several. Sets of large values beside other requests stall
+    // memcached before 1.6.39, which leaves the rest of a record in its TLS library.
     for options in ["--value-size 100 -n 2000", "--value-size 20k -n 500 --mix get"] {
         let report = load(&[&server], &format!("{tls} {options}"));
         assert_eq!((report.hit_ratio(), report.total.errors), (Some(1.0), 0), "{}", report.to_text());

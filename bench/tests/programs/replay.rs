@@ -34,11 +34,11 @@ fn a_trace_is_read_through_and_reported_by_operation_and_server() {
     assert!(output.status.success(), "{}", report.to_text());
     let requests = |operation| report.operation(operation).map_or(0, |figures| figures.requests);
     assert_eq!((requests(Operation::Get), requests(Operation::Delete)), (301, 1));
-    // The first round and the deleted key miss and are filled; the add is a write too.
+    // The reads of the first round and of the deleted key miss and are filled. The add is a write too.
     assert_eq!((report.fills, requests(Operation::Set)), (101, 102));
     let reads = report.operation(Operation::Get).expect("there were reads");
     assert_eq!((reads.hits, reads.misses), (200, 101));
-    // The value that was added is no number.
+    // The added value is not a number.
     assert_eq!((requests(Operation::Incr), report.total.errors), (1, 1));
     assert!(report.faults[0].contains("non-numeric"), "{:?}", report.faults);
     assert!(report.servers.iter().all(|server| server.figures.requests > 0));
@@ -49,13 +49,13 @@ fn a_trace_is_read_through_and_reported_by_operation_and_server() {
 fn a_replay_keeps_to_its_timestamps_and_latency_counts_from_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = node();
-    // Ten seconds of ten requests each, twenty times as fast.
+    // Ten seconds with ten requests each, at twenty times the speed.
     let lines: String = (0..100).map(|number| format!("{},key{number},6,50,1,set,0\n", 86_400 + number / 10)).collect();
     let (output, report) = replay(folder.path(), &lines, &[&node], &["--speed", "20"]);
     assert!(output.status.success(), "{}", report.to_text());
     assert_eq!(report.rate_asked, Some(200.0));
     assert!(report.seconds > 0.49, "{}", report.seconds);
-    // A value of half a mebibyte for all that is due in a second: one at a time, the last are late by all before them.
+    // Values of half a mebibyte, all due at once and sent one at a time: each is late by all before it.
     let lines: String = (0..200).map(|number| format!("0,key{number},6,500000,1,set,0\n")).collect();
     let (_, report) = replay(folder.path(), &lines, &[&node], &["--speed", "1000000", "--concurrency", "1"]);
     let latency = &report.total.latency;

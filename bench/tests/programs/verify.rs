@@ -1,4 +1,4 @@
-//! What `larder-bench load --verify` finds, and does not.
+//! `larder-bench load --verify` against servers that are right and servers that lie.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -63,11 +63,11 @@ fn verifying_tells_wrong_stale_and_lost_values() {
 /// How a server lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lie {
-    /// With the value of another key.
+    /// It returns the value of another key.
     Other,
-    /// With the value before the last.
+    /// It returns the value before the last.
     Older,
-    /// By not knowing the key.
+    /// It reports a miss.
     Lost,
 }
 
@@ -82,7 +82,7 @@ impl Liar {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let liar = Liar { port: listener.local_addr().expect("it has one").port(), told: Arc::default() };
         let told = liar.told.clone();
-        // One connection, and it ends with it.
+        // The thread serves one connection and ends with it.
         std::thread::spawn(move || serve(listener.accept().expect("a connection").0, lie, &told));
         liar
     }
@@ -143,7 +143,7 @@ fn every_lie_of_a_server_is_counted_as_what_it_is() {
             Lie::Lost => (0, 0, told),
         };
         assert_eq!((verdict.wrong, verdict.stale, verdict.lost), expected, "{lie:?}: {:?}", verdict.examples);
-        // A cache may lose what it holds.
+        // A cache may lose items.
         assert_eq!(output.status.code(), Some(i32::from(lie != Lie::Lost)), "{lie:?}");
     }
 }
