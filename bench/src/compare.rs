@@ -40,14 +40,19 @@ struct Measure {
     show: fn(f64) -> String,
 }
 
+/// A figure of `report`; not a number if it has no requests.
+fn measured(report: &Report, figure: f64) -> f64 {
+    if report.total.requests + report.unsent > 0 { figure } else { f64::NAN }
+}
+
 const RATE: Measure = Measure {
     name: "requests/s",
-    of: |report| report.total.per_second,
+    of: |report| measured(report, report.total.per_second),
     within: Some(|point| point.per_second),
     show: |value| count(value as u64),
 };
 const P99: Measure =
-    Measure { name: "p99", of: |r| r.total.latency.p99, within: Some(|point| point.p99), show: duration };
+    Measure { name: "p99", of: |r| measured(r, r.total.latency.p99), within: Some(|point| point.p99), show: duration };
 const MEASURES: [Measure; 7] = [
     RATE,
     Measure {
@@ -57,10 +62,15 @@ const MEASURES: [Measure; 7] = [
         show: |ratio| if ratio.is_nan() { "-".to_owned() } else { format!("{:.2} %", ratio * 100.0) },
     },
     Measure { name: "errors", of: |r| (r.total.errors + r.unsent) as f64, within: None, show: |v| count(v as u64) },
-    Measure { name: "mean", of: |r| r.total.latency.mean, within: None, show: duration },
-    Measure { name: "p50", of: |r| r.total.latency.p50, within: Some(|point| point.p50), show: duration },
+    Measure { name: "mean", of: |r| measured(r, r.total.latency.mean), within: None, show: duration },
+    Measure { name: "p50", of: |r| measured(r, r.total.latency.p50), within: Some(|point| point.p50), show: duration },
     P99,
-    Measure { name: "p99.9", of: |r| r.total.latency.p999, within: Some(|point| point.p999), show: duration },
+    Measure {
+        name: "p99.9",
+        of: |r| measured(r, r.total.latency.p999),
+        within: Some(|point| point.p999),
+        show: duration,
+    },
 ];
 
 impl Measure {
@@ -101,8 +111,10 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     ensure!(!a.is_empty() && !b.is_empty(), "a report for each side is needed");
     print!("{}", to_text(&a, &b));
     let (rate, p99) = (RATE.ratio(&a, &b).median, P99.ratio(&a, &b).median);
-    let fails =
-        args.max_p99_ratio.is_some_and(|bound| p99 > bound) || args.min_rate_ratio.is_some_and(|bound| rate < bound);
+    // A ratio to or of nothing is not a number, and holds no bound.
+    let holds =
+        args.max_p99_ratio.is_none_or(|bound| p99 <= bound) && args.min_rate_ratio.is_none_or(|bound| rate >= bound);
+    let fails = !holds;
     if fails {
         eprintln!("larder-bench: a bound does not hold: rate ratio {rate:.3}, p99 ratio {p99:.3}");
     }
@@ -128,6 +140,10 @@ fn to_text(a: &[Report], b: &[Report]) -> String {
             runs => format!("{runs} runs"),
         };
         out.push_str(&format!("{name}: {of}: {}\n", reports[0].command.join(" ")));
+        let cut_short = reports.iter().filter(|report| report.interrupted).count();
+        if cut_short > 0 {
+            out.push_str(&format!("{name}: {cut_short} of these were cut short.\n"));
+        }
     }
     let machine = |reports: &[Report]| (reports[0].machine.processor.clone(), reports[0].machine.kernel.clone());
     if machine(a) != machine(b) {

@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod demo;
+pub mod interrupt;
 pub mod load;
 pub mod process;
 pub mod replay;

@@ -4,16 +4,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use larder_client::{Client, Stored};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
-use crate::load::{Address, check_reachable, client_cpu, end_on_interrupt};
+use crate::interrupt::Interrupt;
+use crate::load::{Address, check_reachable, client_cpu};
 use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, parse_duration};
 use crate::trace::{self, Command, Request};
 use crate::workload::Operation;
@@ -63,25 +63,32 @@ const QUEUE: usize = 256;
 /// The most requests of one second that are held in memory to spread them over the second. More are spread over it
 /// again.
 const SECOND_MAX: usize = 1 << 20;
+/// KiB of values that requests under way hold together at most: one value of the largest size.
+const VALUES_MAX_KIB: u32 = (trace::VALUE_MAX / 1024) as u32;
+/// How long the pacer may take to notice an interrupt.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// The length of an interval in the report.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs `larder-bench replay`. A trace with a bad line is replayed and reported up to that line.
 pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
     options.output.check()?;
-    let (report, fault) = replay(&options).await?;
-    let code = options.output.finish(report)?;
+    let interrupt = Interrupt::on_signals()?;
+    let (report, fault) = replay(&options, &interrupt).await?;
+    let code = options.output.finish(report, interrupt.exit_status())?;
     fault.map_or(Ok(code), Err)
 }
 
-/// Replays the trace and returns its report, and the error of the trace if it has a bad line.
+/// Replays the trace and returns its report, and the error of the trace if it has a bad line. Ends early once `interrupt`
+/// is set.
 ///
 /// # Errors
 ///
 /// The trace cannot be opened, or a server cannot be reached.
-pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::Error>)> {
+pub async fn replay(options: &ReplayOptions, interrupt: &Interrupt) -> Result<(Report, Option<anyhow::Error>)> {
     let is_tcp = |address: &Address| matches!(address, Address::Tcp { .. });
     ensure!(options.servers.iter().all(is_tcp), "--servers: a replay goes over TCP (HOST or HOST:PORT)");
+    ensure!(!options.timeout.is_zero(), "--timeout: must be above 0");
     options.servers.iter().try_for_each(|address| check_reachable(address, options.timeout))?;
     let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
     let cache = Client::builder().servers(&servers).timeout(options.timeout).build()?;
@@ -90,55 +97,87 @@ pub async fn replay(options: &ReplayOptions) -> Result<(Report, Option<anyhow::E
         None => trace::read(&options.trace, progress.bar())?,
         Some(_) => trace::read(&options.trace, &indicatif::ProgressBar::hidden())?,
     };
-    let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let meter = Arc::new(Meter::new(servers.len()));
+    let meter = Arc::new(Meter::new(servers.len(), options.timeout, interrupt.clone()));
     let cpu = client_cpu();
+    let (stop, stopped) = watch::channel(());
     let (queues, tasks): (Vec<_>, Vec<_>) = (0..options.concurrency)
         .map(|_| {
             let (queue, due) = mpsc::channel(QUEUE);
-            (queue, tokio::spawn(answer(cache.clone(), due, meter.clone())))
+            (queue, tokio::spawn(answer(cache.clone(), due, meter.clone(), stopped.clone())))
         })
         .unzip();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    end_on_interrupt(&interrupted)?;
-    let (speed, limited, pacer_meter) = (options.speed, options.limit.is_some(), meter.clone());
-    // The pacer sleeps, waits for queues and reads a file, all of which block.
-    let pacer = tokio::task::spawn_blocking(move || {
-        let (mut sent, mut shown) = (0u64, Duration::ZERO);
-        let ended = pace(requests.take(limit), speed, pacer_meter.started, |due| {
-            let mut hasher = DefaultHasher::new();
-            due.request.key.hash(&mut hasher);
-            let queue = &queues[hasher.finish() as usize % queues.len()];
-            queue.blocking_send(due).context("a task ended early")?;
-            sent += 1;
-            let now = pacer_meter.started.elapsed();
-            if now > shown + INTERVAL {
-                shown = now;
-                pacer_meter.show(&progress);
-                if limited {
-                    progress.bar().set_position(sent);
-                }
-            }
-            Ok(!interrupted.load(Ordering::Relaxed))
-        });
-        (sent, ended)
-    });
-    let (sent, ended) = pacer.await?;
+    let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
+    let limited = options.limit.is_some();
+    let (speed, pacer_meter) = (options.speed, meter.clone());
+    let (ends, end) = oneshot::channel();
+    // The pacer sleeps, waits for queues and reads a file, all of which block. A thread that waits for standard input does
+    // not keep the program from ending.
+    std::thread::Builder::new().name("pacer".to_owned()).spawn(move || {
+        let ended = hand_out(requests.take(limit), speed, &pacer_meter, &queues, &progress, limited);
+        // Nobody listens after an interrupt.
+        let _ = ends.send(ended);
+    })?;
+    let ended = tokio::select! {
+        ended = end => ended.context("the pacer panicked")?,
+        () = given_up(interrupt) => Ok(None),
+    };
+    // Without an interrupt, tasks end with their queues.
+    if interrupt.is_set() {
+        let _ = stop.send(());
+    }
     for task in tasks {
         task.await?;
     }
-    let seconds = meter.started.elapsed().as_secs_f64();
-    let client_cpu_seconds = client_cpu() - cpu;
-    let mut report = meter.report(&servers, seconds);
+    let mut report = meter.report(&servers);
     report.started = started;
-    report.client_cpu_seconds = client_cpu_seconds;
-    let (length, fault) = match ended {
-        Ok(length) => (length, None),
-        Err(error) => (None, Some(error)),
-    };
-    report.rate_asked = length.map(|length| sent as f64 / length.as_secs_f64());
-    Ok((report, fault))
+    report.client_cpu_seconds = client_cpu() - cpu;
+    report.interrupted = interrupt.is_set() || ended.is_err();
+    if speed.is_some() {
+        let length = ended.as_ref().ok().and_then(|length| *length).filter(|_| !report.interrupted);
+        let length = length.map_or(report.seconds, |length| length.as_secs_f64());
+        let sent = report.total.requests - report.fills + report.unsent;
+        if sent > 0 && length > 0.0 {
+            report.set_rate(sent as f64 / length);
+        }
+    }
+    Ok((report, ended.err()))
+}
+
+/// Returns some time after the interrupt: the pacer has ended by then, or waits for a line of standard input.
+async fn given_up(interrupt: &Interrupt) {
+    while !interrupt.is_set() {
+        tokio::time::sleep(PATIENCE / 4).await;
+    }
+    tokio::time::sleep(PATIENCE).await;
+}
+
+/// Hands every request to the queue of its key when it is due. Returns the length of the schedule.
+fn hand_out(
+    requests: impl Iterator<Item = Result<Request>>,
+    speed: Option<f64>,
+    meter: &Meter,
+    queues: &[mpsc::Sender<Due>],
+    progress: &ProgressDisplay,
+    limited: bool,
+) -> Result<Option<Duration>> {
+    let (mut sent, mut shown) = (0u64, Duration::ZERO);
+    pace(requests, speed, meter.started, &meter.interrupt, |due| {
+        let mut hasher = DefaultHasher::new();
+        due.request.key.hash(&mut hasher);
+        let queue = &queues[hasher.finish() as usize % queues.len()];
+        queue.blocking_send(due).context("a task ended early")?;
+        sent += 1;
+        let now = meter.started.elapsed();
+        if now > shown + INTERVAL {
+            shown = now;
+            meter.show(progress);
+            if limited {
+                progress.bar().set_position(sent);
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A request of the trace, with its time.
@@ -148,22 +187,26 @@ struct Due {
     at: Option<Duration>,
 }
 
-/// Hands every request to `send` when it is due, until `send` returns `false`. Returns the length of the schedule;
-/// `None` without `speed`.
+/// Hands every request to `send` when it is due, until the trace ends or `interrupt` is set. Returns the length of the
+/// schedule; `None` without `speed`.
 fn pace(
     requests: impl Iterator<Item = Result<Request>>,
     speed: Option<f64>,
     started: Instant,
-    mut send: impl FnMut(Due) -> Result<bool>,
+    interrupt: &Interrupt,
+    mut send: impl FnMut(Due) -> Result<()>,
 ) -> Result<Option<Duration>> {
     let Some(speed) = speed else {
         for request in requests {
-            if !send(Due { request: request?, at: None })? {
+            if interrupt.is_set() {
                 break;
             }
+            send(Due { request: request?, at: None })?;
         }
         return Ok(None);
     };
+    // A time that no clock reaches is the last one there is.
+    let scaled = |seconds: f64| Duration::try_from_secs_f64(seconds / speed).unwrap_or(Duration::MAX);
     let mut requests = requests.peekable();
     let (mut first, mut last) = (None, Duration::ZERO);
     let mut second = Vec::new();
@@ -179,22 +222,39 @@ fn pace(
         let begin = time.saturating_sub(*first.get_or_insert(time)) as f64;
         let count = second.len() as f64;
         for (place, request) in second.drain(..).enumerate() {
-            let at = Duration::from_secs_f64((begin + place as f64 / count) / speed);
-            std::thread::sleep(at.saturating_sub(started.elapsed()));
-            if !send(Due { request, at: Some(at) })? {
-                return Ok(Some(at));
+            let at = scaled(begin + place as f64 / count);
+            if interrupt.sleep_until(started, at) {
+                return Ok(None);
             }
+            send(Due { request, at: Some(at) })?;
         }
-        last = last.max(Duration::from_secs_f64((begin + 1.0) / speed));
+        last = last.max(scaled(begin + 1.0));
     }
     Ok(first.map(|_| last))
 }
 
-/// Sends the requests of one queue, one after the other, and fills what reads have missed.
-async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>) {
-    while let Some(Due { request, at }) = due.recv().await {
+/// Sends the requests of one queue, one after the other, and fills what reads have missed. After `stop`, takes no more
+/// requests.
+async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>, mut stop: watch::Receiver<()>) {
+    let mut stopped = false;
+    loop {
+        let next = tokio::select! {
+            next = due.recv() => next,
+            _ = stop.changed(), if !stopped => {
+                stopped = true;
+                due.close();
+                continue;
+            }
+        };
+        let Some(Due { request, at }) = next else { return };
+        if meter.interrupt.is_set() {
+            // Without a schedule, nothing was due.
+            meter.count_unsent(at.is_some());
+            continue;
+        }
         let at = at.unwrap_or_else(|| meter.started.elapsed());
         let server = cache.owner(&request.key);
+        let _room = meter.room_for(&request).await;
         let (operation, result) = send(&cache, &request).await;
         meter.count(server, operation, at, &result, false);
         if let (Operation::Get, Ok(false)) = (operation, &result) {
@@ -230,17 +290,27 @@ async fn send(cache: &Client, request: &Request) -> (Operation, larder_client::R
     }
 }
 
-/// The counts of all tasks.
+/// The counts of all tasks, and what they share.
 struct Meter {
     started: Instant,
     servers: usize,
+    timeout: Duration,
+    interrupt: Interrupt,
     counts: Mutex<(Collector, Interval)>,
+    /// KiB of memory for the values of all requests under way.
+    room: Semaphore,
 }
 
 impl Meter {
-    fn new(servers: usize) -> Meter {
-        let counts = (Collector::new(servers, INTERVAL), Interval::new(0, servers));
-        Meter { started: Instant::now(), servers, counts: Mutex::new(counts) }
+    fn new(servers: usize, timeout: Duration, interrupt: Interrupt) -> Meter {
+        let counts = (Collector::new(servers, INTERVAL, timeout), Interval::new(0, servers));
+        let room = Semaphore::new(VALUES_MAX_KIB as usize);
+        Meter { started: Instant::now(), servers, timeout, interrupt, counts: Mutex::new(counts), room }
+    }
+
+    /// Waits until there is memory for the value of `request`.
+    async fn room_for(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
+        self.room.acquire_many((request.value_size / 1024) as u32).await.ok()
     }
 
     fn count(
@@ -258,24 +328,33 @@ impl Meter {
             collector.take(std::mem::replace(interval, Interval::new(index, self.servers)));
         }
         let tally = interval.tallies.at(server, operation);
+        let latency = now.saturating_sub(due);
         tally.requests += 1;
-        tally.keys += 1;
-        tally.in_time += 1;
-        tally.kept += u64::from(!is_fill);
         tally.fills += u64::from(is_fill);
         match result {
             Ok(found) => {
+                tally.keys += 1;
+                tally.in_time += 1;
+                tally.kept += u64::from(!is_fill);
                 if operation != Operation::Set {
                     tally.hits += u64::from(*found);
                     tally.misses += u64::from(!*found);
                 }
-                tally.latency.saturating_record(now.saturating_sub(due).as_nanos() as u64);
+                tally.record(latency.as_nanos() as u64, 1);
             }
             Err(error) => {
+                tally.failed_keys += 1;
                 tally.errors += 1;
+                // A server that refuses at once must not look faster than one that answers.
+                tally.record(latency.max(self.timeout).as_nanos() as u64, 1);
                 interval.fault.get_or_insert_with(|| error.to_string());
             }
         }
+    }
+
+    /// Counts a request that is not sent because of the interrupt, if it `was_due`.
+    fn count_unsent(&self, was_due: bool) {
+        self.counts.lock().1.unsent += u64::from(was_due);
     }
 
     fn show(&self, progress: &ProgressDisplay) {
@@ -284,11 +363,11 @@ impl Meter {
         }
     }
 
-    fn report(&self, servers: &[String], seconds: f64) -> Report {
-        let (mut collector, last) =
-            std::mem::replace(&mut *self.counts.lock(), (Collector::new(0, INTERVAL), Interval::new(0, 0)));
+    fn report(&self, servers: &[String]) -> Report {
+        let empty = (Collector::new(0, INTERVAL, self.timeout), Interval::new(0, 0));
+        let (mut collector, last) = std::mem::replace(&mut *self.counts.lock(), empty);
         collector.take(last);
-        collector.report(servers, seconds)
+        collector.report(servers, self.started.elapsed().as_secs_f64())
     }
 }
 
@@ -299,7 +378,7 @@ mod tests {
     fn requests(times: &[u64]) -> impl Iterator<Item = Result<Request>> {
         let request = |&time: &u64| Request {
             time,
-            key: "a".to_owned(),
+            key: b"a".to_vec(),
             key_size: 1,
             value_size: 1,
             client: 1,
@@ -311,9 +390,9 @@ mod tests {
 
     fn due(times: &[u64], speed: Option<f64>) -> (Vec<Option<u128>>, Option<u128>) {
         let mut due = Vec::new();
-        let length = pace(requests(times), speed, Instant::now(), |request| {
+        let length = pace(requests(times), speed, Instant::now(), &Interrupt::default(), |request| {
             due.push(request.at.map(|at| at.as_millis()));
-            Ok(true)
+            Ok(())
         });
         (due, length.expect("a good trace").map(|length| length.as_millis()))
     }

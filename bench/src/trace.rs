@@ -12,20 +12,18 @@
 //! `.zst` is decompressed on the way; `-` is standard input.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
-use serde::{Deserialize, Serialize};
 
 /// The command of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[expect(missing_docs, reason = "they are memcached's commands")]
 pub enum Command {
     Get,
@@ -42,14 +40,14 @@ pub enum Command {
 }
 
 /// One line of a trace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Seconds since the trace began.
     pub time: u64,
-    /// The key.
-    pub key: String,
+    /// The key: any bytes, commas included.
+    pub key: Vec<u8>,
     /// Bytes of the key as the trace says; unused, since the key itself is there.
-    pub key_size: usize,
+    pub key_size: u64,
     /// Bytes of the value.
     pub value_size: usize,
     /// The client that sent the request.
@@ -74,22 +72,54 @@ pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Resul
             bar.set_length(file.metadata()?.len());
             let file = bar.wrap_read(file);
             match path.extension() {
-                Some(extension) if extension == "zst" => Box::new(zstd::Decoder::new(file)?),
+                Some(extension) if extension == "zst" => {
+                    let mut decoder = zstd::Decoder::new(file)?;
+                    // Files of `zstd --long=31` need a window of 2 GiB.
+                    decoder.window_log_max(31)?;
+                    Box::new(decoder)
+                }
                 _ => Box::new(file),
             }
         }
     };
-    // A quotation mark is a character of a key.
-    let lines = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .quoting(false)
-        .trim(csv::Trim::All)
-        .from_reader(BufReader::new(input));
-    let requests = lines.into_deserialize().enumerate();
-    Ok(requests.map(move |(number, request)| {
-        request.with_context(|| format!("{name}, line {}: expected {COLUMNS}", number + 1))
+    // Not CSV: a key is any bytes without quotation, commas included.
+    let lines = BufReader::new(input).split(b'\n').zip(1u64..);
+    Ok(lines.filter_map(move |(line, number)| {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error).with_context(|| format!("cannot read {name}, line {number}"))),
+        };
+        let line = line.trim_ascii();
+        let request = || parse(line).with_context(|| format!("{name}, line {number}: expected {COLUMNS}"));
+        (!line.is_empty()).then(request)
     }))
 }
+
+/// Parses a line: one column before the key, five behind it.
+fn parse(line: &[u8]) -> Result<Request> {
+    let mut columns = line.rsplitn(6, |&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let mut column = |name: &str| {
+        let column = columns.next().with_context(|| format!("there is no {name}"))?;
+        Ok::<_, anyhow::Error>(String::from_utf8_lossy(column))
+    };
+    let number = |name: &str, column: &str| column.parse::<u64>().with_context(|| format!("the {name} is `{column}`"));
+    let ttl = number("TTL", &column("TTL")?)?;
+    let operation = column("operation")?;
+    let client = number("client id", &column("client id")?)?;
+    let value_size = number("value size", &column("value size")?)?;
+    let key_size = number("key size", &column("key size")?)?;
+    ensure!(value_size <= VALUE_MAX, "the value size is {value_size}, and servers store at most {VALUE_MAX} bytes");
+    let mut front = columns.next().context("there is no key")?.splitn(2, |&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let time = front.next().unwrap_or_default();
+    let key = front.next().context("there is no key")?.to_vec();
+    let time = number("timestamp", &String::from_utf8_lossy(time))?;
+    let command = Command::from_str(&operation, false).ok();
+    let command = command.with_context(|| format!("the operation is `{operation}`"))?;
+    Ok(Request { time, key, key_size, value_size: value_size as usize, client, command, ttl })
+}
+
+/// The largest value of a request, in bytes: 1 GiB, the most that memcached's -I allows.
+pub const VALUE_MAX: u64 = 1 << 30;
 
 /// The columns of a trace.
 const COLUMNS: &str = "timestamp,key,key size,value size,client id,operation,TTL";
@@ -134,7 +164,7 @@ pub struct GenerateOptions {
 /// Runs `larder-bench generate-trace`.
 pub fn generate(options: &GenerateOptions) -> Result<()> {
     let name = options.output.display();
-    let mut output: Box<dyn Write> = match options.output.to_str() {
+    let output: Box<dyn Write> = match options.output.to_str() {
         Some("-") => Box::new(std::io::stdout().lock()),
         _ => {
             let file = File::create(&options.output).with_context(|| format!("creating {name}"))?;
@@ -144,11 +174,15 @@ pub fn generate(options: &GenerateOptions) -> Result<()> {
             }
         }
     };
-    let mut lines = csv::WriterBuilder::new().has_headers(false).from_writer(&mut output);
+    let mut output = BufWriter::new(output);
     for request in requests(options)? {
-        lines.serialize(request)?;
+        let Request { time, key, key_size, value_size, client, command, ttl } = request;
+        let command = command.to_possible_value().expect("no command is hidden");
+        write!(output, "{time},").and_then(|()| output.write_all(&key)).with_context(|| format!("writing {name}"))?;
+        writeln!(output, ",{key_size},{value_size},{client},{},{ttl}", command.get_name())
+            .with_context(|| format!("writing {name}"))?;
     }
-    lines.flush().with_context(|| format!("writing {name}"))
+    output.flush().with_context(|| format!("writing {name}"))
 }
 
 /// Returns the requests of a generated trace.
@@ -175,8 +209,8 @@ pub fn requests(options: &GenerateOptions) -> Result<impl Iterator<Item = Reques
         let key = format!("key:{key:016}");
         Request {
             time: number / rate,
-            key_size: key.len(),
-            key,
+            key_size: key.len() as u64,
+            key: key.into_bytes(),
             value_size: 50 + (own % 450) as usize,
             client: 1,
             command: Command::Get,
@@ -223,5 +257,40 @@ mod tests {
         std::fs::write(&path, "0,a,1,1,1,get,0\n0,a,1,1,1,fetch,0\n").unwrap();
         let error = read(&path, &ProgressBar::hidden()).unwrap().nth(1).unwrap().unwrap_err();
         assert!(format!("{error:#}").contains("line 2"), "{error:#}");
+    }
+
+    fn requests_of(bytes: &[u8], name: &str) -> Vec<Result<Request>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        read(&path, &ProgressBar::hidden()).unwrap().collect()
+    }
+
+    #[test]
+    fn a_key_is_any_bytes_between_the_first_column_and_the_last_five() {
+        let lines = b"0,a,b,,c,5,1,1,get,0\r\n1,\xff\"\xfe,3,1,1,set,0\n 2 , k , 1 , 7 , 1 , delete , 0";
+        let requests: Vec<Request> = requests_of(lines, "trace.csv").into_iter().map(Result::unwrap).collect();
+        let keys: Vec<&[u8]> = requests.iter().map(|request| request.key.as_slice()).collect();
+        assert_eq!(keys, [&b"a,b,,c"[..], b"\xff\"\xfe", b"k"]);
+        assert_eq!((requests[2].time, requests[2].value_size, requests[2].command), (2, 7, Command::Delete));
+    }
+
+    #[test]
+    fn blank_lines_count_in_the_number_of_a_bad_line() {
+        let errors = requests_of(b"\n\r\n0,a,1,1,1,get,0\n\n0,a,1,1\n", "trace.csv");
+        let words = format!("{:#}", errors.into_iter().nth(1).unwrap().unwrap_err());
+        assert!(words.contains("line 5"), "{words}");
+        for bad in ["", "0", "x,a,1,1,1,get,0", "0,a,1,1,1,get,-1", "0,1,1,1,get,0", "0,a,1,1e3,1,get,0"] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_trace_compressed_with_the_longest_window_is_read() {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(31)).unwrap();
+        encoder.write_all(b"0,a,1,1,1,get,0\n").unwrap();
+        let requests = requests_of(&encoder.finish().unwrap(), "trace.csv.zst");
+        assert_eq!(requests.into_iter().map(Result::unwrap).count(), 1);
     }
 }

@@ -76,9 +76,8 @@ impl Application {
                 let mut random = StdRng::seed_from_u64(seed.into());
                 while !stop.load(Ordering::Relaxed) {
                     let started = Instant::now();
-                    if application.request(path, &counts, &mut random).await.is_err() {
-                        counts.errors.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let failed = application.request(path, &counts, &mut random).await.is_err();
+                    counts.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
                     let micros = started.elapsed().as_micros() as u64;
                     latency.lock().saturating_record(micros);
                     recent.lock().saturating_record(micros);

@@ -97,9 +97,9 @@ impl Phase {
         self.length.lock().as_secs_f64()
     }
 
-    /// Number of requests.
+    /// Number of requests that were served.
     pub(super) fn operations(&self) -> u64 {
-        self.latency.lock().len()
+        self.latency.lock().len().saturating_sub(self.counts.errors.load(Ordering::Relaxed))
     }
 
     /// Returns a quantile of latency, in milliseconds.

@@ -168,7 +168,7 @@ impl Worker {
             if pending.frees_slot {
                 state.free.push_back(group);
             }
-            state.count(connection.server, &Pending { errors: pending.requests, hits: 0, ..pending }, now, 0);
+            state.count(connection.server, &Pending { errors: pending.requests, hits: 0, ..pending }, now);
         }
     }
 }
@@ -232,7 +232,7 @@ fn take_answers(
         if over {
             let mut pending = connection.pending.pop_front().expect("a request was at the front");
             finish_keys(plan, connection, &mut pending, answer, follow_up);
-            state.count(connection.server, &pending, now, pending.keys_asked);
+            state.count(connection.server, &pending, now);
             follow_up.completed += 1;
             follow_up.freed += u32::from(pending.frees_slot);
         }

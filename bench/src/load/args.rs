@@ -1,7 +1,6 @@
 //! The command line of `larder-bench load`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
@@ -12,6 +11,7 @@ use super::plan::{Plan, Schedule, Stop};
 use super::transport::{Address, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
+use crate::interrupt::Interrupt;
 use crate::report::{ReportArgs, parse_duration};
 use crate::workload::{Filler, HEADER_LEN, Operation, WorkloadArgs};
 
@@ -95,6 +95,26 @@ pub struct LoadArgs {
     pub output: ReportArgs,
 }
 
+/// The rates of an open loop, in requests a second: the gap between two requests of a worker must fit a clock of
+/// nanoseconds.
+const RATE_MIN: f64 = 0.000_001;
+const RATE_MAX: f64 = 100_000_000.0;
+/// The most requests under way: each has a slot in memory.
+const UNDER_WAY_MAX: u64 = 10_000_000;
+
+/// Checks that the kernel's CPU sets can hold these CPUs.
+///
+/// # Errors
+///
+/// A CPU's number is too high; the error names `option`.
+pub(crate) fn cpus_exist(option: &str, cpus: &[usize]) -> anyhow::Result<()> {
+    let max = rustix::thread::CpuSet::MAX_CPU;
+    cpus.iter().try_for_each(|cpu| {
+        ensure!(*cpu < max, "{option}: there is no CPU {cpu}");
+        Ok(())
+    })
+}
+
 /// The options of `load` as a command line of their own.
 #[derive(Debug, clap::Parser)]
 struct CommandLine {
@@ -131,11 +151,20 @@ impl LoadArgs {
     }
 
     /// Checks the options against each other and returns what the workers share.
-    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+    pub(super) fn plan(&self, interrupt: Interrupt) -> anyhow::Result<Plan> {
         let mut workload = self.workload.resolve()?;
         ensure!(!self.duration.is_zero(), "--duration: must be above 0");
         ensure!(self.connections > 0, "--connections: at least one is needed");
-        ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate: must be above 0");
+        ensure!(!self.timeout.is_zero(), "--timeout: must be above 0");
+        ensure!(self.requests != Some(0), "--requests: at least one is needed");
+        let rates = RATE_MIN..=RATE_MAX;
+        ensure!(self.rate.is_none_or(|rate| rates.contains(&rate)), "--rate: from {RATE_MIN} to {RATE_MAX} a second");
+        let under_way = (self.connections as u64).saturating_mul(self.pipeline.into());
+        ensure!(
+            under_way <= UNDER_WAY_MAX,
+            "--connections times --pipeline: at most {UNDER_WAY_MAX} requests can be under way"
+        );
+        cpus_exist("--cpus", &self.cpus)?;
         if self.quiet {
             ensure!(self.protocol != Protocol::Text, "--quiet: text has no quiet reads; use --protocol meta or binary");
             ensure!(self.rate.is_none() && !self.find_max, "--quiet: an open loop sends single requests");
@@ -176,9 +205,9 @@ impl LoadArgs {
             cpus: self.cpus.clone(),
             timeout: self.timeout,
             filler: Filler::new(workload.value_size.largest()),
-            verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)),
+            verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)).transpose()?,
             workload,
-            interrupted: Arc::default(),
+            interrupt,
             shows_progress: !self.output.no_progress,
         })
     }

@@ -73,6 +73,11 @@ pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> 
     while let Some(rate) = next_rate(&steps, search.first_rate, REQUESTS_MIN / length) {
         let schedule = Schedule::Open { per_second: rate, poisson: search.poisson };
         let report = session.run(search.warmup, search.stop, schedule)?;
+        if session.is_interrupted() {
+            // A step that was cut short says nothing of its rate.
+            best = best.or(Some(report));
+            break;
+        }
         let p99 = report.total.latency.p99;
         let holds = p99 <= search.p99 && report.total.errors + report.unsent == 0 && report.total.requests > 0;
         if session.shows_progress() {
@@ -83,12 +88,10 @@ pub(super) fn run(session: &Session, search: &Search) -> anyhow::Result<Report> 
         if holds || best.is_none() {
             best = Some(report);
         }
-        if session.is_interrupted() {
-            break;
-        }
     }
     let mut report = best.ok_or_else(|| anyhow::anyhow!("--find-max: not one step was run"))?;
     report.steps = steps;
+    report.interrupted = session.is_interrupted();
     Ok(report)
 }
 

@@ -17,31 +17,34 @@ mod worker;
 use std::process::ExitCode;
 
 pub use args::LoadArgs;
+pub(crate) use args::cpus_exist;
 pub use plan::{Schedule, Stop};
 pub use session::Session;
-pub(crate) use session::{client_cpu, end_on_interrupt};
+pub(crate) use session::client_cpu;
 pub use transport::Address;
 pub(crate) use transport::check_reachable;
 pub use wire::Protocol;
 
 use find_max::Search;
 
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 
 /// Runs `larder-bench load` to its report and returns the exit status.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     args.output.check()?;
-    args.output.finish(measure(args)?)
+    let interrupt = Interrupt::on_signals()?;
+    let report = measure(args, &interrupt)?;
+    args.output.finish(report, interrupt.exit_status())
 }
 
-/// Runs the load that `args` describe and returns its report.
+/// Runs the load that `args` describe and returns its report. Ends early once `interrupt` is set.
 ///
 /// # Errors
 ///
 /// Options contradict each other, or a server cannot be reached.
-pub fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
-    let session = Session::open(args)?;
-    session.end_on_interrupt()?;
+pub fn measure(args: &LoadArgs, interrupt: &Interrupt) -> anyhow::Result<Report> {
+    let session = Session::open_until(args, interrupt.clone())?;
     if args.populates() {
         session.populate()?;
     }

@@ -16,6 +16,8 @@ pub(super) struct PhaseState {
     pub(super) quota: u64,
     /// When requests stop coming due, in nanoseconds since the start.
     pub(super) end: u64,
+    /// The time-out of a request, in nanoseconds.
+    pub(super) timeout: u64,
     /// Requests not sent within this many nanoseconds after `end` count as unsent.
     pub(super) grace: u64,
     /// When the next request is due, in nanoseconds since the start.
@@ -61,27 +63,33 @@ impl PhaseState {
         }
     }
 
-    /// Counts a request that is over, and its `keys`.
-    pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64, keys: u32) {
+    /// Counts a request that is over.
+    ///
+    /// A failed request is not served, whenever it failed, and found nothing. Its latency is the time until it failed, but
+    /// at least the time-out: a server that refuses at once must not look faster than one that answers.
+    pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64) {
         self.report(now);
         let tally = self.tallies.at(server, pending.operation);
         tally.requests += u64::from(pending.requests);
+        let failed = pending.errors.min(pending.requests);
+        let served = pending.requests - failed;
+        let keys = (u64::from(pending.keys_asked) * u64::from(served) / u64::from(pending.requests)) as u32;
         tally.keys += u64::from(keys);
+        tally.failed_keys += u64::from(pending.keys_asked - keys);
         if now <= self.end {
-            tally.in_time += u64::from(pending.requests);
-            tally.kept += if pending.is_fill { 0 } else { u64::from(pending.requests) };
+            tally.in_time += u64::from(served);
+            tally.kept += if pending.is_fill { 0 } else { u64::from(served) };
         }
         tally.fills += u64::from(pending.is_fill);
-        tally.errors += u64::from(pending.errors.min(pending.requests));
+        tally.errors += u64::from(failed);
         if pending.operation != Operation::Set {
-            tally.hits += u64::from(pending.hits);
-            if pending.errors == 0 {
-                tally.misses += u64::from(keys.saturating_sub(pending.hits));
-            }
+            let hits = pending.hits.min(keys);
+            tally.hits += u64::from(hits);
+            tally.misses += u64::from(keys - hits);
         }
-        if keys > 0 {
-            tally.latency.saturating_record_n(now.saturating_sub(pending.due), u64::from(pending.requests));
-        }
+        let latency = now.saturating_sub(pending.due);
+        tally.record(latency, u64::from(served));
+        tally.record(latency.max(self.timeout), u64::from(failed));
     }
 
     /// Ends the current interval if its time is over.

@@ -1,7 +1,5 @@
 //! What the workers of a run share: servers, workload, and the phases of the run.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use larder_client::Ring;
@@ -9,6 +7,7 @@ use larder_client::Ring;
 use super::transport::{Address, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
+use crate::interrupt::Interrupt;
 use crate::workload::{Filler, Workload};
 
 /// The settings of a run, which do not change while it runs.
@@ -32,8 +31,8 @@ pub(crate) struct Plan {
     pub(crate) workload: Workload,
     pub(crate) filler: Filler,
     pub(crate) verifier: Option<Verifier>,
-    /// Set by ctrl-C: send no more requests, and report what was measured.
-    pub(crate) interrupted: Arc<AtomicBool>,
+    /// Once set, workers send no more requests, and the run ends with a report of what was measured.
+    pub(crate) interrupt: Interrupt,
     /// Whether progress is printed.
     pub(crate) shows_progress: bool,
 }

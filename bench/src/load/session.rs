@@ -1,19 +1,18 @@
 //! A run of load: worker threads with open connections, driven through one phase after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use signal_hook::consts::SIGINT;
 
 use super::args::LoadArgs;
 use super::plan::{Phase, Plan, Schedule, Stop};
 use super::verify::Verifier;
 use super::worker::Worker;
+use crate::interrupt::Interrupt;
 use crate::report::{Collector, Interval, ProgressDisplay, Report, count};
 
 /// Time between the order for a phase and its start: every worker has the order by then.
@@ -32,18 +31,22 @@ impl Session {
     ///
     /// Options contradict each other, or a server cannot be reached.
     pub fn open(args: &LoadArgs) -> anyhow::Result<Session> {
-        let plan = Arc::new(args.plan()?);
+        Session::open_until(args, Interrupt::default())
+    }
+
+    /// Like [`Session::open`]. Its runs end early, with a report of what was measured, once `interrupt` is set.
+    ///
+    /// # Errors
+    ///
+    /// Options contradict each other, or a server cannot be reached.
+    pub fn open_until(args: &LoadArgs, interrupt: Interrupt) -> anyhow::Result<Session> {
+        let plan = Arc::new(args.plan(interrupt)?);
         Ok(Session { workers: Workers::start(plan.clone())?, plan })
     }
 
-    /// Makes ctrl-C end the running load early, with a report of what was measured. A second ctrl-C ends the program.
-    pub fn end_on_interrupt(&self) -> std::io::Result<()> {
-        end_on_interrupt(&self.plan.interrupted)
-    }
-
-    /// Whether ctrl-C has ended the load.
+    /// Whether the interrupt has ended the load.
     pub fn is_interrupted(&self) -> bool {
-        self.plan.interrupted.load(Ordering::Relaxed)
+        self.plan.interrupt.is_set()
     }
 
     /// Whether progress is printed.
@@ -63,7 +66,7 @@ impl Session {
 
     /// Runs the workload and reports the part after `warmup`.
     pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
-        if !warmup.is_zero() {
+        if !warmup.is_zero() && !self.is_interrupted() {
             self.phase("warming up", Phase::new(Stop::After(warmup), schedule, false))?;
         }
         let mut report = self.phase("measuring", Phase::new(stop, schedule, false))?;
@@ -73,7 +76,7 @@ impl Session {
 
     fn phase(&self, name: &'static str, phase: Phase) -> anyhow::Result<Report> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut collector = Collector::new(self.plan.servers.len(), phase.interval);
+        let mut collector = Collector::new(self.plan.servers.len(), phase.interval, self.plan.timeout);
         let cpu = client_cpu();
         let length = match phase.stop {
             Stop::After(duration) => duration.as_millis() as u64,
@@ -91,29 +94,22 @@ impl Session {
             }
         })?;
         drop(progress);
-        let elapsed = phase.start.elapsed();
+        let (elapsed, interrupted) = (phase.start.elapsed(), self.is_interrupted());
         // The options fix the length of the run: late answers do not stretch it.
         let seconds = match phase.stop {
-            Stop::After(duration) if !self.is_interrupted() => duration.as_secs_f64(),
+            Stop::After(duration) if !interrupted => duration.as_secs_f64(),
             _ => elapsed.as_secs_f64(),
         };
         let servers: Vec<String> = self.plan.servers.iter().map(ToString::to_string).collect();
         let mut report = collector.report(&servers, seconds);
         report.started = started;
         report.client_cpu_seconds = client_cpu() - cpu;
-        report.rate_asked = match phase.schedule {
-            Schedule::Closed => None,
-            Schedule::Open { per_second, .. } => Some(per_second),
-        };
+        report.interrupted = interrupted;
+        if let Schedule::Open { per_second, .. } = phase.schedule {
+            report.set_rate(per_second);
+        }
         Ok(report)
     }
-}
-
-/// Makes ctrl-C set `flag`. A second ctrl-C ends the program.
-pub(crate) fn end_on_interrupt(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, flag.clone())?;
-    signal_hook::flag::register(SIGINT, flag.clone())?;
-    Ok(())
 }
 
 /// Returns the user and system time of this process, in seconds.

@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::Context;
+
 use crate::report::Verdict;
 use crate::workload::Filler;
 
@@ -37,16 +39,24 @@ const EXAMPLES_MAX: usize = 10;
 impl Verifier {
     /// A verifier of `count` keys. Versions go up from `first`, which must be above those of any earlier run on the
     /// server.
-    pub(crate) fn new(count: u64, first: u64) -> Verifier {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for so many keys.
+    pub(crate) fn new(count: u64, first: u64) -> anyhow::Result<Verifier> {
         let key = || Key { state: AtomicU64::new(first << VERSION_SHIFT | UNKNOWN), issued: AtomicU64::new(first) };
-        Verifier {
-            keys: (0..count).map(|_| key()).collect(),
+        let mut keys = Vec::new();
+        let room = keys.try_reserve_exact(usize::try_from(count)?);
+        room.with_context(|| format!("--verify: no memory to keep the versions of {count} keys (--keys)"))?;
+        keys.extend((0..count).map(|_| key()));
+        Ok(Verifier {
+            keys,
             checked: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             examples: Mutex::new(Vec::new()),
-        }
+        })
     }
 
     /// Returns the version to write; `None` if another write of this key is under way.
@@ -140,7 +150,7 @@ mod tests {
     #[test]
     fn stale_lost_and_wrong_are_told_apart() {
         let filler = Filler::new(40);
-        let verifier = Verifier::new(2, 100);
+        let verifier = Verifier::new(2, 100).expect("two keys fit");
         let first = verifier.begin_write(0).expect("nobody writes");
         verifier.written(0, first, true);
         let second = verifier.begin_write(0).expect("nobody writes");
@@ -165,7 +175,7 @@ mod tests {
     #[test]
     fn a_write_without_an_answer_allows_both_values() {
         let filler = Filler::new(40);
-        let verifier = Verifier::new(1, 0);
+        let verifier = Verifier::new(1, 0).expect("one key fits");
         let first = verifier.begin_write(0).expect("nobody writes");
         verifier.written(0, first, true);
         let second = verifier.begin_write(0).expect("nobody writes");

@@ -3,7 +3,6 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -59,7 +58,7 @@ impl Worker {
         }
         let share = plan.connections / plan.threads + usize::from(index < plan.connections % plan.threads);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(share * plan.servers.len());
+        let mut connections = Vec::new();
         for group in 0..share {
             for (server, address) in plan.servers.iter().enumerate() {
                 let transport = Transport::connect(address, &plan.transport_kind, plan.timeout)?;
@@ -106,7 +105,8 @@ impl Worker {
             (0..self.outstanding.len()).for_each(|group| self.send_batch(&mut state, group, now));
         }
         let mut events = [MaybeUninit::uninit(); 256];
-        let mut next_check = self.check_gap(phase);
+        // The first turn checks too: an interrupt may have come before the phase.
+        let mut next_check = 0;
         loop {
             if !closed {
                 self.send_due(&mut state, now);
@@ -137,11 +137,12 @@ impl Worker {
         tick.min(timeout / 4).max(1_000_000)
     }
 
-    /// Fails requests that have waited too long, reports the interval if it is over, and ends the phase after ctrl-C.
+    /// Fails requests that have waited too long, reports the interval if it is over, and ends the phase once it is
+    /// interrupted.
     fn check(&mut self, state: &mut PhaseState, now: u64) {
         self.expire(state, now);
         state.report(now);
-        if self.plan.interrupted.load(Ordering::Relaxed) {
+        if self.plan.interrupt.is_set() {
             state.end = state.end.min(now);
             state.grace = 0;
         }
@@ -190,10 +191,8 @@ impl Worker {
                 self.lose(state, index, now, "no answer by the end of the run");
             }
         }
-        while state.phase.schedule != Schedule::Closed && state.quota > 0 && state.next_due < state.end {
-            state.unsent += 1;
-            state.quota -= 1;
-            self.schedule_next(state);
+        if state.phase.schedule != Schedule::Closed && state.next_due < state.end {
+            state.unsent += self.due_until_end(state).min(state.quota);
         }
         state.hand_over(usize::MAX);
     }
@@ -215,11 +214,14 @@ impl Worker {
                 1e9 / (per_second * self.outstanding.len() as f64 / plan.connections as f64)
             }
         };
-        let slots = (0..plan.pipeline).flat_map(|_| 0..self.outstanding.len());
+        // A closed loop needs no slots: a batch follows the answers to the one before it.
+        let pipeline = if phase.schedule == Schedule::Closed { 0 } else { plan.pipeline };
+        let slots = (0..pipeline).flat_map(|_| 0..self.outstanding.len());
         Ok(PhaseState {
             sampler: KeySampler::new(distribution, plan.workload.keys.count, index, threads)?,
             quota,
             end,
+            timeout: plan.timeout.as_nanos() as u64,
             grace: plan.timeout.as_nanos() as u64,
             // The first requests of the workers are spread over one gap.
             next_due: (gap * index as f64 / threads as f64) as u64,
@@ -267,6 +269,32 @@ impl Worker {
         }
     }
 
+    /// Open loop: how many requests are still due before the end; of random gaps, the expected number. Counted without a
+    /// loop, since a rate far above what servers keep leaves billions.
+    fn due_until_end(&self, state: &PhaseState) -> u64 {
+        if matches!(state.phase.schedule, Schedule::Open { poisson: true, .. }) {
+            return 1 + ((state.end - state.next_due - 1) as f64 / state.gap) as u64;
+        }
+        let mut all = ((state.end as f64 - self.first_due(state)) / state.gap) as u64;
+        while self.due(state, all) < state.end {
+            all += 1;
+        }
+        while all > 0 && self.due(state, all - 1) >= state.end {
+            all -= 1;
+        }
+        all.saturating_sub(state.scheduled)
+    }
+
+    /// When the first request of this worker is due: workers are spread over one gap.
+    fn first_due(&self, state: &PhaseState) -> f64 {
+        state.gap * self.index as f64 / self.plan.threads as f64
+    }
+
+    /// When request `number` of this worker is due, of even gaps.
+    fn due(&self, state: &PhaseState, number: u64) -> u64 {
+        (self.first_due(state) + state.gap * number as f64) as u64
+    }
+
     /// Open loop: computes when the next request is due.
     fn schedule_next(&mut self, state: &mut PhaseState) {
         state.scheduled += 1;
@@ -274,8 +302,7 @@ impl Worker {
             let u: f64 = self.scratch.rng.random();
             state.next_due += (-(1.0 - u).ln() * state.gap) as u64;
         } else {
-            let first = state.gap * self.index as f64 / self.plan.threads as f64;
-            state.next_due = (first + state.gap * state.scheduled as f64) as u64;
+            state.next_due = self.due(state, state.scheduled);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Report, Threshold, Verdict, write};
+use super::{Report, Threshold, Verdict, print, write};
 
 /// Where the report goes, and the bounds that the run must keep.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -51,50 +51,54 @@ impl ReportArgs {
         Ok(())
     }
 
-    /// Checks the bounds, prints the report and writes its files. Returns exit status 1 if a bound does not hold, a
-    /// value was wrong or stale, or no request was answered.
+    /// Checks the bounds, writes the report's files and prints it. Returns exit status 1 if a bound does not hold, a value
+    /// was wrong or stale, or no request was served; otherwise `interrupted`, the exit status of a run that a signal
+    /// ended; otherwise 0.
     ///
     /// # Errors
     ///
     /// A file cannot be written.
-    pub fn finish(&self, mut report: Report) -> anyhow::Result<ExitCode> {
+    pub fn finish(&self, mut report: Report, interrupted: Option<u8>) -> anyhow::Result<ExitCode> {
         report.thresholds = self.thresholds(&report);
-        print!("{}", report.to_text());
-        if let Some(path) = &self.json {
-            write(path, &serde_json::to_string_pretty(&report)?)?;
-        }
-        if let Some(path) = &self.html {
-            write(path, &report.to_html())?;
-        }
+        // Every way to the reader is tried, even if another one fails.
+        let json = self.json.as_ref().map(|path| write(path, &serde_json::to_string_pretty(&report)?));
+        let html = self.html.as_ref().map(|path| write(path, &report.to_html()));
+        print(&report.to_text())?;
+        [json, html].into_iter().flatten().collect::<anyhow::Result<()>>()?;
         let total = &report.total;
         let fine = report.thresholds.iter().all(|threshold| threshold.holds)
             && !report.verdict.as_ref().is_some_and(Verdict::is_bad)
             && (total.requests == 0 || total.errors < total.requests);
-        Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        Ok(ExitCode::from(if fine { interrupted.unwrap_or(0) } else { 1 }))
     }
 
     fn thresholds(&self, report: &Report) -> Vec<Threshold> {
-        let at_most = |name: &str, bound: Option<f64>, measured: f64| {
-            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured <= bound })
-        };
-        let at_least = |name: &str, bound: Option<f64>, measured: f64| {
-            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: measured >= bound })
-        };
-        let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
         let total = &report.total;
+        let anything = total.requests + report.unsent > 0;
+        let threshold = |name: &str, bound: Option<f64>, measured: Option<f64>, keeps: fn(f64, f64) -> bool| {
+            let measured = measured.filter(|_| anything);
+            let holds = |bound| measured.is_some_and(|measured| keeps(measured, bound));
+            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: holds(bound) })
+        };
+        let at_most = |measured: f64, bound: f64| measured <= bound;
+        let at_least = |measured: f64, bound: f64| measured >= bound;
+        let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
         let errors = (total.errors + report.unsent) as f64;
         [
-            at_most("--p99 (us)", microseconds(self.p99), total.latency.p99),
-            at_most("--p999 (us)", microseconds(self.p999), total.latency.p999),
-            at_least("--min-rate", self.min_rate, total.per_second),
-            at_least("--min-hit-ratio", self.min_hit_ratio, report.hit_ratio().unwrap_or(0.0)),
-            at_most("--max-errors", self.max_errors.map(|count| count as f64), errors),
+            threshold("--p99 (us)", microseconds(self.p99), Some(total.latency.p99), at_most),
+            threshold("--p999 (us)", microseconds(self.p999), Some(total.latency.p999), at_most),
+            threshold("--min-rate", self.min_rate, Some(total.per_second), at_least),
+            threshold("--min-hit-ratio", self.min_hit_ratio, report.found_ratio(), at_least),
+            threshold("--max-errors", self.max_errors.map(|count| count as f64), Some(errors), at_most),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
 }
+
+/// The longest time, in seconds.
+const TIME_MAX: f64 = 10_000.0 * 3600.0;
 
 /// Parses a time: `10s`, `500ms`, `250us`, `2m`, `1h`. A number without a unit is in seconds.
 pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
@@ -109,6 +113,7 @@ pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
         "h" => number * 3600.0,
         _ => bail!("`{unit}` is no unit of time: use us, ms, s, m or h"),
     };
+    ensure!(seconds <= TIME_MAX, "`{text}` is too long: a time is at most 10,000 hours");
     Ok(Duration::try_from_secs_f64(seconds)?)
 }
 
@@ -123,6 +128,8 @@ mod tests {
             assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
         }
         assert!(parse_duration("5 parsecs").is_err());
-        assert!(parse_duration("-1s").is_err());
+        for wrong in ["-1s", "nan", "inf", "1e9", "999999999999h", "99999999999999999999999s", "", "s"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -16,6 +16,7 @@ const FAULTS_MAX: usize = 10;
 pub(crate) struct Collector {
     total: Tallies,
     interval: Duration,
+    timeout: Duration,
     /// Intervals that are closed.
     points: Vec<Point>,
     /// Counts of the intervals that are still open: of reads, and of everything else.
@@ -26,10 +27,11 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// A collector without counts, for intervals of this length.
-    pub(crate) fn new(servers: usize, interval: Duration) -> Collector {
+    /// A collector without counts, for intervals of this length. Requests that were never sent count in the percentiles
+    /// of the total as if they had failed after `timeout`: that long they waited at least.
+    pub(crate) fn new(servers: usize, interval: Duration, timeout: Duration) -> Collector {
         let (points, open, faults) = (Vec::new(), VecDeque::new(), Vec::new());
-        Collector { total: Tallies::new(servers), interval, points, open, requests: 0, unsent: 0, faults }
+        Collector { total: Tallies::new(servers), interval, timeout, points, open, requests: 0, unsent: 0, faults }
     }
 
     /// Adds the counts of a worker's interval.
@@ -100,8 +102,9 @@ impl Collector {
             command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
             machine: Machine::this(),
             seconds,
+            interrupted: false,
             rate_asked: None,
-            rate_kept: all.kept as f64 / seconds,
+            rate_kept: if seconds > 0.0 { all.kept as f64 / seconds } else { 0.0 },
             unsent: self.unsent,
             fills: all.fills,
             client_cpu_seconds: 0.0,
@@ -122,11 +125,15 @@ impl Collector {
         let of = |wanted: Option<Operation>| {
             self.total.sum(|at, kind| server.is_none_or(|server| server == at) && wanted.is_none_or(|it| it == kind))
         };
-        let (sum, looked_up) = (of(operation), of(operation.or(Some(Operation::Get))));
+        let (mut sum, looked_up) = (of(operation), of(operation.or(Some(Operation::Get))));
+        if server.is_none() && operation.is_none() {
+            sum.record(self.timeout.as_nanos() as u64, self.unsent);
+        }
         Figures {
             requests: sum.requests,
             keys: sum.keys,
-            per_second: sum.in_time as f64 / seconds,
+            failed_keys: looked_up.failed_keys,
+            per_second: if seconds > 0.0 { sum.in_time as f64 / seconds } else { 0.0 },
             hits: looked_up.hits,
             misses: looked_up.misses,
             errors: sum.errors,

@@ -12,6 +12,7 @@ mod table;
 mod tally;
 mod verdict;
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -26,7 +27,7 @@ pub use machine::*;
 pub(crate) use page::{html_table, page};
 pub(crate) use progress::ProgressDisplay;
 pub use spread::Spread;
-pub use table::{count, duration, table};
+pub use table::{count, duration, rate, table};
 pub(crate) use tally::{Interval, Tallies};
 pub use verdict::Verdict;
 
@@ -45,9 +46,13 @@ pub struct Report {
     pub machine: Machine,
     /// Seconds measured, without the warm-up.
     pub seconds: f64,
+    /// Whether a signal, or a bad line of a trace, ended the run early: the figures are of the part before.
+    #[serde(default)]
+    pub interrupted: bool,
     /// Requests a second on the schedule; absent in a closed loop.
     pub rate_asked: Option<f64>,
-    /// Requests a second that were answered within the measured time, without the fills of misses.
+    /// Requests a second that were served within the measured time, without the fills of misses. Of a schedule, at most
+    /// `rate_asked`: an end between two requests does not raise it.
     pub rate_kept: f64,
     /// Requests that came due and were never sent, because the servers were too far behind.
     pub unsent: u64,
@@ -87,19 +92,23 @@ pub struct Step {
 /// The figures of one kind of request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
-    /// Requests with an answer, errors included.
+    /// Requests that are over, failed ones included.
     pub requests: u64,
-    /// Keys in them.
+    /// Keys of the requests that were served.
     pub keys: u64,
-    /// Requests a second that were answered within the measured time.
+    /// Keys of the requests that failed. In a sum over operations, those of the reads.
+    #[serde(default)]
+    pub failed_keys: u64,
+    /// Requests a second that were served within the measured time. Failed requests are not.
     pub per_second: f64,
     /// Keys found. In a sum over operations, those of the reads.
     pub hits: u64,
     /// Keys not found. In a sum over operations, those of the reads.
     pub misses: u64,
-    /// Requests answered with an error, or not at all.
+    /// Requests that failed: answered with an error, or not at all.
     pub errors: u64,
-    /// Latencies in microseconds, from when a request was due until its answer was read.
+    /// Latencies in microseconds, from when a request was due until its answer was read. A failed request counts with
+    /// the time until it failed, and at least the time-out.
     pub latency: Latency,
 }
 
@@ -149,8 +158,8 @@ pub struct Threshold {
     pub name: String,
     /// The bound.
     pub bound: f64,
-    /// The measured value.
-    pub measured: f64,
+    /// The measured value; `None` if nothing was measured, which holds no bound.
+    pub measured: Option<f64>,
     /// Whether the bound holds.
     pub holds: bool,
 }
@@ -167,6 +176,23 @@ impl Report {
     /// Returns the figures of `operation`; `None` if it did not occur.
     pub fn operation(&self, operation: Operation) -> Option<&Figures> {
         self.operations.iter().find(|entry| entry.operation == operation).map(|found| &found.figures)
+    }
+
+    /// Sets the rate of the schedule, and the rate kept on it. The schedule was as long as its requests take at this rate:
+    /// of few requests, that is longer than the time from the first to the last.
+    pub(crate) fn set_rate(&mut self, asked: f64) {
+        let scheduled = (self.total.requests - self.fills + self.unsent) as f64 / asked;
+        self.rate_asked = Some(asked);
+        if scheduled > self.seconds {
+            self.rate_kept *= self.seconds / scheduled;
+        }
+    }
+
+    /// Share of the keys of all reads that were found, 0 to 1; keys of failed reads were not. `None` without reads.
+    pub(crate) fn found_ratio(&self) -> Option<f64> {
+        let reads = self.operation(Operation::Get)?;
+        let keys = reads.hits + reads.misses + reads.failed_keys;
+        (keys > 0).then(|| reads.hits as f64 / keys as f64)
     }
 
     /// Hit ratio of the reads, 0 to 1; `None` without reads.
@@ -198,4 +224,16 @@ impl Report {
 /// The file cannot be written; the error names it.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Prints to standard output. A reader that has closed the pipe has read enough.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot print the report"),
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::table::{HEADINGS, rows};
 use super::{
-    Axis, CHART_STYLE, Chart, Figures, LINES_MAX, Line, Point, Report, Scale, count, duration, escape, short,
+    Axis, CHART_STYLE, Chart, Figures, LINES_MAX, Line, Point, Report, Scale, count, duration, escape, rate, short,
     short_duration,
 };
 
@@ -126,7 +126,7 @@ impl Report {
         );
         let (total, latency) = (&self.total, &self.total.latency);
         let hits = self.hit_ratio().map(|ratio| ("of the keys read found", format!("{:.2} %", ratio * 100.0)));
-        let tiles = [("requests a second", count(total.per_second.round() as u64))].into_iter().chain([
+        let tiles = [("requests a second", rate(total.per_second))].into_iter().chain([
             ("p50", duration(latency.p50)),
             ("p99", duration(latency.p99)),
             ("p99.9", duration(latency.p999)),
@@ -141,8 +141,8 @@ impl Report {
         }
         for threshold in &self.thresholds {
             let (class, word) = if threshold.holds { ("holds", "holds") } else { ("fails", "fails") };
-            let (name, bound, measured) = (escape(&threshold.name), threshold.bound, threshold.measured);
-            let _ = writeln!(body, "<p class=\"{class}\">{name} {bound} {word}: measured {measured:.4}</p>");
+            let (name, bound, measured) = (escape(&threshold.name), threshold.bound, threshold.in_words());
+            let _ = writeln!(body, "<p class=\"{class}\">{name} {bound} {word}: {measured}</p>");
         }
         body
     }

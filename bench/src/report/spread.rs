@@ -14,9 +14,12 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of `values`; all zero without values.
+    /// The spread of `values`; all zero without values. No part is a number if a value is not.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
+        if values.iter().any(|value| value.is_nan()) {
+            return Spread { min: f64::NAN, median: f64::NAN, max: f64::NAN };
+        }
         values.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
         let (middle, last) = (values.len() / 2, values.len().saturating_sub(1));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Figures, OperationFigures, Report, Verdict};
+use super::{Figures, OperationFigures, Report, Threshold, Verdict};
 
 /// Aligns rows as a table: the first column to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -38,6 +38,16 @@ pub fn duration(microseconds: f64) -> String {
     }
 }
 
+/// Formats a rate a second: a whole number from 100 on, and three digits below.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 99.95 || rate == rate.trunc() => count(rate.round() as u64),
+        rate if rate >= 9.995 => format!("{rate:.1}"),
+        rate if rate >= 0.01 => format!("{rate:.2}"),
+        rate => format!("{rate:.2e}"),
+    }
+}
+
 /// Formats a whole number with a comma at each thousand.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -57,7 +67,7 @@ pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
     let mut cells = vec![
         name.to_owned(),
         count(figures.requests),
-        count(figures.per_second.round() as u64),
+        rate(figures.per_second),
         figures.hit_ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0)),
         count(figures.errors),
     ];
@@ -75,6 +85,13 @@ pub(super) fn rows(operations: &[OperationFigures], total: &Figures) -> Vec<Vec<
         rows.push(row("all", total));
     }
     rows
+}
+
+impl Threshold {
+    /// Returns the measured value as text.
+    pub(super) fn in_words(&self) -> String {
+        self.measured.map_or("nothing was measured".to_owned(), |measured| format!("measured {measured:.4}"))
+    }
 }
 
 impl Report {
@@ -101,8 +118,7 @@ impl Report {
         }
         for threshold in &self.thresholds {
             let word = if threshold.holds { "holds" } else { "FAILS" };
-            let _ =
-                writeln!(out, "{} {}: {word}, measured {:.4}.", threshold.name, threshold.bound, threshold.measured);
+            let _ = writeln!(out, "{} {}: {word}, {}.", threshold.name, threshold.bound, threshold.in_words());
         }
         out
     }
@@ -110,13 +126,12 @@ impl Report {
     /// Returns the sentences beside the figures: rate, faults, search and checks.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.interrupted {
+            notes.push(format!("The run was cut short: these are the figures of its first {:.1} s.", self.seconds));
+        }
         if let Some(asked) = self.rate_asked {
-            let (kept, of) = (self.rate_kept, count(asked.round() as u64));
-            notes.push(format!(
-                "Rate asked: {of}/s; kept: {}/s, {:.2} %.",
-                count(kept.round() as u64),
-                100.0 * kept / asked
-            ));
+            let (kept, share) = (rate(self.rate_kept), 100.0 * self.rate_kept / asked);
+            notes.push(format!("Rate asked: {}/s; kept: {kept}/s, {share:.2} %.", rate(asked)));
         }
         if self.unsent > 0 {
             let unsent = count(self.unsent);

@@ -4,19 +4,21 @@ use hdrhistogram::Histogram;
 
 use crate::workload::Operation;
 
-/// The largest latency that is kept, in nanoseconds: one minute.
-const LATENCY_MAX: u64 = 60_000_000_000;
+/// The largest latency that is kept, in nanoseconds: one hour. Longer ones count as one hour.
+const LATENCY_MAX: u64 = 3_600_000_000_000;
 
 /// The counts of one operation on one server.
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
     /// Requests that are over.
     pub(crate) requests: u64,
-    /// Keys in them.
+    /// Keys of the requests that were served.
     pub(crate) keys: u64,
-    /// Requests answered within the measured time.
+    /// Keys of the requests that failed.
+    pub(crate) failed_keys: u64,
+    /// Requests served within the measured time.
     pub(crate) in_time: u64,
-    /// Requests answered within the measured time that were on the schedule: no fills of misses.
+    /// Requests served within the measured time that were on the schedule: no fills of misses.
     pub(crate) kept: u64,
     /// Requests that filled a miss.
     pub(crate) fills: u64,
@@ -26,7 +28,8 @@ pub(crate) struct Tally {
     pub(crate) misses: u64,
     /// Requests answered with an error, or not at all.
     pub(crate) errors: u64,
-    /// Nanoseconds from the time a request was due until its answer was read.
+    /// Nanoseconds from the time a request was due until its answer was read. A failed request counts with the time until
+    /// it failed, and at least the time-out.
     pub(crate) latency: Histogram<u64>,
 }
 
@@ -34,13 +37,34 @@ impl Tally {
     /// A tally without counts.
     pub(crate) fn new() -> Tally {
         let latency = Histogram::new_with_bounds(100, LATENCY_MAX, 3).expect("constant bounds are valid");
-        Tally { requests: 0, keys: 0, in_time: 0, kept: 0, fills: 0, hits: 0, misses: 0, errors: 0, latency }
+        Tally {
+            requests: 0,
+            keys: 0,
+            failed_keys: 0,
+            in_time: 0,
+            kept: 0,
+            fills: 0,
+            hits: 0,
+            misses: 0,
+            errors: 0,
+            latency,
+        }
+    }
+
+    /// Records a latency of `requests` requests, in nanoseconds.
+    #[inline]
+    pub(crate) fn record(&mut self, latency: u64, requests: u64) {
+        // A value that is recorded no time would still become the largest.
+        if requests > 0 {
+            self.latency.saturating_record_n(latency, requests);
+        }
     }
 
     /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: &Tally) {
         self.requests += other.requests;
         self.keys += other.keys;
+        self.failed_keys += other.failed_keys;
         self.in_time += other.in_time;
         self.kept += other.kept;
         self.fills += other.fills;

@@ -7,7 +7,7 @@ use super::cache::Cache;
 /// The engine as a cache of numbered keys.
 pub(super) struct Engine<'a> {
     store: Store,
-    keys: &'a [Box<str>],
+    keys: &'a [Box<[u8]>],
     value: Vec<u8>,
     /// When background work was last done: each second, as in the node.
     maintained: u32,
@@ -15,7 +15,7 @@ pub(super) struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// `store` for these keys, with values of at most `largest` bytes, from the moment `start` on.
-    pub(super) fn new(store: Store, keys: &'a [Box<str>], largest: usize, start: u32) -> Engine<'a> {
+    pub(super) fn new(store: Store, keys: &'a [Box<[u8]>], largest: usize, start: u32) -> Engine<'a> {
         Engine { store, keys, value: vec![b'v'; largest], maintained: start }
     }
 }
@@ -26,7 +26,7 @@ impl Cache for Engine<'_> {
             self.maintained = now;
             self.store.maintain(Time(now));
         }
-        let key = self.keys[key as usize].as_bytes();
+        let key = &self.keys[key as usize];
         let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
         let hit = entry.item().is_some();
         entry.bump();
@@ -34,7 +34,7 @@ impl Cache for Engine<'_> {
     }
 
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
-        let key = self.keys[key as usize].as_bytes();
+        let key = &self.keys[key as usize];
         let expiry = if ttl == 0 { Expiry::NEVER } else { Expiry::at(Time(now.saturating_add(ttl))) };
         let new = NewItem::new(&self.value[..value_size as usize], 0, expiry);
         let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
@@ -44,7 +44,7 @@ impl Cache for Engine<'_> {
     }
 
     fn delete(&mut self, key: u32, now: u32) {
-        let key = self.keys[key as usize].as_bytes();
+        let key = &self.keys[key as usize];
         self.store.entry(key, self.store.hash(key), Time(now)).remove();
     }
 }

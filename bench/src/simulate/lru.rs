@@ -17,7 +17,7 @@ struct Place {
 /// Keys in the order of their last use. The least recently used leave when the bytes exceed the limit. An expired item
 /// stays until it is read or is the least recently used.
 pub(super) struct ExactLru<'a> {
-    keys: &'a [Box<str>],
+    keys: &'a [Box<[u8]>],
     places: Vec<Place>,
     newest: u32,
     oldest: u32,
@@ -26,7 +26,7 @@ pub(super) struct ExactLru<'a> {
 }
 
 impl<'a> ExactLru<'a> {
-    pub(super) fn new(limit: u64, keys: &'a [Box<str>]) -> Self {
+    pub(super) fn new(limit: u64, keys: &'a [Box<[u8]>]) -> Self {
         let place = Place { newer: NONE, older: NONE, bytes: 0, expires: 0 };
         ExactLru { keys, places: vec![place; keys.len()], newest: NONE, oldest: NONE, bytes: 0, limit }
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_leaves_first() {
-        let keys: Vec<Box<str>> = ["a", "b", "c"].map(Box::from).into();
+        let keys: Vec<Box<[u8]>> = ["a", "b", "c"].map(|key| Box::from(key.as_bytes())).into();
         let mut lru = ExactLru::new(2 * (1 + 10 + ITEM_OVERHEAD), &keys);
         lru.write(0, 10, 0, 1);
         lru.write(1, 10, 0, 1);

@@ -60,7 +60,7 @@ enum Action {
 /// A trace in memory.
 struct Trace {
     requests: Vec<Request>,
-    keys: Vec<Box<str>>,
+    keys: Vec<Box<[u8]>>,
     footprint: u64,
     largest: usize,
 }
@@ -117,8 +117,8 @@ fn plot(mut lines: Vec<Line>) -> String {
 
 impl Trace {
     fn read(path: &std::path::Path) -> Result<Trace> {
-        let mut numbers: HashMap<String, u32> = HashMap::new();
-        let mut keys: Vec<Box<str>> = Vec::new();
+        let mut numbers: HashMap<Vec<u8>, u32> = HashMap::new();
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
         let mut sizes: Vec<u32> = Vec::new();
         let mut requests = Vec::new();
         let bar = ProgressBar::new(0)
@@ -131,7 +131,7 @@ impl Trace {
                 _ => Action::Write,
             };
             let key = *numbers.entry(request.key).or_insert_with_key(|key| {
-                keys.push(key.as_str().into());
+                keys.push(key.as_slice().into());
                 sizes.push(0);
                 (keys.len() - 1) as u32
             });

@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::args::VersusArgs;
 use super::loads::{LOADS, Load};
-use super::measure::{Run, measure};
+use super::measure::{Run, Setting, measure};
 use super::program::Program;
 use crate::load::{LoadArgs, Schedule, Session, Stop};
 use crate::process::ServerProcess;
@@ -39,10 +38,10 @@ pub struct Checks {
 }
 
 /// Runs all checks on one server.
-pub(super) fn check(program: &Program, args: &VersusArgs, load_cpus: &[usize]) -> anyhow::Result<Checks> {
+pub(super) fn check(program: &Program, setting: &Setting<'_>) -> anyhow::Result<Checks> {
     let bytes_per_idle_connection = idle_memory(&program.start()?)?;
-    let (alone, beside) = fairness(&program.start()?, load_cpus)?;
-    let runs = by_threads(program, args)?;
+    let (alone, beside) = fairness(&program.start()?, setting)?;
+    let runs = by_threads(program, setting)?;
     let median = |runs: &Vec<Run>, field: fn(&Run) -> f64| Spread::of(runs.iter().map(field)).median;
     Ok(Checks {
         bytes_per_idle_connection,
@@ -54,15 +53,16 @@ pub(super) fn check(program: &Program, args: &VersusArgs, load_cpus: &[usize]) -
 }
 
 /// Measures one and two threads in turn.
-fn by_threads(program: &Program, args: &VersusArgs) -> anyhow::Result<[Vec<Run>; 2]> {
+fn by_threads(program: &Program, setting: &Setting<'_>) -> anyhow::Result<[Vec<Run>; 2]> {
     let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
     let (server_cpus, rest) = cpus.split_at(cpus.len().min(2));
     let load_cpus = if rest.is_empty() { server_cpus } else { rest };
     let mut runs = [Vec::new(), Vec::new()];
-    for _ in 0..args.pairs {
+    let setting = Setting { load_cpus, ..*setting };
+    for _ in 0..setting.args.pairs {
         for (more, runs) in runs.iter_mut().enumerate() {
             let program = Program { threads: 1 + more, cpus: server_cpus.to_vec(), ..program.clone() };
-            runs.push(measure(&program, &SEVERAL_THREADS, args, load_cpus)?);
+            runs.push(measure(&program, &SEVERAL_THREADS, &setting)?);
         }
     }
     Ok(runs)
@@ -86,13 +86,13 @@ fn idle_memory(server: &ServerProcess) -> anyhow::Result<f64> {
 }
 
 /// Returns the 99th percentile of single gets, alone and beside a connection with a deep pipeline.
-fn fairness(server: &ServerProcess, load_cpus: &[usize]) -> anyhow::Result<(f64, f64)> {
+fn fairness(server: &ServerProcess, setting: &Setting<'_>) -> anyhow::Result<(f64, f64)> {
     let address = server.address();
     let session = |options: &str| -> anyhow::Result<Session> {
         let words = ["--no-progress", "--servers", &address].into_iter().chain(options.split(' '));
         let mut args = LoadArgs::from_words(words)?;
-        args.cpus = load_cpus.to_vec();
-        Session::open(&args)
+        args.cpus = setting.load_cpus.to_vec();
+        Session::open_until(&args, setting.interrupt.clone())
     };
     let stop = Stop::After(FAIRNESS);
     let singles = session("--mix get --value-size 64 --connections 8")?;

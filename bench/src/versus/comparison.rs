@@ -19,6 +19,9 @@ pub struct Comparison {
     pub command: Vec<String>,
     /// The results by load.
     pub loads: Vec<LoadComparison>,
+    /// Whether a signal ended the comparison early: further loads are missing.
+    #[serde(default)]
+    pub interrupted: bool,
     /// The checks of the node and of the peer, with `--checks`.
     pub checks: Option<[Checks; 2]>,
 }
@@ -109,6 +112,26 @@ impl Comparison {
         ]
     }
 
+    /// Requests that failed, in all runs.
+    pub(crate) fn errors(&self) -> u64 {
+        self.loads.iter().flat_map(|load| load.node.iter().chain(&load.peer)).map(|run| run.errors).sum()
+    }
+
+    /// Returns the sentences beside the figures.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.interrupted {
+            notes.push("The comparison was cut short: these are the pairs of runs that ended before.".to_owned());
+        }
+        if self.errors() > 0 {
+            notes.push(format!(
+                "{} requests failed: the figures of their loads cannot be compared.",
+                count(self.errors())
+            ));
+        }
+        notes
+    }
+
     /// Renders the comparison as a table.
     pub fn to_text(&self) -> String {
         let with_headings = |headings: &[&str], rows: Vec<Vec<String>>| {
@@ -126,6 +149,7 @@ impl Comparison {
             self.machine.processor,
             self.machine.kernel,
         );
+        out.push_str(&self.notes().iter().map(|note| format!("{note}\n")).collect::<String>());
         if self.checks.is_some() {
             out.push_str(&format!("\n{}", with_headings(&["", "node", "peer"], self.check_rows())));
         }

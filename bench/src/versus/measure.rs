@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::args::VersusArgs;
 use super::loads::Load;
 use super::program::Program;
+use crate::interrupt::Interrupt;
 use crate::load::{LoadArgs, Session, Stop};
 
 /// The figures of one run of one server.
@@ -29,15 +30,29 @@ pub struct Run {
     pub hit_ratio: Option<f64>,
 }
 
+/// What all runs of a comparison have in common.
+pub(super) struct Setting<'a> {
+    pub(super) args: &'a VersusArgs,
+    /// CPUs of the load generator.
+    pub(super) load_cpus: &'a [usize],
+    /// Ends the comparison early.
+    pub(super) interrupt: &'a Interrupt,
+}
+
 /// Starts the server, warms it up and measures one run.
-pub(super) fn measure(program: &Program, load: &Load, args: &VersusArgs, load_cpus: &[usize]) -> anyhow::Result<Run> {
+///
+/// # Errors
+///
+/// The server does not start, serves no request under this load, or the run was interrupted.
+pub(super) fn measure(program: &Program, load: &Load, setting: &Setting<'_>) -> anyhow::Result<Run> {
+    let Setting { args, load_cpus, interrupt } = setting;
     let server = program.start()?;
     let address = server.address();
     let threads = args.load_threads.to_string();
     let words = ["--no-progress", "--servers", &address, "--threads", &threads];
     let mut options = LoadArgs::from_words(words.into_iter().chain(load.options.split(' ')))?;
     options.cpus = load_cpus.to_vec();
-    let session = Session::open(&options)?;
+    let session = Session::open_until(&options, (*interrupt).clone())?;
     if load.populate {
         session.populate()?;
     }
@@ -46,6 +61,7 @@ pub(super) fn measure(program: &Program, load: &Load, args: &VersusArgs, load_cp
     let before = server.cpu_seconds()?;
     let report = session.run(Duration::ZERO, Stop::After(args.seconds), schedule)?;
     let cpu = server.cpu_seconds()? - before;
+    ensure!(!report.interrupted, "interrupted");
     let total = &report.total;
     ensure!(total.keys > 0, "{} answered nothing under load {}", program.path.display(), load.name);
     Ok(Run {

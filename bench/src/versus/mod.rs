@@ -22,31 +22,41 @@ pub use loads::{LOADS, Load};
 pub use measure::Run;
 pub use program::{Program, peer_words};
 
-use measure::measure;
+use measure::{Setting, measure};
 use program::node_beside;
 
-use crate::report::{Machine, write};
+use crate::interrupt::Interrupt;
+use crate::load::cpus_exist;
+use crate::report::{Machine, print, write};
 
-/// Runs `larder-bench versus` and prints its table.
+/// Runs `larder-bench versus` and prints its table. Returns exit status 1 if requests failed. A comparison that ends early,
+/// by an error or a signal, prints the pairs of runs before.
 pub fn run(args: &VersusArgs) -> anyhow::Result<ExitCode> {
-    let comparison = compare(args)?;
-    print!("{}", comparison.to_text());
+    let interrupt = Interrupt::on_signals()?;
+    let (comparison, error) = compare(args, &interrupt)?;
+    print(&comparison.to_text())?;
     if let Some(path) = &args.json {
         write(path, &serde_json::to_string_pretty(&comparison)?)?;
     }
     if let Some(path) = &args.html {
         write(path, &comparison.to_html())?;
     }
-    Ok(ExitCode::SUCCESS)
+    match error {
+        Some(error) if !interrupt.is_set() => Err(error),
+        _ if comparison.errors() > 0 => Ok(ExitCode::from(1)),
+        _ => Ok(ExitCode::from(interrupt.exit_status().unwrap_or(0))),
+    }
 }
 
-/// Runs every load on both servers in turn.
+/// Runs every load on both servers in turn. Returns what was measured, and the error that ended it early.
 ///
 /// # Errors
 ///
-/// A server does not start, or does not answer under a load.
-pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
+/// An option is not valid.
+pub fn compare(args: &VersusArgs, interrupt: &Interrupt) -> anyhow::Result<(Comparison, Option<anyhow::Error>)> {
     ensure!(args.pairs > 0, "--pairs: at least one is needed");
+    ensure!(!args.seconds.is_zero(), "--seconds: must be above 0");
+    cpus_exist("--server-cpus", &args.server_cpus)?;
     let cpus = std::thread::available_parallelism()?.get();
     let server_cpus =
         if args.server_cpus.is_empty() { (0..args.threads.min(cpus)).collect() } else { args.server_cpus.clone() };
@@ -66,34 +76,53 @@ pub fn compare(args: &VersusArgs) -> anyhow::Result<Comparison> {
         cpus: server_cpus.clone(),
     };
     let (node, peer) = (program(node, words), program(args.peer.clone(), peer_words()));
+    let loads = chosen(&args.loads)?;
     let mut comparison = Comparison {
         machine: Machine::this(),
         node: node.version(),
         peer: peer.version(),
         command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
         loads: Vec::new(),
+        interrupted: false,
         checks: None,
     };
-    if args.checks {
-        comparison.checks = Some([checks::check(&node, args, &load_cpus)?, checks::check(&peer, args, &load_cpus)?]);
+    let setting = Setting { args, load_cpus: &load_cpus, interrupt };
+    let ended = run_loads(&mut comparison, &[node, peer], &loads, &setting);
+    comparison.interrupted = ended.is_err();
+    comparison.loads.retain(|load| !load.node.is_empty());
+    Ok((comparison, ended.err()))
+}
+
+/// Adds the checks and the pairs of runs to `comparison`.
+fn run_loads(
+    comparison: &mut Comparison,
+    [node, peer]: &[Program; 2],
+    loads: &[Load],
+    setting: &Setting<'_>,
+) -> anyhow::Result<()> {
+    if setting.args.checks {
+        comparison.checks = Some([checks::check(node, setting)?, checks::check(peer, setting)?]);
     }
-    for load in chosen(&args.loads)? {
-        let mut result = LoadComparison {
+    for load in loads {
+        comparison.loads.push(LoadComparison {
             name: load.name.to_owned(),
             about: load.about.to_owned(),
             options: load.options.to_owned(),
             node: Vec::new(),
             peer: Vec::new(),
-        };
-        for pair in 1..=args.pairs {
-            result.node.push(measure(&node, &load, args, &load_cpus)?);
-            result.peer.push(measure(&peer, &load, args, &load_cpus)?);
-            let (ours, theirs) = (result.node[pair - 1].cpu_us, result.peer[pair - 1].cpu_us);
-            eprintln!("{} {pair}/{}: {ours:.3} us/op, peer {theirs:.3}", load.name, args.pairs);
+        });
+        for pair in 1..=setting.args.pairs {
+            let (ours, theirs) = (measure(node, load, setting)?, measure(peer, load, setting)?);
+            eprintln!(
+                "{} {pair}/{}: {:.3} us/op, peer {:.3}",
+                load.name, setting.args.pairs, ours.cpu_us, theirs.cpu_us
+            );
+            let result = comparison.loads.last_mut().expect("it was just pushed");
+            result.node.push(ours);
+            result.peer.push(theirs);
         }
-        comparison.loads.push(result);
     }
-    Ok(comparison)
+    Ok(())
 }
 
 /// Returns the loads with these names; all loads without names.

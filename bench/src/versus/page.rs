@@ -20,6 +20,9 @@ impl Comparison {
             escape(&self.machine.kernel),
             self.loads.first().map_or(0, |load| load.node.len())
         );
+        for note in self.notes() {
+            let _ = writeln!(body, "<p>{}</p>", escape(&note));
+        }
         let names: Vec<String> = self.loads.iter().map(|load| load.name.clone()).collect();
         let medians = |side: fn(&LoadComparison) -> &Vec<Run>, field: fn(&Run) -> f64| -> Vec<f64> {
             self.loads.iter().map(|load| Spread::of(side(load).iter().map(field)).median).collect()

@@ -197,7 +197,7 @@ fn a_report_opens_in_a_browser_with_its_plots() {
 }
 
 /// Debian's memcached on a free port, with more flags; `None` if it is not installed.
-fn memcached(more: &[&str]) -> Option<ServerProcess> {
+pub(super) fn memcached(more: &[&str]) -> Option<ServerProcess> {
     let path = PathBuf::from("/usr/bin/memcached");
     if !path.exists() {
         eprintln!("skipped: no memcached here to speak UDP or TLS with");

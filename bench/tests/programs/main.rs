@@ -1,5 +1,6 @@
 //! `larder-bench` against real servers.
 
+mod honesty;
 mod load;
 mod replay;
 mod verify;
@@ -7,6 +8,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use larder_bench::interrupt::Interrupt;
 use larder_bench::load::{LoadArgs, measure};
 use larder_bench::process::ServerProcess;
 use larder_bench::report::Report;
@@ -31,7 +33,7 @@ fn args(servers: &[&ServerProcess], options: &str) -> LoadArgs {
 }
 
 fn load(servers: &[&ServerProcess], options: &str) -> Report {
-    measure(&args(servers, options)).expect("the load runs")
+    measure(&args(servers, options), &Interrupt::default()).expect("the load runs")
 }
 
 fn program(words: &[&str]) -> Output {
