@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use larder_protocol::DecodedResponse;
 use larder_protocol::binary::{self, opcode, opcode_of};
-use larder_protocol::text::DecodedResponse;
 use larder_protocol::{
     Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, Keys, Reply, Request, Store, StoreMode,
 };

@@ -18,8 +18,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use larder_protocol::DecodedResponse;
 use larder_protocol::meta::{self, Code, Response};
-use larder_protocol::text::DecodedResponse;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 

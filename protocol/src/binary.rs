@@ -2,11 +2,14 @@
 //!
 //! A packet is a header of 24 bytes, then extras, key and value. Numbers are big-endian.
 
-use crate::text::DecodedResponse;
-use crate::{
-    Arithmetic, BODY_MAX, BinaryReply, Command, Decoded, Delete, Direction, Error, Exptime, Get, Hit, KEY_MAX_LEN,
-    Keys, Limits, Outcome, RELATIVE_EXPTIME_MAX, Reply, Request, Sasl, Store, StoreMode,
+use crate::command::{
+    Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, RELATIVE_EXPTIME_MAX, Reply,
+    Request, Sasl, Store, StoreMode,
 };
+use crate::decoded::{BODY_MAX, Decoded, Limits};
+use crate::error::Error;
+use crate::outcome::{Hit, Outcome};
+use crate::response::DecodedResponse;
 
 /// First byte of a request.
 pub const REQUEST_MAGIC: u8 = 0x80;

@@ -1,5 +1,7 @@
 //! The one command set behind the text, meta and binary protocols.
 
+use crate::line::{Words, next_key};
+
 /// Longest key in bytes (`KEY_MAX_LENGTH`, protocol.txt "Keys").
 pub const KEY_MAX_LEN: usize = 250;
 
@@ -162,7 +164,7 @@ impl<'a> Iterator for KeysIter<'a> {
         if let Some(key) = self.one.take() {
             return Some(key);
         }
-        crate::text::next_key(&mut self.line)
+        next_key(&mut self.line)
     }
 }
 
@@ -337,23 +339,6 @@ impl<'a> MetaReply<'a> {
     #[inline]
     pub fn words(&self) -> Words<'a> {
         Words(self.flags)
-    }
-}
-
-/// The words of a line: what stands between runs of blanks. For short ones; [`KeysIter`] is faster over keys.
-#[derive(Debug, Clone)]
-pub struct Words<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Iterator for Words<'a> {
-    type Item = &'a [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let start = self.0.iter().position(|&b| b != b' ')?;
-        let rest = &self.0[start..];
-        let len = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
-        self.0 = &rest[len..];
-        Some(&rest[..len])
     }
 }
 

@@ -24,118 +24,24 @@ mod address;
 mod base64;
 pub mod binary;
 mod command;
+mod decoded;
 mod error;
+mod line;
 pub mod meta;
 mod number;
 mod outcome;
+mod response;
 pub mod text;
 pub mod udp;
 
 pub use address::{AddressError, HostPort};
 pub use command::*;
+pub use decoded::*;
 pub use error::*;
+pub use line::Words;
 pub use number::{parse_lenient_u64, push_number};
 pub use outcome::*;
-
-/// What bounds a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest item in bytes (`-I`), counted as memcached counts: key, flags, value and [`ITEM_OVERHEAD`]. A larger one is
-    /// refused and its bytes are skipped.
-    pub item_size_max: usize,
-}
-
-/// What memcached counts to an item beside its key, flags and value, in bytes: header, CAS unique and the value's line end.
-pub const ITEM_OVERHEAD: usize = 59;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { item_size_max: 1024 * 1024 }
-    }
-}
-
-impl Limits {
-    /// Whether an item would be too large.
-    #[inline]
-    pub fn too_large(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
-        let flags_len = if flags == 0 { 0 } else { 4 };
-        value_len.saturating_add(key_len + flags_len + ITEM_OVERHEAD) > self.item_size_max
-    }
-}
-
-/// A command line without an end is refused beyond this many bytes, unless it lists keys to read.
-pub const LINE_MAX: usize = 2048;
-
-/// A line that lists keys to read is carried out in parts ([`Decoded::Part`]) once it is longer than this many bytes, so
-/// that such lines have no limit, and a connection's memory has one.
-pub const RETRIEVAL_PART: usize = 16 * 1024;
-
-/// A response's value, and a binary request's body, are at most so many bytes (memcached's largest `-I`). What
-/// announces more is malformed.
-pub const BODY_MAX: usize = 1 << 30;
-
-/// Room for a key that arrives as base64.
-#[derive(Debug)]
-pub struct Scratch([u8; KEY_MAX_LEN + 2]);
-
-impl Scratch {
-    /// Empty room.
-    pub fn new() -> Self {
-        Scratch([0; KEY_MAX_LEN + 2])
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// What the bytes at the front of an input are.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decoded<'a> {
-    /// The front of a request: at least `need` more bytes must come.
-    Incomplete {
-        /// How many more bytes at least.
-        need: usize,
-    },
-    /// A whole request of `consumed` bytes.
-    Request {
-        /// The request.
-        request: Request<'a>,
-        /// Bytes it took.
-        consumed: usize,
-    },
-    /// The beginning of a very long line of keys to read, whose end has not come yet.
-    ///
-    /// Carry out the request; then drop `consumed` bytes, but put the first `repeat` bytes of the input (the command's name)
-    /// before the rest. `consumed` is never less than `repeat`, so there is room for that in place.
-    Part {
-        /// A retrieval of the whole keys so far. Its [`Reply::end_of_get`] writes nothing.
-        request: Request<'a>,
-        /// Bytes it took.
-        consumed: usize,
-        /// Bytes of the command's name, with what belongs to it.
-        repeat: usize,
-    },
-    /// Something that is no request.
-    Error {
-        /// What is wrong.
-        error: Error,
-        /// How it is answered, by [`Reply::outcome`].
-        reply: Reply<'a>,
-        /// Bytes to drop now.
-        consumed: usize,
-        /// Further bytes of a body to drop as they come.
-        swallow: usize,
-        /// The key whose item must go, because its new value is refused and the old one is out of date.
-        outdated: Option<&'a [u8]>,
-        /// Close the connection once the answer is sent.
-        close: bool,
-    },
-    /// Nothing that follows can be understood: close the connection without a word, as memcached does.
-    Close,
-}
+pub use response::DecodedResponse;
 
 /// Which encoding a connection speaks. Classic and meta commands mix on one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +78,72 @@ impl Request<'_> {
             Reply::Text(reply) => text::encode_request(&self.command, *reply, out),
             Reply::Meta(reply) => meta::encode_request(&self.command, reply, out),
             Reply::Binary(reply) => binary::encode_request(&self.command, *reply, out),
+        }
+    }
+}
+
+impl Reply<'_> {
+    /// Appends what is sent for `outcome`; nothing where the client asked for quiet.
+    #[inline]
+    pub fn outcome(&self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
+        match self {
+            Reply::Text(reply) => reply.outcome(outcome, out),
+            Reply::Meta(reply) => reply.outcome(outcome, out),
+            Reply::Binary(reply) => reply.outcome(outcome, out),
+        }
+    }
+
+    /// Appends what goes before the value of a hit (all there is to send where no value is wanted).
+    #[inline]
+    pub fn hit(&self, hit: &Hit<'_>, out: &mut Vec<u8>) {
+        match self {
+            Reply::Text(reply) => reply.hit(hit, out),
+            Reply::Meta(reply) => reply.hit(hit, out),
+            Reply::Binary(reply) => reply.hit(hit, out),
+        }
+    }
+
+    /// What goes behind a hit's value.
+    #[inline]
+    pub fn after_value(&self) -> &'static [u8] {
+        match self {
+            Reply::Text(_) | Reply::Meta(_) => b"\r\n",
+            Reply::Binary(_) => b"",
+        }
+    }
+
+    /// Appends the answer to a read of one key that found nothing.
+    #[inline]
+    pub fn miss(&self, key: &[u8], out: &mut Vec<u8>) {
+        match self {
+            // A text retrieval is silent about a key that is not there.
+            Reply::Text(_) => {}
+            Reply::Meta(reply) => reply.outcome(&Outcome::Miss, out),
+            Reply::Binary(reply) => reply.miss(key, out),
+        }
+    }
+
+    /// Appends one statistic.
+    pub fn statistic(&self, name: &str, value: &str, out: &mut Vec<u8>) {
+        match self {
+            Reply::Binary(reply) => reply.statistic(name.as_bytes(), value.as_bytes(), out),
+            Reply::Text(_) | Reply::Meta(_) => text::statistic(name, value, out),
+        }
+    }
+
+    /// Appends what closes a list of statistics.
+    pub fn end_of_statistics(&self, out: &mut Vec<u8>) {
+        match self {
+            Reply::Binary(reply) => reply.statistic(b"", b"", out),
+            Reply::Text(_) | Reply::Meta(_) => out.extend_from_slice(text::END),
+        }
+    }
+
+    /// Appends what closes a read command.
+    #[inline]
+    pub fn end_of_get(&self, out: &mut Vec<u8>) {
+        if let Reply::Text(TextReply { unfinished: false, .. }) = self {
+            out.extend_from_slice(text::END);
         }
     }
 }

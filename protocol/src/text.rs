@@ -2,14 +2,20 @@
 
 use memchr::{memchr, memrchr};
 
-use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64};
-use crate::{
-    Admin, Arithmetic, BODY_MAX, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, LINE_MAX,
-    Limits, RETRIEVAL_PART, Reply, Request, Scratch, Store, StoreMode, TextReply, Words, meta, push_number,
+use crate::command::{
+    Admin, Arithmetic, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, Reply, Request, Store, StoreMode,
+    TextReply,
 };
+use crate::decoded::{Decoded, LINE_MAX, Limits, RETRIEVAL_PART, Scratch};
+use crate::error::Error;
+use crate::line::{Body, body, next_key, next_word, trim, value_len};
+use crate::meta;
+use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64, push_number};
+use crate::outcome::{Hit, Outcome};
+use crate::response::{DecodedResponse, response_line, response_value, unfinished_response};
 
-/// Longest value that a line can announce.
-const VALUE_MAX_LEN: u32 = i32::MAX as u32 - 2;
+/// Closes the answer to a retrieval, and a list of statistics.
+pub(crate) const END: &[u8] = b"END\r\n";
 
 /// Decodes one text or meta request.
 pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
@@ -19,7 +25,7 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
     let consumed = end + 1;
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
     if consumed < 4 {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
     // The commonest first, without a search for the name's end.
     match line {
@@ -35,7 +41,7 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
     };
     match name {
         // Those above, without a word behind them.
-        b"get" | b"mg" | b"set" | b"ms" => refuse(Error::BAD_FORMAT, consumed),
+        b"get" | b"mg" | b"set" | b"ms" => Decoded::refuse(Error::BAD_FORMAT, consumed),
         b"gets" => get(rest, consumed, true, false),
         b"md" => meta::delete(rest, consumed, scratch),
         b"ma" => meta::arithmetic(rest, consumed, scratch),
@@ -103,46 +109,9 @@ fn unfinished_line(input: &[u8]) -> Decoded<'_> {
     }
 }
 
-#[cold]
-pub(crate) fn refuse<'a>(error: Error, consumed: usize) -> Decoded<'a> {
-    refuse_quietly(error, TextReply::default(), consumed)
-}
-
-/// The line could be read as far as its `noreply`, which silences the error.
-#[cold]
-fn refuse_quietly<'a>(error: Error, reply: TextReply, consumed: usize) -> Decoded<'a> {
-    Decoded::Error { error, reply: Reply::Text(reply), consumed, swallow: 0, outdated: None, close: false }
-}
-
 #[inline]
 fn done<'a>(command: Command<'a>, reply: TextReply, consumed: usize) -> Decoded<'a> {
     Decoded::Request { request: Request { command, reply: Reply::Text(reply) }, consumed }
-}
-
-/// Takes the next word off a line. Words are parted by runs of blanks.
-#[inline]
-pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let mut words = Words(line);
-    let word = words.next();
-    *line = words.0;
-    word
-}
-
-/// Like [`next_word`], faster where the word is a key.
-#[inline]
-pub(crate) fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let start = line.iter().position(|&b| b != b' ')?;
-    let rest = &line[start..];
-    let len = memchr(b' ', rest).unwrap_or(rest.len());
-    *line = &rest[len..];
-    Some(&rest[..len])
-}
-
-fn trim(mut line: &[u8]) -> &[u8] {
-    while let [b' ', rest @ ..] | [rest @ .., b' '] = line {
-        line = rest;
-    }
-    line
 }
 
 /// `noreply` counts as the last word of a line, whatever stands before it.
@@ -163,16 +132,16 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
     let mut touch = None;
     let exptime = if with_exptime { next_word(&mut rest) } else { None };
     if rest.iter().all(|&b| b == b' ') {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
     if let Some(word) = exptime {
         match parse_i32(word) {
             Some(seconds) => touch = Some(Exptime(seconds.into())),
-            None => return refuse(Error::INVALID_EXPTIME, consumed),
+            None => return Decoded::refuse(Error::INVALID_EXPTIME, consumed),
         }
     }
     if !are_keys(rest) {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
     let keys = if memchr(b' ', rest).is_none() { Keys::One(rest) } else { Keys::Line(rest) };
     done(Command::Get(Get { touch, ..Get::new(keys) }), reply, consumed)
@@ -204,10 +173,10 @@ fn store<'a>(
     let (Some(key), Some(flags), Some(exptime), Some(len)) =
         (next_key(&mut rest), next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))
     else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let Some(len) = value_len(len) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let reply = if rest.is_empty() { TextReply::default() } else { noreply(line) };
     let swallow = |error, outdated| Decoded::Error {
@@ -237,7 +206,7 @@ fn store<'a>(
     let value = match body(input, consumed, len) {
         Body::Value(value) => value,
         Body::Incomplete(need) => return Decoded::Incomplete { need },
-        Body::Unended => return refuse_quietly(Error::BAD_DATA_CHUNK, reply, consumed + len + 2),
+        Body::Unended => return Decoded::refuse_quietly(Error::BAD_DATA_CHUNK, reply, consumed + len + 2),
     };
     let command = Command::Store(Store {
         key,
@@ -253,44 +222,15 @@ fn store<'a>(
     done(command, reply, consumed + len + 2)
 }
 
-/// The length of a value; `None` where it is negative or too large to be one.
-#[inline]
-pub(crate) fn value_len(word: &[u8]) -> Option<usize> {
-    parse_u32(word).filter(|&len| len <= VALUE_MAX_LEN).map(|len| len as usize)
-}
-
-/// The bytes behind a storage line.
-pub(crate) enum Body<'a> {
-    /// The value, with its line end behind it.
-    Value(&'a [u8]),
-    /// So many more bytes are needed.
-    Incomplete(usize),
-    /// There is no line end behind the value.
-    Unended,
-}
-
-/// The value of `len` bytes behind a line of `consumed` bytes.
-#[inline]
-pub(crate) fn body(input: &[u8], consumed: usize, len: usize) -> Body<'_> {
-    let rest = &input[consumed..];
-    if rest.len() < len + 2 {
-        Body::Incomplete(len + 2 - rest.len())
-    } else if &rest[len..len + 2] == b"\r\n" {
-        Body::Value(&rest[..len])
-    } else {
-        Body::Unended
-    }
-}
-
 /// `delete key [anything]`.
 fn delete(line: &[u8], consumed: usize) -> Decoded<'_> {
     let mut rest = line;
     let Some(key) = next_word(&mut rest) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let reply = noreply(line);
     if key.len() > KEY_MAX_LEN {
-        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+        return Decoded::refuse_quietly(Error::BAD_FORMAT, reply, consumed);
     }
     let command = Command::Delete(Delete {
         key,
@@ -307,14 +247,14 @@ fn delete(line: &[u8], consumed: usize) -> Decoded<'_> {
 fn arithmetic(line: &[u8], consumed: usize, direction: Direction) -> Decoded<'_> {
     let mut rest = line;
     let (Some(key), Some(delta)) = (next_word(&mut rest), next_word(&mut rest)) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let reply = noreply(line);
     if key.len() > KEY_MAX_LEN {
-        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+        return Decoded::refuse_quietly(Error::BAD_FORMAT, reply, consumed);
     }
     let Some(delta) = parse_u64(delta) else {
-        return refuse_quietly(Error::INVALID_DELTA, reply, consumed);
+        return Decoded::refuse_quietly(Error::INVALID_DELTA, reply, consumed);
     };
     let command = Command::Arithmetic(Arithmetic {
         key,
@@ -333,14 +273,14 @@ fn arithmetic(line: &[u8], consumed: usize, direction: Direction) -> Decoded<'_>
 fn touch(line: &[u8], consumed: usize) -> Decoded<'_> {
     let mut rest = line;
     let (Some(key), Some(exptime)) = (next_word(&mut rest), next_word(&mut rest)) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let reply = noreply(line);
     if key.len() > KEY_MAX_LEN {
-        return refuse_quietly(Error::BAD_FORMAT, reply, consumed);
+        return Decoded::refuse_quietly(Error::BAD_FORMAT, reply, consumed);
     }
     let Some(exptime) = parse_i32(exptime) else {
-        return refuse_quietly(Error::INVALID_EXPTIME, reply, consumed);
+        return Decoded::refuse_quietly(Error::INVALID_EXPTIME, reply, consumed);
     };
     done(Command::Touch { key, exptime: Exptime(exptime.into()) }, reply, consumed)
 }
@@ -350,7 +290,7 @@ fn touch(line: &[u8], consumed: usize) -> Decoded<'_> {
 fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
     let mut rest = line;
     let Some(name) = next_word(&mut rest) else {
-        return refuse(Error::UnknownCommand, consumed);
+        return Decoded::refuse(Error::UnknownCommand, consumed);
     };
     let reply = noreply(line);
     match name {
@@ -360,20 +300,20 @@ fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
             if !words.is_empty() && words != b"noreply" {
                 match next_word(&mut rest).and_then(parse_i32) {
                     Some(seconds) => at = Some(Exptime(seconds.into())),
-                    None => return refuse_quietly(Error::INVALID_EXPTIME, reply, consumed),
+                    None => return Decoded::refuse_quietly(Error::INVALID_EXPTIME, reply, consumed),
                 }
             }
             done(Command::FlushAll { at }, reply, consumed)
         }
         b"verbosity" => match next_word(&mut rest).and_then(parse_u32) {
             Some(level) => done(Command::Verbosity { level }, reply, consumed),
-            None => refuse_quietly(Error::BAD_FORMAT, reply, consumed),
+            None => Decoded::refuse_quietly(Error::BAD_FORMAT, reply, consumed),
         },
         b"cache_memlimit" => match next_word(&mut rest).and_then(parse_u32) {
             Some(mebibytes) => {
                 done(Command::Admin(Admin::CacheMemlimit { mebibytes: mebibytes.into() }), reply, consumed)
             }
-            None => refuse_quietly(Error::UnknownCommand, reply, consumed),
+            None => Decoded::refuse_quietly(Error::UnknownCommand, reply, consumed),
         },
         b"lru_crawler" | b"lru" | b"slabs" | b"shutdown" | b"refresh_certs" | b"debugtime" | b"config" => {
             admin(name, rest, consumed)
@@ -384,7 +324,7 @@ fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
                 // A browser sent here by a web page must not go on to commands in its body.
                 return Decoded::Close;
             }
-            refuse_quietly(Error::UnknownCommand, reply, consumed)
+            Decoded::refuse_quietly(Error::UnknownCommand, reply, consumed)
         }
     }
 }
@@ -522,25 +462,6 @@ pub enum Response<'a> {
     Line(&'a [u8]),
 }
 
-/// What the front of a server's answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecodedResponse<R> {
-    /// At least `need` more bytes must come.
-    Incomplete {
-        /// How many more bytes at least.
-        need: usize,
-    },
-    /// One response of `consumed` bytes.
-    Response {
-        /// The response.
-        response: R,
-        /// Bytes it took.
-        consumed: usize,
-    },
-    /// No memcache server sends this: the connection is of no more use.
-    Malformed,
-}
-
 /// Decodes the response line (and its value) at the front of a classic command's answer.
 pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
     let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
@@ -574,28 +495,64 @@ pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
     DecodedResponse::Response { response, consumed }
 }
 
-/// The first line of a response without its end, and its length with it.
-pub(crate) fn response_line(input: &[u8]) -> Option<(&[u8], usize)> {
-    let end = memchr(b'\n', input)?;
-    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    Some((line, end + 1))
+impl TextReply {
+    #[inline]
+    pub(crate) fn outcome(self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
+        if !self.noreply {
+            push_outcome(outcome, out);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn hit(self, hit: &Hit<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"VALUE ");
+        out.extend_from_slice(hit.key);
+        out.push(b' ');
+        push_number(out, hit.flags);
+        out.push(b' ');
+        push_number(out, hit.value_len);
+        if self.with_cas {
+            out.push(b' ');
+            push_number(out, hit.cas);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
-/// Response lines are short; one that does not end is no memcache server's.
-pub(crate) fn unfinished_response<R>(input: &[u8]) -> DecodedResponse<R> {
-    if input.len() > LINE_MAX { DecodedResponse::Malformed } else { DecodedResponse::Incomplete { need: 1 } }
+pub(crate) fn push_outcome(outcome: &Outcome<'_>, out: &mut Vec<u8>) {
+    let line: &[u8] = match outcome {
+        Outcome::Stored { .. } => b"STORED\r\n",
+        Outcome::NotStored => b"NOT_STORED\r\n",
+        Outcome::Exists => b"EXISTS\r\n",
+        Outcome::NotFound => b"NOT_FOUND\r\n",
+        Outcome::Miss => END,
+        Outcome::Deleted => b"DELETED\r\n",
+        Outcome::Touched => b"TOUCHED\r\n",
+        Outcome::Ok => b"OK\r\n",
+        Outcome::Noop => b"MN\r\n",
+        Outcome::Number { value, .. } => {
+            push_number(out, *value);
+            b"\r\n"
+        }
+        Outcome::Version(version) => {
+            out.extend_from_slice(b"VERSION ");
+            out.extend_from_slice(version.as_bytes());
+            b"\r\n"
+        }
+        Outcome::Debug(line) | Outcome::Line(line) => {
+            out.extend_from_slice(line.as_bytes());
+            b"\r\n"
+        }
+        Outcome::Reset => b"RESET\r\n",
+        Outcome::Quit => return,
+        Outcome::Error(error) => return error.encode(out),
+    };
+    out.extend_from_slice(line);
 }
 
-/// The value of `len` bytes at the front of `input`, if it is whole and ends in a line end.
-pub(crate) fn response_value<R>(input: &[u8], len: usize) -> Result<&[u8], DecodedResponse<R>> {
-    if len > BODY_MAX {
-        return Err(DecodedResponse::Malformed);
+/// Appends one statistic.
+pub(crate) fn statistic(name: &str, value: &str, out: &mut Vec<u8>) {
+    for part in ["STAT ", name, " ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
     }
-    if input.len() < len + 2 {
-        return Err(DecodedResponse::Incomplete { need: len + 2 - input.len() });
-    }
-    if &input[len..len + 2] != b"\r\n" {
-        return Err(DecodedResponse::Malformed);
-    }
-    Ok(&input[..len])
 }

@@ -3,7 +3,7 @@
 //! Each datagram starts with a header of four big-endian 16-bit numbers: request id, sequence number, number of datagrams, and
 //! 0. A request is one datagram; a reply may be several, which can arrive in any order.
 
-use crate::Error;
+use crate::error::Error;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 8;

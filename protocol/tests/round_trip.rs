@@ -1,7 +1,7 @@
 //! What one side encodes, the other decodes; and no input makes either fail in another way than it says.
 
+use larder_protocol::DecodedResponse;
 use larder_protocol::binary::{self, opcode_of};
-use larder_protocol::text::DecodedResponse;
 use larder_protocol::*;
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
 //! Requests and answers of each protocol, reduced to what a load generator needs.
 
-use larder_protocol::text::DecodedResponse;
+use larder_protocol::DecodedResponse;
 use larder_protocol::{
     Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, Keys, MetaCommand, MetaReply, Reply, Request,
     Store, StoreMode, TextReply, binary, meta, text,

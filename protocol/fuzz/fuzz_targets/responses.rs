@@ -1,7 +1,7 @@
 //! Whatever a server sends: decoding goes forward, says that it needs more, or that this is no memcache server.
 #![no_main]
 
-use larder_protocol::text::DecodedResponse;
+use larder_protocol::DecodedResponse;
 use larder_protocol::udp::{self, Reassembly};
 use larder_protocol::{binary, meta, text};
 use libfuzzer_sys::fuzz_target;

@@ -1,14 +1,14 @@
-//! The meta commands, protocol.txt "Meta Commands": `mg`, `ms`, `md`, `ma`, `mn`, `me`.
+//! Requests with meta commands: decoding for a server, encoding for a client.
 
-use crate::number::{parse_i32, parse_u32, parse_u64};
-use crate::text::{
-    Body, DecodedResponse, body, next_key, next_word, refuse, response_line, response_value, unfinished_response,
-    value_len,
+use crate::base64;
+use crate::command::{
+    Arithmetic, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, MetaCommand, MetaReply, OPAQUE_MAX_LEN,
+    Reply, Request, Store, StoreMode, TextReply,
 };
-use crate::{
-    Arithmetic, Command, Decoded, Delete, Direction, Error, Exptime, Get, KEY_MAX_LEN, Keys, Limits, MetaCommand,
-    MetaReply, OPAQUE_MAX_LEN, Reply, Request, Scratch, Store, StoreMode, TextReply, Words, base64, push_number,
-};
+use crate::decoded::{Decoded, Limits, Scratch};
+use crate::error::Error;
+use crate::line::{Body, Words, body, next_key, next_word, value_len};
+use crate::number::{parse_i32, parse_u32, parse_u64, push_number};
 
 /// Most words of a command line, command and key included.
 const WORDS_MAX: usize = 20;
@@ -173,14 +173,14 @@ fn done<'a>(command: Command<'a>, reply: Reply<'a>, consumed: usize) -> Decoded<
 pub(crate) fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(key) = next_key(&mut rest) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
         Ok(parsed) => parsed,
-        Err(refused) => return refuse(refused.error(), consumed),
+        Err(refused) => return Decoded::refuse(refused.error(), consumed),
     };
     if parsed.opaque_too_long {
-        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
     }
     let command = Command::Get(Get {
         keys: Keys::One(parsed.key),
@@ -206,10 +206,10 @@ pub(crate) fn set<'a>(
 ) -> Decoded<'a> {
     let mut rest = line;
     let (Some(key), Some(len)) = (next_key(&mut rest), next_word(&mut rest)) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let Some(len) = value_len(len) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let swallow = |error, outdated| Decoded::Error {
         error,
@@ -221,7 +221,7 @@ pub(crate) fn set<'a>(
     };
     let parsed = match Parsed::read(key, rest, 3, scratch) {
         Ok(parsed) => parsed,
-        Err(Refused::Line) => return refuse(Error::BAD_FORMAT, consumed),
+        Err(Refused::Line) => return Decoded::refuse(Error::BAD_FORMAT, consumed),
         Err(Refused::Flag(error)) => return swallow(error, None),
     };
     let mode = match parsed.mode {
@@ -243,7 +243,7 @@ pub(crate) fn set<'a>(
     let value = match body(input, consumed, len) {
         Body::Value(value) => value,
         Body::Incomplete(need) => return Decoded::Incomplete { need },
-        Body::Unended => return refuse(Error::BAD_DATA_CHUNK, consumed + len + 2),
+        Body::Unended => return Decoded::refuse(Error::BAD_DATA_CHUNK, consumed + len + 2),
     };
     let mut reply = parsed.reply(MetaCommand::Set);
     if let Reply::Meta(reply) = &mut reply {
@@ -267,14 +267,14 @@ pub(crate) fn set<'a>(
 pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(key) = next_key(&mut rest) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
         Ok(parsed) => parsed,
-        Err(refused) => return refuse(refused.error(), consumed),
+        Err(refused) => return Decoded::refuse(refused.error(), consumed),
     };
     if parsed.opaque_too_long {
-        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
     }
     let command = Command::Delete(Delete {
         key: parsed.key,
@@ -291,20 +291,20 @@ pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scrat
 pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(key) = next_key(&mut rest) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let parsed = match Parsed::read(key, rest, 2, scratch) {
         Ok(parsed) => parsed,
-        Err(Refused::Line) => return refuse(Error::BAD_FORMAT, consumed),
-        Err(Refused::Flag(_)) => return refuse(Error::INVALID_OR_DUPLICATE_FLAG, consumed),
+        Err(Refused::Line) => return Decoded::refuse(Error::BAD_FORMAT, consumed),
+        Err(Refused::Flag(_)) => return Decoded::refuse(Error::INVALID_OR_DUPLICATE_FLAG, consumed),
     };
     let direction = match parsed.mode {
         None | Some(b'I' | b'+') => Direction::Up,
         Some(b'D' | b'-') => Direction::Down,
-        Some(_) => return refuse(Error::INVALID_ARITHMETIC_MODE, consumed),
+        Some(_) => return Decoded::refuse(Error::INVALID_ARITHMETIC_MODE, consumed),
     };
     if parsed.opaque_too_long {
-        return refuse(Error::OPAQUE_TOO_LONG, consumed);
+        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
     }
     let command = Command::Arithmetic(Arithmetic {
         key: parsed.key,
@@ -330,17 +330,17 @@ pub(crate) fn noop<'a>(consumed: usize) -> Decoded<'a> {
 pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(word) = next_word(&mut rest).filter(|word| word.len() <= KEY_MAX_LEN) else {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let flags = trim_start(rest);
     if !Words(flags).all(|word| is_flag(word[0])) {
-        return refuse(Error::BAD_FORMAT, consumed);
+        return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
     let mut key = word;
     if next_word(&mut rest) == Some(b"b") {
         match base64::decode(word, &mut scratch.0) {
             Some(len) => key = &scratch.0[..len],
-            None => return refuse(Error::BAD_FORMAT, consumed),
+            None => return Decoded::refuse(Error::BAD_FORMAT, consumed),
         }
     }
     let reply = MetaReply { command: MetaCommand::Debug, flags, key: word, quiet: false, value_len: 0 };
@@ -596,115 +596,4 @@ impl<'o> Line<'o> {
             self.exptime(letter, exptime);
         }
     }
-}
-
-/// Return codes of meta responses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// `HD`: done, without a value.
-    Hd,
-    /// `VA`: done, with a value.
-    Va,
-    /// `EN`: a miss.
-    En,
-    /// `NF`: not found.
-    Nf,
-    /// `NS`: not stored.
-    Ns,
-    /// `EX`: the CAS unique differs.
-    Ex,
-    /// `MN`: answer to `mn`.
-    Mn,
-    /// `ME`: an item's metadata.
-    Me,
-}
-
-/// A server's answer to a meta command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Response<'a> {
-    /// A return code with its value (for `VA`) and flags.
-    Code {
-        /// The return code.
-        code: Code,
-        /// The value, for `VA`.
-        value: Option<&'a [u8]>,
-        /// The flags.
-        flags: ResponseFlags<'a>,
-    },
-    /// An error line: `ERROR`, `CLIENT_ERROR …` or `SERVER_ERROR …`.
-    Error(&'a [u8]),
-}
-
-/// The flags of a meta response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResponseFlags<'a>(&'a [u8]);
-
-impl<'a> ResponseFlags<'a> {
-    /// The flags in the order sent, each a letter and its token.
-    #[inline]
-    pub fn words(&self) -> Words<'a> {
-        Words(self.0)
-    }
-
-    /// The token of flag `letter`; `None` where the flag was not sent.
-    pub fn token(&self, letter: u8) -> Option<&'a [u8]> {
-        self.words().find(|word| word[0] == letter).map(|word| &word[1..])
-    }
-
-    /// The number behind flag `letter`, for example `c` (CAS unique), `f` (flags), `s` (size in bytes).
-    pub fn number(&self, letter: u8) -> Option<u64> {
-        parse_u64(self.token(letter)?)
-    }
-
-    /// Whether flag `letter` was sent: `W` (won), `Z` (won by another), `X` (stale).
-    pub fn has(&self, letter: u8) -> bool {
-        self.token(letter).is_some()
-    }
-
-    /// Seconds until the item expires (flag `t`); `None` is never, or not asked.
-    pub fn ttl(&self) -> Option<u32> {
-        parse_u32(self.token(b't')?)
-    }
-}
-
-/// Decodes the meta response at the front of `input`.
-#[inline]
-pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
-    let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
-    if line.len() < 2 || (line.len() > 2 && line[2] != b' ') {
-        return if is_error(line) {
-            DecodedResponse::Response { response: Response::Error(line), consumed }
-        } else {
-            DecodedResponse::Malformed
-        };
-    }
-    let (code, rest) = line.split_at(2);
-    let code = match code {
-        b"HD" => Code::Hd,
-        b"EN" => Code::En,
-        b"NF" => Code::Nf,
-        b"NS" => Code::Ns,
-        b"EX" => Code::Ex,
-        b"MN" => Code::Mn,
-        b"ME" => Code::Me,
-        b"VA" => {
-            let mut flags = rest;
-            let Some(len) = next_word(&mut flags) else { return DecodedResponse::Malformed };
-            let Some(len) = parse_u32(len) else { return DecodedResponse::Malformed };
-            return match response_value(&input[consumed..], len as usize) {
-                Ok(value) => DecodedResponse::Response {
-                    response: Response::Code { code: Code::Va, value: Some(value), flags: ResponseFlags(flags) },
-                    consumed: consumed + value.len() + 2,
-                },
-                Err(other) => other,
-            };
-        }
-        _ => return DecodedResponse::Malformed,
-    };
-    let response = Response::Code { code, value: None, flags: ResponseFlags(rest) };
-    DecodedResponse::Response { response, consumed }
-}
-
-fn is_error(line: &[u8]) -> bool {
-    line.starts_with(b"ERROR") || line.starts_with(b"CLIENT_ERROR ") || line.starts_with(b"SERVER_ERROR ")
 }

@@ -1,0 +1,116 @@
+//! Responses to meta commands, as a client reads them.
+
+use crate::line::{Words, next_word};
+use crate::number::{parse_u32, parse_u64};
+use crate::response::{DecodedResponse, response_line, response_value, unfinished_response};
+
+/// Return codes of meta responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// `HD`: done, without a value.
+    Hd,
+    /// `VA`: done, with a value.
+    Va,
+    /// `EN`: a miss.
+    En,
+    /// `NF`: not found.
+    Nf,
+    /// `NS`: not stored.
+    Ns,
+    /// `EX`: the CAS unique differs.
+    Ex,
+    /// `MN`: answer to `mn`.
+    Mn,
+    /// `ME`: an item's metadata.
+    Me,
+}
+
+/// A server's answer to a meta command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Response<'a> {
+    /// A return code with its value (for `VA`) and flags.
+    Code {
+        /// The return code.
+        code: Code,
+        /// The value, for `VA`.
+        value: Option<&'a [u8]>,
+        /// The flags.
+        flags: ResponseFlags<'a>,
+    },
+    /// An error line: `ERROR`, `CLIENT_ERROR …` or `SERVER_ERROR …`.
+    Error(&'a [u8]),
+}
+
+/// The flags of a meta response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseFlags<'a>(&'a [u8]);
+
+impl<'a> ResponseFlags<'a> {
+    /// The flags in the order sent, each a letter and its token.
+    #[inline]
+    pub fn words(&self) -> Words<'a> {
+        Words(self.0)
+    }
+
+    /// The token of flag `letter`; `None` where the flag was not sent.
+    pub fn token(&self, letter: u8) -> Option<&'a [u8]> {
+        self.words().find(|word| word[0] == letter).map(|word| &word[1..])
+    }
+
+    /// The number behind flag `letter`, for example `c` (CAS unique), `f` (flags), `s` (size in bytes).
+    pub fn number(&self, letter: u8) -> Option<u64> {
+        parse_u64(self.token(letter)?)
+    }
+
+    /// Whether flag `letter` was sent: `W` (won), `Z` (won by another), `X` (stale).
+    pub fn has(&self, letter: u8) -> bool {
+        self.token(letter).is_some()
+    }
+
+    /// Seconds until the item expires (flag `t`); `None` is never, or not asked.
+    pub fn ttl(&self) -> Option<u32> {
+        parse_u32(self.token(b't')?)
+    }
+}
+
+/// Decodes the meta response at the front of `input`.
+#[inline]
+pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
+    let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
+    if line.len() < 2 || (line.len() > 2 && line[2] != b' ') {
+        return if is_error(line) {
+            DecodedResponse::Response { response: Response::Error(line), consumed }
+        } else {
+            DecodedResponse::Malformed
+        };
+    }
+    let (code, rest) = line.split_at(2);
+    let code = match code {
+        b"HD" => Code::Hd,
+        b"EN" => Code::En,
+        b"NF" => Code::Nf,
+        b"NS" => Code::Ns,
+        b"EX" => Code::Ex,
+        b"MN" => Code::Mn,
+        b"ME" => Code::Me,
+        b"VA" => {
+            let mut flags = rest;
+            let Some(len) = next_word(&mut flags) else { return DecodedResponse::Malformed };
+            let Some(len) = parse_u32(len) else { return DecodedResponse::Malformed };
+            return match response_value(&input[consumed..], len as usize) {
+                Ok(value) => DecodedResponse::Response {
+                    response: Response::Code { code: Code::Va, value: Some(value), flags: ResponseFlags(flags) },
+                    consumed: consumed + value.len() + 2,
+                },
+                Err(other) => other,
+            };
+        }
+        _ => return DecodedResponse::Malformed,
+    };
+    let response = Response::Code { code, value: None, flags: ResponseFlags(rest) };
+    DecodedResponse::Response { response, consumed }
+}
+
+fn is_error(line: &[u8]) -> bool {
+    line.starts_with(b"ERROR") || line.starts_with(b"CLIENT_ERROR ") || line.starts_with(b"SERVER_ERROR ")
+}
