@@ -92,16 +92,16 @@ impl Side {
 
     fn answers(&mut self, packets: &[Packet]) -> Vec<Answer> {
         let mut bytes = Vec::new();
-        let noop = |opaque| Request {
-            command: Command::Noop,
-            reply: Reply::Binary(BinaryReply { opcode: opcode::NOOP, opaque }),
+        let push_noop = |opaque, out: &mut Vec<u8>| {
+            let reply = Reply::Binary(BinaryReply { opcode: opcode::NOOP, opaque });
+            Request { command: Command::Noop, reply }.encode(out).expect("binary has it");
         };
         for (packet, opaque) in packets.iter().zip(0..) {
             packet.encode(&self.cas, opaque, &mut bytes);
             // memcached does not change a number in place while an answer that refers to it is not yet written.
-            noop(FLUSH).encode(&mut bytes);
+            push_noop(FLUSH, &mut bytes);
         }
-        noop(END).encode(&mut bytes);
+        push_noop(END, &mut bytes);
         self.stream.write_all(&bytes).expect("the server reads");
         let (mut answers, mut input) = (Vec::new(), Vec::new());
         let mut buffer = [0; 16 * 1024];
@@ -184,17 +184,7 @@ impl Packet {
         };
         let get = |touch, want_value| Command::Get(Get { touch, want_value, ..Get::new(Keys::One(key)) });
         let store = |mode, flags, exptime| {
-            Command::Store(Store {
-                key,
-                value: self.value.as_bytes(),
-                flags,
-                exptime,
-                mode,
-                compare_cas,
-                set_cas: None,
-                invalidate: false,
-                vivify: None,
-            })
+            Command::Store(Store { flags, exptime, compare_cas, ..Store::new(mode, key, self.value.as_bytes()) })
         };
         let command = match self.kind {
             0..3 => get(None, true),
@@ -205,24 +195,16 @@ impl Packet {
             9 => store(StoreMode::Replace, self.flags, exptime),
             10 => store(StoreMode::Append, 0, Exptime(0)),
             11 => store(StoreMode::Prepend, 0, Exptime(0)),
-            12 => Command::Delete(Delete {
-                key,
-                compare_cas,
-                set_cas: None,
-                invalidate: false,
-                touch: None,
-                remove_value: false,
-            }),
-            13..16 => Command::Arithmetic(Arithmetic {
-                key,
-                delta: self.numbers[0],
-                direction: if self.kind == 13 { Direction::Down } else { Direction::Up },
-                vivify: self.vivifies.then_some(exptime),
-                initial: self.numbers[1],
-                touch: None,
-                compare_cas,
-                set_cas: None,
-            }),
+            12 => Command::Delete(Delete { compare_cas, ..Delete::new(key) }),
+            13..16 => {
+                let direction = if self.kind == 13 { Direction::Down } else { Direction::Up };
+                Command::Arithmetic(Arithmetic {
+                    vivify: self.vivifies.then_some(exptime),
+                    initial: self.numbers[1],
+                    compare_cas,
+                    ..Arithmetic::new(direction, key, self.numbers[0])
+                })
+            }
             16 => Command::Noop,
             _ if self.numbers == [0, 0] => Command::FlushAll { at: None },
             // An unknown opcode with a body.
@@ -233,7 +215,8 @@ impl Packet {
             }
             _ => get(None, true),
         };
-        let opcode = opcode_of(&command, self.quiet, self.with_key);
-        Request { command, reply: Reply::Binary(BinaryReply { opcode, opaque }) }.encode(out);
+        let opcode = opcode_of(&command, self.quiet, self.with_key).expect("binary has all of these");
+        let request = Request { command, reply: Reply::Binary(BinaryReply { opcode, opaque }) };
+        request.encode(out).expect("binary has all of these");
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use larder_node::{Server, Settings};
-use larder_protocol::{BinaryReply, Command, Exptime, Get, Keys, Reply, Request, Store, StoreMode, binary};
+use larder_protocol::{BinaryReply, Command, Get, Keys, Reply, Request, Store, StoreMode, binary};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -43,31 +43,12 @@ fn text_batches() -> Vec<Batch> {
 fn binary_batch(size: usize) -> Batch {
     let value = vec![b'v'; size];
     let mut requests = Vec::new();
-    let get = Command::Get(Get {
-        keys: Keys::One(b"binary"),
-        touch: None,
-        vivify: None,
-        recache: None,
-        set_cas: None,
-        unless_cas: None,
-        want_value: true,
-        no_bump: false,
-    });
-    let set = Command::Store(Store {
-        key: b"binary",
-        value: &value,
-        flags: 0,
-        exptime: Exptime(0),
-        mode: StoreMode::Set,
-        compare_cas: None,
-        set_cas: None,
-        invalidate: false,
-        vivify: None,
-    });
+    let get = Command::Get(Get::new(Keys::One(b"binary")));
+    let set = Command::Store(Store::new(StoreMode::Set, b"binary", &value));
     for command in [set, get] {
-        let opcode = binary::opcode_of(&command, false, false);
+        let opcode = binary::opcode_of(&command, false, false).expect("binary has both");
         let reply = Reply::Binary(BinaryReply { opcode, opaque: 0 });
-        Request { command, reply }.encode(&mut requests);
+        Request { command, reply }.encode(&mut requests).expect("binary has both");
     }
     // Two headers of 24 bytes, and the get's flags.
     Batch { requests, answer_len: 24 + 24 + 4 + size }

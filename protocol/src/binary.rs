@@ -7,7 +7,7 @@ use crate::command::{
     Request, Sasl, Store, StoreMode,
 };
 use crate::decoded::{BODY_MAX, Decoded, Limits};
-use crate::error::Error;
+use crate::error::{EncodeError, Error};
 use crate::outcome::{Hit, Outcome};
 use crate::response::DecodedResponse;
 
@@ -123,7 +123,7 @@ impl Header {
 
 /// Decodes one request.
 #[inline]
-pub fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
+pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
     if input.first().is_some_and(|&magic| magic != REQUEST_MAGIC) {
         return Decoded::Close;
     }
@@ -214,25 +214,15 @@ impl<'a> Packet<'_, 'a> {
             PREPEND | PREPENDQ if has_key && self.extras.is_empty() => {
                 Command::Store(self.store(StoreMode::Prepend, value, 0, Exptime(0), cas))
             }
-            DELETE | DELETEQ if has_key && bare => Command::Delete(Delete {
-                key,
-                compare_cas: cas,
-                set_cas: None,
-                invalidate: false,
-                touch: None,
-                remove_value: false,
-            }),
+            DELETE | DELETEQ if has_key && bare => Command::Delete(Delete { compare_cas: cas, ..Delete::new(key) }),
             INCREMENT | INCREMENTQ | DECREMENT | DECREMENTQ if has_key && self.extras.len() == 20 && value_len == 0 => {
                 let up = matches!(self.header.opcode, INCREMENT | INCREMENTQ);
+                let direction = if up { Direction::Up } else { Direction::Down };
                 Command::Arithmetic(Arithmetic {
-                    key,
-                    delta: self.u64_at(0),
-                    direction: if up { Direction::Up } else { Direction::Down },
                     vivify: (self.u32_at(16) != NO_VIVIFY).then(|| self.exptime(16)),
                     initial: self.u64_at(8),
-                    touch: None,
                     compare_cas: cas,
-                    set_cas: None,
+                    ..Arithmetic::new(direction, key, self.u64_at(0))
                 })
             }
             NOOP if !has_key && bare => Command::Noop,
@@ -273,17 +263,7 @@ impl<'a> Packet<'_, 'a> {
 
     #[inline]
     fn store(&self, mode: StoreMode, value: &'a [u8], flags: u32, exptime: Exptime, cas: Option<u64>) -> Store<'a> {
-        Store {
-            key: self.key,
-            value,
-            flags,
-            exptime,
-            mode,
-            compare_cas: cas,
-            set_cas: None,
-            invalidate: false,
-            vivify: None,
-        }
+        Store { flags, exptime, compare_cas: cas, ..Store::new(mode, self.key, value) }
     }
 
     fn u32_at(&self, at: usize) -> u32 {
@@ -411,9 +391,10 @@ fn status_text(status: u16) -> &'static [u8] {
     }
 }
 
-/// The opcode of a command. `quiet` has an effect where there is a quiet form; `with_key` makes a retrieval's answer hold
-/// the key. What binary cannot say (operators' text commands, `me`) is a no-op.
-pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> u8 {
+/// Returns the opcode of a command; `None` where binary has none (`me`, operators' text commands).
+///
+/// `quiet` has an effect where there is a quiet form. `with_key` makes the answer to a retrieval hold the key.
+pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> Option<u8> {
     use opcode::*;
     let (loud, silent) = match command {
         Command::Get(Get { touch: None, .. }) if with_key => (GETK, GETKQ),
@@ -431,6 +412,7 @@ pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> u8 {
         Command::Delete(_) => (DELETE, DELETEQ),
         Command::Arithmetic(Arithmetic { direction: Direction::Up, .. }) => (INCREMENT, INCREMENTQ),
         Command::Arithmetic(_) => (DECREMENT, DECREMENTQ),
+        Command::Noop => (NOOP, NOOP),
         Command::FlushAll { .. } => (FLUSH, FLUSHQ),
         Command::Quit => (QUIT, QUITQ),
         Command::Version => (VERSION, VERSION),
@@ -439,53 +421,96 @@ pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> u8 {
         Command::Sasl(Sasl::ListMechanisms) => (SASL_LIST, SASL_LIST),
         Command::Sasl(Sasl::Auth { .. }) => (SASL_AUTH, SASL_AUTH),
         Command::Sasl(Sasl::Step { .. }) => (SASL_STEP, SASL_STEP),
-        Command::Noop | Command::Debug { .. } | Command::Admin(_) => (NOOP, NOOP),
+        Command::Debug { .. } | Command::Admin(_) => return None,
     };
-    if quiet { silent } else { loud }
+    Some(if quiet { silent } else { loud })
+}
+
+/// The parts of a request behind its header.
+#[derive(Default)]
+struct RequestBody<'a> {
+    extras: [u8; 20],
+    extras_len: usize,
+    key: &'a [u8],
+    value: &'a [u8],
+    cas: u64,
+}
+
+impl<'a> RequestBody<'a> {
+    fn push(&mut self, bytes: &[u8]) {
+        self.extras[self.extras_len..self.extras_len + bytes.len()].copy_from_slice(bytes);
+        self.extras_len += bytes.len();
+    }
+
+    fn of(command: &Command<'a>) -> Result<Self, EncodeError> {
+        let mut body = RequestBody::default();
+        match *command {
+            Command::Get(ref get) => {
+                let Get { keys, touch, want_value, .. } = *get;
+                if *get != (Get { touch, want_value, ..Get::new(keys) }) || (touch.is_none() && !want_value) {
+                    return Err(EncodeError::Command);
+                }
+                body.key = checked(keys.single().ok_or(EncodeError::Command)?)?;
+                if let Some(exptime) = touch {
+                    body.push(&seconds(exptime).to_be_bytes());
+                }
+            }
+            Command::Touch { key, exptime } => {
+                body.key = checked(key)?;
+                body.push(&seconds(exptime).to_be_bytes());
+            }
+            Command::Store(ref store) => body.store(store)?,
+            Command::Delete(ref delete) => {
+                let Delete { key, compare_cas, .. } = *delete;
+                if *delete != (Delete { compare_cas, ..Delete::new(key) }) {
+                    return Err(EncodeError::Command);
+                }
+                (body.key, body.cas) = (checked(key)?, cas_field(compare_cas)?);
+            }
+            Command::Arithmetic(ref arithmetic) => {
+                let Arithmetic { key, delta, direction, vivify, initial, compare_cas, .. } = *arithmetic;
+                let plain = Arithmetic { vivify, initial, compare_cas, ..Arithmetic::new(direction, key, delta) };
+                if *arithmetic != plain {
+                    return Err(EncodeError::Command);
+                }
+                (body.key, body.cas) = (checked(key)?, cas_field(compare_cas)?);
+                body.push(&delta.to_be_bytes());
+                body.push(&initial.to_be_bytes());
+                body.push(&vivify.map_or(NO_VIVIFY, seconds).to_be_bytes());
+            }
+            Command::FlushAll { at: Some(at) } => body.push(&seconds(at).to_be_bytes()),
+            Command::Verbosity { level } => body.push(&level.to_be_bytes()),
+            Command::Stats { group } if group.len() <= KEY_MAX_LEN => body.key = group,
+            Command::Sasl(Sasl::Auth { mechanism, data } | Sasl::Step { mechanism, data }) => {
+                (body.key, body.value) = (checked(mechanism)?, data);
+            }
+            Command::FlushAll { at: None } | Command::Noop | Command::Version | Command::Quit => {}
+            Command::Sasl(Sasl::ListMechanisms) => {}
+            Command::Stats { .. } => return Err(EncodeError::Key),
+            Command::Debug { .. } | Command::Admin(_) => return Err(EncodeError::Command),
+        }
+        Ok(body)
+    }
+
+    fn store(&mut self, store: &Store<'a>) -> Result<(), EncodeError> {
+        let Store { key, value, flags, exptime, mode, compare_cas, .. } = *store;
+        let plain = Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) };
+        if *store != plain {
+            return Err(EncodeError::Command);
+        }
+        (self.key, self.value, self.cas) = (checked(key)?, value, cas_field(compare_cas)?);
+        // These two keep the item's flags and expiration time.
+        if !matches!(mode, StoreMode::Append | StoreMode::Prepend) {
+            self.push(&flags.to_be_bytes());
+            self.push(&seconds(exptime).to_be_bytes());
+        }
+        Ok(())
+    }
 }
 
 /// Appends a request. The reply's opcode is [`opcode_of`] the command.
-pub(crate) fn encode_request(command: &Command<'_>, reply: BinaryReply, out: &mut Vec<u8>) {
-    let (mut key, mut value, mut cas): (&[u8], &[u8], u64) = (b"", b"", 0);
-    let (mut extras, mut extras_len) = ([0; 20], 0);
-    let mut push = |bytes: &[u8]| {
-        extras[extras_len..extras_len + bytes.len()].copy_from_slice(bytes);
-        extras_len += bytes.len();
-    };
-    match command {
-        Command::Get(get) => {
-            key = get.keys.iter().next().unwrap_or(b"");
-            if let Some(exptime) = get.touch {
-                push(&seconds(exptime).to_be_bytes());
-            }
-        }
-        Command::Touch { key: touched, exptime } => {
-            key = touched;
-            push(&seconds(*exptime).to_be_bytes());
-        }
-        Command::Store(store) => {
-            (key, value, cas) = (store.key, store.value, store.compare_cas.unwrap_or(0));
-            if !matches!(store.mode, StoreMode::Append | StoreMode::Prepend) {
-                push(&store.flags.to_be_bytes());
-                push(&seconds(store.exptime).to_be_bytes());
-            }
-        }
-        Command::Delete(delete) => (key, cas) = (delete.key, delete.compare_cas.unwrap_or(0)),
-        Command::Arithmetic(arithmetic) => {
-            (key, cas) = (arithmetic.key, arithmetic.compare_cas.unwrap_or(0));
-            push(&arithmetic.delta.to_be_bytes());
-            push(&arithmetic.initial.to_be_bytes());
-            push(&arithmetic.vivify.map_or(NO_VIVIFY, seconds).to_be_bytes());
-        }
-        Command::FlushAll { at: Some(at) } => push(&seconds(*at).to_be_bytes()),
-        Command::Verbosity { level } => push(&level.to_be_bytes()),
-        Command::Stats { group } => key = group,
-        Command::Sasl(Sasl::Auth { mechanism, data } | Sasl::Step { mechanism, data }) => {
-            (key, value) = (mechanism, data);
-        }
-        Command::FlushAll { at: None } | Command::Noop | Command::Version | Command::Quit => {}
-        Command::Sasl(Sasl::ListMechanisms) | Command::Debug { .. } | Command::Admin(_) => {}
-    }
+pub(crate) fn encode_request(command: &Command<'_>, reply: BinaryReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let RequestBody { extras, extras_len, key, value, cas } = RequestBody::of(command)?;
     let BinaryReply { opcode, opaque } = reply;
     let body_len = extras_len + key.len() + value.len();
     let (magic, key_len) = (REQUEST_MAGIC, key.len());
@@ -493,6 +518,19 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: BinaryReply, out: &mu
     out.extend_from_slice(&extras[..extras_len]);
     out.extend_from_slice(key);
     out.extend_from_slice(value);
+    Ok(())
+}
+
+fn checked(key: &[u8]) -> Result<&[u8], EncodeError> {
+    if (1..=KEY_MAX_LEN).contains(&key.len()) { Ok(key) } else { Err(EncodeError::Key) }
+}
+
+/// A header's CAS unique. There, 0 means that nothing is compared.
+fn cas_field(compare_cas: Option<u64>) -> Result<u64, EncodeError> {
+    match compare_cas {
+        Some(0) => Err(EncodeError::Command),
+        cas => Ok(cas.unwrap_or(0)),
+    }
 }
 
 /// An expiration time in a packet. It cannot be negative; a Unix time long past means the same.

@@ -87,7 +87,15 @@ impl<'a> Command<'a> {
             | Command::Arithmetic(Arithmetic { key, .. })
             | Command::Touch { key, .. }
             | Command::Debug { key } => Some(key),
-            _ => None,
+            Command::Get(Get { keys: Keys::Line(_), .. })
+            | Command::Noop
+            | Command::FlushAll { .. }
+            | Command::Version
+            | Command::Verbosity { .. }
+            | Command::Stats { .. }
+            | Command::Quit
+            | Command::Admin(_)
+            | Command::Sasl(_) => None,
         }
     }
 }
@@ -147,6 +155,12 @@ impl<'a> Keys<'a> {
             Keys::Line(line) => KeysIter { one: None, line },
         }
     }
+
+    /// The key, where there is exactly one.
+    pub(crate) fn single(&self) -> Option<&'a [u8]> {
+        let mut keys = self.iter();
+        keys.next().filter(|_| keys.next().is_none())
+    }
 }
 
 /// Iterator over [`Keys`].
@@ -191,6 +205,24 @@ pub struct Store<'a> {
     pub vivify: Option<Exptime>,
 }
 
+impl<'a> Store<'a> {
+    /// Stores the value for ever, without client flags and CAS uniques.
+    #[inline]
+    pub fn new(mode: StoreMode, key: &'a [u8], value: &'a [u8]) -> Self {
+        Store {
+            key,
+            value,
+            flags: 0,
+            exptime: Exptime(0),
+            mode,
+            compare_cas: None,
+            set_cas: None,
+            invalidate: false,
+            vivify: None,
+        }
+    }
+}
+
 /// How a [`Store`] treats an item that is there or is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreMode {
@@ -224,6 +256,14 @@ pub struct Delete<'a> {
     pub remove_value: bool,
 }
 
+impl<'a> Delete<'a> {
+    /// Removes the item, whatever its CAS unique.
+    #[inline]
+    pub fn new(key: &'a [u8]) -> Self {
+        Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false }
+    }
+}
+
 /// Add to or subtract from an item's decimal value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arithmetic<'a> {
@@ -243,6 +283,14 @@ pub struct Arithmetic<'a> {
     pub compare_cas: Option<u64>,
     /// CAS unique to give the item (`ma E`).
     pub set_cas: Option<u64>,
+}
+
+impl<'a> Arithmetic<'a> {
+    /// Changes the item's value and nothing else. A missing item stays missing.
+    #[inline]
+    pub fn new(direction: Direction, key: &'a [u8], delta: u64) -> Self {
+        Arithmetic { key, delta, direction, vivify: None, initial: 0, touch: None, compare_cas: None, set_cas: None }
+    }
 }
 
 /// Which way an [`Arithmetic`] command goes.

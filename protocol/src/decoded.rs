@@ -115,4 +115,17 @@ impl<'a> Decoded<'a> {
     pub(crate) fn refuse_quietly(error: Error, reply: TextReply, consumed: usize) -> Decoded<'a> {
         Decoded::Error { error, reply: Reply::Text(reply), consumed, swallow: 0, outdated: None, close: false }
     }
+
+    /// A line that is refused together with the value of `value_len` bytes behind it.
+    #[cold]
+    pub(crate) fn refuse_value(
+        error: Error,
+        reply: TextReply,
+        consumed: usize,
+        value_len: usize,
+        outdated: Option<&'a [u8]>,
+    ) -> Decoded<'a> {
+        let (reply, swallow) = (Reply::Text(reply), value_len + 2);
+        Decoded::Error { error, reply, consumed, swallow, outdated, close: false }
+    }
 }

@@ -64,3 +64,14 @@ impl Error {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+/// Why [`Request::encode`](crate::Request::encode) cannot write a request in its protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// The protocol has no such command, or no way to send one of its conditions or effects.
+    #[error("the protocol cannot express this command")]
+    Command,
+    /// The key is empty, too long, or has bytes that the protocol cannot send in a key.
+    #[error("the protocol cannot send this key")]
+    Key,
+}

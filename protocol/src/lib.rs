@@ -65,20 +65,30 @@ impl Protocol {
     #[inline]
     pub fn decode<'a>(self, input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
         match self {
-            Protocol::Text => text::decode_request(input, limits, scratch),
+            Protocol::Text if meta::is_request(input) => meta::decode_request(input, limits, scratch),
+            Protocol::Text => text::decode_request(input, limits),
             Protocol::Binary => binary::decode_request(input, limits),
         }
     }
 }
 
 impl Request<'_> {
-    /// Appends the request's bytes to `out`, in the protocol its [`Reply`] names.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        match &self.reply {
+    /// Appends the request's bytes to `out`, in the protocol that its [`Reply`] names.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] where that protocol cannot send the command or its key; `out` is then as it was.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let start = out.len();
+        let encoded = match &self.reply {
             Reply::Text(reply) => text::encode_request(&self.command, *reply, out),
             Reply::Meta(reply) => meta::encode_request(&self.command, reply, out),
             Reply::Binary(reply) => binary::encode_request(&self.command, *reply, out),
+        };
+        if encoded.is_err() {
+            out.truncate(start);
         }
+        encoded
     }
 }
 

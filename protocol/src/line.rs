@@ -24,6 +24,20 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
+/// Returns the first line without its end, and its length with it. `None` where the line's end has not come.
+#[inline]
+pub(crate) fn first_line(input: &[u8]) -> Option<(&[u8], usize)> {
+    let end = memchr(b'\n', input)?;
+    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+    Some((line, end + 1))
+}
+
+/// Whether a client may write this key in a line as it is (protocol.txt, "Keys": no blanks, no control characters).
+#[inline]
+pub(crate) fn is_text_key(key: &[u8]) -> bool {
+    !key.iter().any(|&b| b <= b' ' || b == 0x7f)
+}
+
 /// Takes the next word off a line. Words are parted by runs of blanks.
 #[inline]
 pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {

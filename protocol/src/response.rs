@@ -1,7 +1,5 @@
 //! What is common to the responses of every protocol, and to the lines of the two text ones.
 
-use memchr::memchr;
-
 use crate::decoded::{BODY_MAX, LINE_MAX};
 
 /// What the front of a server's answer is.
@@ -21,13 +19,6 @@ pub enum DecodedResponse<R> {
     },
     /// No memcache server sends this: the connection is of no more use.
     Malformed,
-}
-
-/// The first line of a response without its end, and its length with it.
-pub(crate) fn response_line(input: &[u8]) -> Option<(&[u8], usize)> {
-    let end = memchr(b'\n', input)?;
-    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    Some((line, end + 1))
 }
 
 /// Response lines are short; one that does not end is no memcache server's.

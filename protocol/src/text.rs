@@ -1,4 +1,4 @@
-//! Text lines, protocol.txt: the classic commands. Lines that begin with a meta command go to [`crate::meta`].
+//! Text lines, protocol.txt: the classic commands. Lines that begin with a meta command are [`crate::meta`]'s.
 
 use memchr::{memchr, memrchr};
 
@@ -6,33 +6,29 @@ use crate::command::{
     Admin, Arithmetic, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, Reply, Request, Store, StoreMode,
     TextReply,
 };
-use crate::decoded::{Decoded, LINE_MAX, Limits, RETRIEVAL_PART, Scratch};
-use crate::error::Error;
-use crate::line::{Body, body, next_key, next_word, trim, value_len};
-use crate::meta;
+use crate::decoded::{Decoded, LINE_MAX, Limits, RETRIEVAL_PART};
+use crate::error::{EncodeError, Error};
+use crate::line::{Body, body, first_line, is_text_key, next_key, next_word, trim, value_len};
 use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64, push_number};
 use crate::outcome::{Hit, Outcome};
-use crate::response::{DecodedResponse, response_line, response_value, unfinished_response};
+use crate::response::{DecodedResponse, response_value, unfinished_response};
 
 /// Closes the answer to a retrieval, and a list of statistics.
 pub(crate) const END: &[u8] = b"END\r\n";
 
-/// Decodes one text or meta request.
-pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let Some(end) = memchr(b'\n', input) else {
+/// Decodes the classic command at the front of `input`.
+#[inline]
+pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
+    let Some((line, consumed)) = first_line(input) else {
         return unfinished_line(input);
     };
-    let consumed = end + 1;
-    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
     if consumed < 4 {
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
     // The commonest first, without a search for the name's end.
     match line {
         [b'g', b'e', b't', b' ', rest @ ..] => return get(rest, consumed, false, false),
-        [b'm', b'g', b' ', rest @ ..] => return meta::get(rest, consumed, scratch),
         [b's', b'e', b't', b' ', rest @ ..] => return store(rest, input, consumed, limits, StoreMode::Set, false),
-        [b'm', b's', b' ', rest @ ..] => return meta::set(rest, input, consumed, limits, scratch),
         _ => {}
     }
     let (name, rest) = match memchr(b' ', line) {
@@ -41,12 +37,8 @@ pub fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scr
     };
     match name {
         // Those above, without a word behind them.
-        b"get" | b"mg" | b"set" | b"ms" => Decoded::refuse(Error::BAD_FORMAT, consumed),
+        b"get" | b"set" => Decoded::refuse(Error::BAD_FORMAT, consumed),
         b"gets" => get(rest, consumed, true, false),
-        b"md" => meta::delete(rest, consumed, scratch),
-        b"ma" => meta::arithmetic(rest, consumed, scratch),
-        b"mn" => meta::noop(consumed),
-        b"me" => meta::debug(rest, consumed, scratch),
         b"add" => store(rest, input, consumed, limits, StoreMode::Add, false),
         b"replace" => store(rest, input, consumed, limits, StoreMode::Replace, false),
         b"append" => store(rest, input, consumed, limits, StoreMode::Append, false),
@@ -179,14 +171,7 @@ fn store<'a>(
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
     let reply = if rest.is_empty() { TextReply::default() } else { noreply(line) };
-    let swallow = |error, outdated| Decoded::Error {
-        error,
-        reply: Reply::Text(reply),
-        consumed,
-        swallow: len + 2,
-        outdated,
-        close: false,
-    };
+    let swallow = |error, outdated| Decoded::refuse_value(error, reply, consumed, len, outdated);
     if key.len() > KEY_MAX_LEN {
         return swallow(Error::BAD_FORMAT, None);
     }
@@ -208,17 +193,8 @@ fn store<'a>(
         Body::Incomplete(need) => return Decoded::Incomplete { need },
         Body::Unended => return Decoded::refuse_quietly(Error::BAD_DATA_CHUNK, reply, consumed + len + 2),
     };
-    let command = Command::Store(Store {
-        key,
-        value,
-        flags,
-        exptime: Exptime(exptime.into()),
-        mode,
-        compare_cas,
-        set_cas: None,
-        invalidate: false,
-        vivify: None,
-    });
+    let exptime = Exptime(exptime.into());
+    let command = Command::Store(Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) });
     done(command, reply, consumed + len + 2)
 }
 
@@ -232,15 +208,7 @@ fn delete(line: &[u8], consumed: usize) -> Decoded<'_> {
     if key.len() > KEY_MAX_LEN {
         return Decoded::refuse_quietly(Error::BAD_FORMAT, reply, consumed);
     }
-    let command = Command::Delete(Delete {
-        key,
-        compare_cas: None,
-        set_cas: None,
-        invalidate: false,
-        touch: None,
-        remove_value: false,
-    });
-    done(command, reply, consumed)
+    done(Command::Delete(Delete::new(key)), reply, consumed)
 }
 
 /// `incr`, `decr`: `key delta [noreply]`.
@@ -256,17 +224,7 @@ fn arithmetic(line: &[u8], consumed: usize, direction: Direction) -> Decoded<'_>
     let Some(delta) = parse_u64(delta) else {
         return Decoded::refuse_quietly(Error::INVALID_DELTA, reply, consumed);
     };
-    let command = Command::Arithmetic(Arithmetic {
-        key,
-        delta,
-        direction,
-        vivify: None,
-        initial: 0,
-        touch: None,
-        compare_cas: None,
-        set_cas: None,
-    });
-    done(command, reply, consumed)
+    done(Command::Arithmetic(Arithmetic::new(direction, key, delta)), reply, consumed)
 }
 
 /// `touch key exptime [noreply]`.
@@ -339,98 +297,46 @@ fn admin<'a>(name: &'a [u8], rest: &'a [u8], consumed: usize) -> Decoded<'a> {
 }
 
 /// Appends a command as a client sends it.
-pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut Vec<u8>) {
-    let word = |out: &mut Vec<u8>, word: &[u8]| {
-        out.push(b' ');
-        out.extend_from_slice(word);
-    };
-    let number = |out: &mut Vec<u8>, value: i128| {
-        out.push(b' ');
-        push_number(out, value);
-    };
+pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match command {
-        Command::Get(get) => {
-            out.extend_from_slice(match (get.touch, reply.with_cas) {
-                (None, false) => b"get",
-                (None, true) => b"gets",
-                (Some(_), false) => b"gat",
-                (Some(_), true) => b"gats",
-            });
-            if let Some(exptime) = get.touch {
-                number(out, exptime.0.into());
-            }
-            for key in get.keys.iter() {
-                word(out, key);
-            }
-        }
-        Command::Store(store) => {
-            out.extend_from_slice(match (store.mode, store.compare_cas) {
-                (StoreMode::Set, None) => b"set",
-                (StoreMode::Set, Some(_)) => b"cas",
-                (StoreMode::Add, _) => b"add",
-                (StoreMode::Replace, _) => b"replace",
-                (StoreMode::Append, _) => b"append",
-                (StoreMode::Prepend, _) => b"prepend",
-            });
-            word(out, store.key);
-            number(out, store.flags.into());
-            number(out, store.exptime.0.into());
-            number(out, store.value.len() as i128);
-            if let (StoreMode::Set, Some(cas)) = (store.mode, store.compare_cas) {
-                number(out, cas.into());
-            }
-        }
-        Command::Delete(delete) => {
-            out.extend_from_slice(b"delete");
-            word(out, delete.key);
-        }
-        Command::Arithmetic(arithmetic) => {
-            out.extend_from_slice(match arithmetic.direction {
-                Direction::Up => b"incr",
-                Direction::Down => b"decr",
-            });
-            word(out, arithmetic.key);
-            number(out, arithmetic.delta.into());
+        Command::Get(get) => encode_get(get, reply, out)?,
+        Command::Store(store) => encode_store(store, out)?,
+        Command::Delete(delete) if *delete == Delete::new(delete.key) => push_command(b"delete", delete.key, out)?,
+        Command::Arithmetic(Arithmetic { key, delta, direction, .. })
+            if *command == Command::Arithmetic(Arithmetic::new(*direction, key, *delta)) =>
+        {
+            let name: &[u8] = if *direction == Direction::Up { b"incr" } else { b"decr" };
+            push_command(name, key, out)?;
+            push_argument(*delta, out);
         }
         Command::Touch { key, exptime } => {
-            out.extend_from_slice(b"touch");
-            word(out, key);
-            number(out, exptime.0.into());
+            push_command(b"touch", key, out)?;
+            push_argument(exptime.0, out);
         }
+        Command::Debug { key } => push_command(b"me", key, out)?,
+        Command::Noop => out.extend_from_slice(b"mn"),
         Command::FlushAll { at } => {
             out.extend_from_slice(b"flush_all");
             if let Some(at) = at {
-                number(out, at.0.into());
-            }
-        }
-        Command::Verbosity { level } => {
-            out.extend_from_slice(b"verbosity");
-            number(out, (*level).into());
-        }
-        Command::Stats { group } => {
-            out.extend_from_slice(b"stats");
-            if !group.is_empty() {
-                word(out, group);
+                push_argument(at.0, out);
             }
         }
         Command::Version => out.extend_from_slice(b"version"),
-        Command::Quit => return out.extend_from_slice(b"quit\r\n"),
-        Command::Noop => out.extend_from_slice(b"mn"),
-        Command::Debug { key } => {
-            out.extend_from_slice(b"me");
-            word(out, key);
+        Command::Verbosity { level } => {
+            out.extend_from_slice(b"verbosity");
+            push_argument(*level, out);
+        }
+        Command::Stats { group } => push_words(b"stats", group, out)?,
+        Command::Quit => {
+            out.extend_from_slice(b"quit\r\n");
+            return Ok(());
         }
         Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
             out.extend_from_slice(b"cache_memlimit");
-            number(out, (*mebibytes).into());
+            push_argument(*mebibytes, out);
         }
-        Command::Admin(Admin::Words { name, arguments }) => {
-            out.extend_from_slice(name);
-            if !arguments.is_empty() {
-                word(out, arguments);
-            }
-        }
-        Command::Sasl(_) => {}
+        Command::Admin(Admin::Words { name, arguments }) => push_words(name, arguments, out)?,
+        Command::Delete(_) | Command::Arithmetic(_) | Command::Sasl(_) => return Err(EncodeError::Command),
     }
     if reply.noreply {
         out.extend_from_slice(b" noreply");
@@ -440,6 +346,80 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut 
         out.extend_from_slice(store.value);
         out.extend_from_slice(b"\r\n");
     }
+    Ok(())
+}
+
+fn encode_get(get: &Get<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if *get != (Get { touch: get.touch, ..Get::new(get.keys) }) {
+        return Err(EncodeError::Command);
+    }
+    out.extend_from_slice(match (get.touch, reply.with_cas) {
+        (None, false) => b"get",
+        (None, true) => b"gets",
+        (Some(_), false) => b"gat",
+        (Some(_), true) => b"gats",
+    });
+    if let Some(exptime) = get.touch {
+        push_argument(exptime.0, out);
+    }
+    get.keys.iter().try_for_each(|key| push_key(key, out))
+}
+
+/// Appends a storage line up to its `noreply`.
+fn encode_store(store: &Store<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let Store { key, value, flags, exptime, mode, compare_cas, .. } = *store;
+    if *store != (Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) }) {
+        return Err(EncodeError::Command);
+    }
+    let name: &[u8] = match (mode, compare_cas) {
+        (StoreMode::Set, None) => b"set",
+        (StoreMode::Set, Some(_)) => b"cas",
+        (StoreMode::Add, None) => b"add",
+        (StoreMode::Replace, None) => b"replace",
+        (StoreMode::Append, None) => b"append",
+        (StoreMode::Prepend, None) => b"prepend",
+        (_, Some(_)) => return Err(EncodeError::Command),
+    };
+    push_command(name, key, out)?;
+    push_argument(flags, out);
+    push_argument(exptime.0, out);
+    push_argument(value.len(), out);
+    if let Some(cas) = compare_cas {
+        push_argument(cas, out);
+    }
+    Ok(())
+}
+
+fn push_command(name: &[u8], key: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    out.extend_from_slice(name);
+    push_key(key, out)
+}
+
+fn push_key(key: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if key.is_empty() || key.len() > KEY_MAX_LEN || !is_text_key(key) {
+        return Err(EncodeError::Key);
+    }
+    out.push(b' ');
+    out.extend_from_slice(key);
+    Ok(())
+}
+
+fn push_argument(number: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.push(b' ');
+    push_number(out, number);
+}
+
+/// Appends a command with the rest of its line. A line end there would begin another command.
+fn push_words(name: &[u8], arguments: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if memchr(b'\n', name).or(memchr(b'\n', arguments)).is_some() {
+        return Err(EncodeError::Command);
+    }
+    out.extend_from_slice(name);
+    if !arguments.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(arguments);
+    }
+    Ok(())
 }
 
 /// One line of a server's answer, with its value.
@@ -464,7 +444,7 @@ pub enum Response<'a> {
 
 /// Decodes the response line (and its value) at the front of a classic command's answer.
 pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
-    let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
+    let Some((line, consumed)) = first_line(input) else { return unfinished_response(input) };
     if let Some(rest) = line.strip_prefix(b"VALUE ") {
         let mut rest = rest;
         let (Some(key), Some(flags), Some(len)) = (next_word(&mut rest), next_word(&mut rest), next_word(&mut rest))

@@ -111,34 +111,16 @@ impl Draft {
                 Command::Get(Get { touch: touches.then_some(exptime), ..Get::new(keys) })
             }
             2 | 3 => Command::Store(Store {
-                key,
-                value: &self.value,
                 flags: self.flags,
                 exptime,
-                mode: self.mode,
                 compare_cas: self.cas[0].filter(|_| self.mode == StoreMode::Set),
-                set_cas: None,
-                invalidate: false,
-                vivify: None,
+                ..Store::new(self.mode, key, &self.value)
             }),
-            4 => Command::Delete(Delete {
-                key,
-                compare_cas: None,
-                set_cas: None,
-                invalidate: false,
-                touch: None,
-                remove_value: false,
-            }),
-            5 => Command::Arithmetic(Arithmetic {
-                key,
-                delta: self.numbers[0],
-                direction: if touches { Direction::Up } else { Direction::Down },
-                vivify: None,
-                initial: 0,
-                touch: None,
-                compare_cas: None,
-                set_cas: None,
-            }),
+            4 => Command::Delete(Delete::new(key)),
+            5 => {
+                let direction = if touches { Direction::Up } else { Direction::Down };
+                Command::Arithmetic(Arithmetic::new(direction, key, self.numbers[0]))
+            }
             6 => Command::Touch { key, exptime },
             7 => Command::FlushAll { at: self.exptime(1) },
             8 => Command::Verbosity { level: self.flags },
@@ -160,44 +142,26 @@ impl Draft {
         let joins = matches!(self.mode, StoreMode::Append | StoreMode::Prepend);
         let command = match self.kind {
             0 | 1 => Command::Get(Get {
-                keys: Keys::One(key),
                 touch: (self.kind == 1).then_some(exptime),
-                vivify: None,
-                recache: None,
-                set_cas: None,
-                unless_cas: None,
                 want_value: self.kind == 0 || up,
-                no_bump: false,
+                ..Get::new(Keys::One(key))
             }),
             2 | 3 => Command::Store(Store {
-                key,
-                value: &self.value,
                 flags: if joins { 0 } else { self.flags },
                 exptime: if joins { Exptime(0) } else { exptime },
-                mode: self.mode,
                 compare_cas: compare_cas.filter(|_| self.mode != StoreMode::Add),
-                set_cas: None,
-                invalidate: false,
-                vivify: None,
+                ..Store::new(self.mode, key, &self.value)
             }),
-            4 => Command::Delete(Delete {
-                key,
-                compare_cas,
-                set_cas: None,
-                invalidate: false,
-                touch: None,
-                remove_value: false,
-            }),
-            5 => Command::Arithmetic(Arithmetic {
-                key,
-                delta: self.numbers[0],
-                direction: if up { Direction::Up } else { Direction::Down },
-                vivify: with_key.then_some(exptime),
-                initial: self.numbers[1],
-                touch: None,
-                compare_cas,
-                set_cas: None,
-            }),
+            4 => Command::Delete(Delete { compare_cas, ..Delete::new(key) }),
+            5 => {
+                let direction = if up { Direction::Up } else { Direction::Down };
+                Command::Arithmetic(Arithmetic {
+                    vivify: with_key.then_some(exptime),
+                    initial: self.numbers[1],
+                    compare_cas,
+                    ..Arithmetic::new(direction, key, self.numbers[0])
+                })
+            }
             6 => Command::Noop,
             7 => Command::FlushAll { at: up.then_some(exptime) },
             8 => Command::Verbosity { level: self.flags },
@@ -206,7 +170,7 @@ impl Draft {
             _ if up => Command::Sasl(Sasl::Auth { mechanism: b"PLAIN", data: &self.value }),
             _ => Command::Version,
         };
-        let opcode = opcode_of(&command, quiet, with_key);
+        let opcode = opcode_of(&command, quiet, with_key).expect("binary has all of these");
         Request { reply: Reply::Binary(BinaryReply { opcode, opaque: self.flags }), command }
     }
 
@@ -221,7 +185,7 @@ impl Draft {
 
 fn encoded(request: &Request<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    request.encode(&mut bytes);
+    request.encode(&mut bytes).unwrap_or_else(|error| panic!("{request:?}: {error}"));
     bytes
 }
 
@@ -444,4 +408,56 @@ fn what_no_server_sends_is_malformed() {
     }
     assert_eq!(text::decode_response(&[b'x'; 3000]), DecodedResponse::Malformed);
     assert_eq!(binary::decode_response(b"\x80"), DecodedResponse::Malformed);
+}
+
+#[test]
+fn a_protocol_refuses_to_encode_what_it_cannot_send_and_writes_nothing() {
+    let get = Get::new(Keys::One(b"k"));
+    let store = |mode| Store::new(mode, b"k", b"v");
+    let arithmetic = Arithmetic::new(Direction::Up, b"k", 1);
+    let exptime = Some(Exptime(1));
+    let (text, binary) = (Reply::Text(TextReply::default()), Reply::Binary(BinaryReply { opcode: 0, opaque: 0 }));
+    let command = MetaCommand::Get;
+    let meta = Reply::Meta(MetaReply { command, flags: b"", key: b"", quiet: false, value_len: 0 });
+    let long_key = [b'k'; KEY_MAX_LEN + 1];
+    let long_binary_key = [0; KEY_MAX_LEN];
+    let list = Admin::Words { name: b"lru_crawler", arguments: b"metadump all" };
+    let two_lines = Admin::Words { name: b"lru", arguments: b"mode flat\r\nflush_all" };
+    let (wrong_command, wrong_key) = (EncodeError::Command, EncodeError::Key);
+    let cases = [
+        (&text, Command::Sasl(Sasl::ListMechanisms), wrong_command),
+        (&text, Command::Get(Get { want_value: false, ..get.clone() }), wrong_command),
+        (&text, Command::Get(Get { vivify: exptime, ..get.clone() }), wrong_command),
+        (&text, Command::Store(Store { compare_cas: Some(1), ..store(StoreMode::Replace) }), wrong_command),
+        (&text, Command::Store(Store { set_cas: Some(1), ..store(StoreMode::Set) }), wrong_command),
+        (&text, Command::Delete(Delete { compare_cas: Some(1), ..Delete::new(b"k") }), wrong_command),
+        (&text, Command::Arithmetic(Arithmetic { vivify: exptime, ..arithmetic.clone() }), wrong_command),
+        (&text, Command::Admin(two_lines), wrong_command),
+        (&text, Command::Delete(Delete::new(b"")), wrong_key),
+        (&text, Command::Delete(Delete::new(&long_key)), wrong_key),
+        (&text, Command::Get(Get::new(Keys::One(b"a b"))), wrong_key),
+        (&text, Command::Touch { key: b"a\r\nflush_all", exptime: Exptime(0) }, wrong_key),
+        (&meta, Command::Version, wrong_command),
+        (&meta, Command::Admin(list), wrong_command),
+        (&meta, Command::Get(Get::new(Keys::Line(b"a b"))), wrong_command),
+        (&meta, Command::Arithmetic(Arithmetic { compare_cas: Some(0), ..arithmetic.clone() }), wrong_command),
+        (&meta, Command::Get(Get::new(Keys::One(b""))), wrong_key),
+        (&meta, Command::Debug { key: &long_binary_key }, wrong_key),
+        (&binary, Command::Debug { key: b"k" }, wrong_command),
+        (&binary, Command::Admin(list), wrong_command),
+        (&binary, Command::Get(Get::new(Keys::Line(b"a b"))), wrong_command),
+        (&binary, Command::Get(Get { want_value: false, ..get }), wrong_command),
+        (&binary, Command::Store(Store { vivify: exptime, ..store(StoreMode::Append) }), wrong_command),
+        (&binary, Command::Delete(Delete { compare_cas: Some(0), ..Delete::new(b"k") }), wrong_command),
+        (&binary, Command::Delete(Delete { invalidate: true, ..Delete::new(b"k") }), wrong_command),
+        (&binary, Command::Arithmetic(Arithmetic { touch: exptime, ..arithmetic }), wrong_command),
+        (&binary, Command::Stats { group: &long_key }, wrong_key),
+        (&binary, Command::Delete(Delete::new(&long_key)), wrong_key),
+    ];
+    for (reply, command, error) in cases {
+        let mut out = b"before".to_vec();
+        let request = Request { command, reply: reply.clone() };
+        assert_eq!(request.encode(&mut out), Err(error), "{request:?}");
+        assert_eq!(out, b"before");
+    }
 }

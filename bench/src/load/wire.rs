@@ -18,6 +18,9 @@ pub enum Protocol {
     Binary,
 }
 
+/// Why a request of the load can be encoded.
+const SENDABLE: &str = "each operation exists in each protocol, and names of keys are short and printable";
+
 /// Writes requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
@@ -71,11 +74,11 @@ impl Encoder {
                 Reply::Meta(MetaReply { command: meta_command, flags, key: b"", quiet, value_len: 0 })
             }
             Protocol::Binary => {
-                let opcode = binary::opcode_of(&command, quiet, is_get && self.with_keys);
+                let opcode = binary::opcode_of(&command, quiet, is_get && self.with_keys).expect(SENDABLE);
                 Reply::Binary(BinaryReply { opcode, opaque: 0 })
             }
         };
-        Request { command, reply }.encode(out);
+        Request { command, reply }.encode(out).expect(SENDABLE);
     }
 
     /// A read. Several keys in one request only in text.
@@ -84,24 +87,12 @@ impl Encoder {
     }
 
     pub(crate) fn set(&self, key: &[u8], value: &[u8], ttl: u32, quiet: bool, out: &mut Vec<u8>) {
-        let store = Store {
-            key,
-            value,
-            flags: 0,
-            exptime: Exptime(ttl.into()),
-            mode: StoreMode::Set,
-            compare_cas: None,
-            set_cas: None,
-            invalidate: false,
-            vivify: None,
-        };
+        let store = Store { exptime: Exptime(ttl.into()), ..Store::new(StoreMode::Set, key, value) };
         self.request(Command::Store(store), MetaCommand::Set, quiet, out);
     }
 
     pub(crate) fn delete(&self, key: &[u8], quiet: bool, out: &mut Vec<u8>) {
-        let delete =
-            Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false };
-        self.request(Command::Delete(delete), MetaCommand::Delete, quiet, out);
+        self.request(Command::Delete(Delete::new(key)), MetaCommand::Delete, quiet, out);
     }
 
     pub(crate) fn touch(&self, key: &[u8], ttl: u32, quiet: bool, out: &mut Vec<u8>) {
@@ -109,16 +100,7 @@ impl Encoder {
     }
 
     pub(crate) fn incr(&self, key: &[u8], quiet: bool, out: &mut Vec<u8>) {
-        let arithmetic = Arithmetic {
-            key,
-            delta: 1,
-            direction: Direction::Up,
-            vivify: None,
-            initial: 0,
-            touch: None,
-            compare_cas: None,
-            set_cas: None,
-        };
+        let arithmetic = Arithmetic::new(Direction::Up, key, 1);
         self.request(Command::Arithmetic(arithmetic), MetaCommand::Arithmetic, quiet, out);
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use larder_protocol::{Command, Get, Keys, MetaCommand, MetaReply, Reply, Request};
+use larder_protocol::meta::Line;
 
 use crate::commands::events::url;
 use crate::server::Shared;
@@ -64,7 +64,7 @@ impl<'a> Listing<'a> {
             items += 1;
             match format {
                 Format::Metadata => metadata(info, out),
-                Format::Get => command(info.key, out),
+                Format::Get => Line::get(out, info.key).end(),
                 Format::Sizes => *sizes.entry(info.size.div_ceil(SIZE_STEP) * SIZE_STEP).or_default() += 1,
             }
         };
@@ -96,12 +96,6 @@ fn metadata(info: &ItemInfo<'_>, out: &mut Vec<u8>) {
         out,
         "key={key} exp={expiry} la={access} cas={cas} fetch={fetched} cls={CLASS} size={size} flags={flags} "
     );
-}
-
-fn command(key: &[u8], out: &mut Vec<u8>) {
-    let get = Get { want_value: false, ..Get::new(Keys::One(key)) };
-    let reply = MetaReply { command: MetaCommand::Get, flags: b"", key: b"", quiet: false, value_len: 0 };
-    Request { command: Command::Get(get), reply: Reply::Meta(reply) }.encode(out);
 }
 
 /// The answer while another dump is on its way.

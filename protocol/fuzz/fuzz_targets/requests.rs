@@ -25,7 +25,9 @@ fuzz_target!(|bytes: &[u8]| {
                 };
                 if comparable {
                     let mut encoded = Vec::new();
-                    request.encode(&mut encoded);
+                    if let Err(error) = request.encode(&mut encoded) {
+                        panic!("{request:?}: {error}");
+                    }
                     let mut scratch = Scratch::new();
                     let Decoded::Request { request: again, consumed } =
                         protocol.decode(&encoded, &limits, &mut scratch)

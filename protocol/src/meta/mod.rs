@@ -4,5 +4,6 @@ mod reply;
 mod request;
 mod response;
 
-pub use request::*;
+pub use request::Line;
+pub(crate) use request::{decode_request, encode_request, is_request};
 pub use response::*;

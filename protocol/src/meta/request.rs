@@ -1,26 +1,56 @@
-//! Requests with meta commands: decoding for a server, encoding for a client.
+//! Requests with meta commands: decoded for a server, encoded by a client.
 
 use crate::base64;
 use crate::command::{
     Arithmetic, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, MetaCommand, MetaReply, OPAQUE_MAX_LEN,
     Reply, Request, Store, StoreMode, TextReply,
 };
-use crate::decoded::{Decoded, Limits, Scratch};
-use crate::error::Error;
-use crate::line::{Body, Words, body, next_key, next_word, value_len};
+use crate::decoded::{Decoded, LINE_MAX, Limits, Scratch};
+use crate::error::{EncodeError, Error};
+use crate::line::{Body, Words, body, first_line, is_text_key, next_key, next_word, value_len};
 use crate::number::{parse_i32, parse_u32, parse_u64, push_number};
 
-/// Most words of a command line, command and key included.
+/// Most words of a command line, command and key included (`MFLAG_MAX_OPT_LENGTH` of memcached's proto_parser.h).
 const WORDS_MAX: usize = 20;
 
-/// More words than this are not looked at.
+/// Words from this one on are only checked for being words.
 const WORDS_READ: usize = 23;
 
-/// A line's flags and what they ask for.
+/// Whether the input begins with a meta command. An input that ends before that is known may go to either decoder of
+/// text: both wait for the line's end.
+#[inline]
+pub(crate) fn is_request(input: &[u8]) -> bool {
+    matches!(
+        input,
+        [b'm', b'g' | b's' | b'd' | b'a' | b'n' | b'e', b' ', ..]
+            | [b'm', b'g' | b's' | b'd' | b'a' | b'n' | b'e', b'\r', b'\n', ..]
+    )
+}
+
+/// Decodes the meta command at the front of `input`, which [`is_request`].
+#[inline]
+pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let Some((line, consumed)) = first_line(input) else {
+        return if input.len() <= LINE_MAX { Decoded::Incomplete { need: 1 } } else { Decoded::Close };
+    };
+    let rest = line.get(3..).unwrap_or(b"");
+    match line[1] {
+        b'g' => get(rest, consumed, scratch),
+        b's' => set(rest, input, consumed, limits, scratch),
+        b'd' => delete(rest, consumed, scratch),
+        b'a' => arithmetic(rest, consumed, scratch),
+        b'e' => debug(rest, consumed, scratch),
+        _ => noop(consumed),
+    }
+}
+
+/// The key and the flags of a line.
 #[derive(Default)]
 struct Parsed<'a> {
     key: &'a [u8],
-    reply_key: &'a [u8],
+    /// The key as sent, perhaps in base64.
+    sent_key: &'a [u8],
+    /// The flag words as sent.
     words: &'a [u8],
     quiet: bool,
     value: bool,
@@ -37,25 +67,43 @@ struct Parsed<'a> {
     initial: u64,
     delta: Option<u64>,
     opaque_too_long: bool,
+    /// Length of the key in [`Scratch`], where flag `b` was sent.
+    decoded_len: Option<usize>,
 }
 
-/// What is wrong with a line. memcached tells these apart in what it does with the value behind `ms`.
+/// What is wrong with a line. memcached skips the value of an `ms` only behind a wrong flag.
 enum Refused {
     /// The line could not be cut into words.
     Line,
-    /// A word is wrong.
+    /// A flag or the key is wrong.
     Flag(Error),
 }
 
+impl Refused {
+    fn error(self) -> Error {
+        match self {
+            Refused::Line => Error::BAD_FORMAT,
+            Refused::Flag(error) => error,
+        }
+    }
+}
+
 impl<'a> Parsed<'a> {
-    /// Reads the key and the flags behind it. `count` words of the line come before the flags.
+    /// Reads a line of a key and flags, for the commands that have no words between.
+    #[inline]
+    fn read_line(line: &'a [u8], scratch: &'a mut Scratch) -> Result<Self, Refused> {
+        let mut flags = line;
+        let key = next_key(&mut flags).ok_or(Refused::Line)?;
+        Parsed::read(key, flags, 2, scratch)
+    }
+
+    /// Reads the flags behind the key. `count` words of the line come before them.
     #[inline]
     fn read(key: &'a [u8], flags: &'a [u8], count: usize, scratch: &'a mut Scratch) -> Result<Self, Refused> {
-        let mut parsed = Parsed { key, reply_key: key, words: trim_start(flags), ..Parsed::default() };
+        let mut parsed = Parsed { key, sent_key: key, words: trim_start(flags), ..Parsed::default() };
         let (mut rest, mut count, mut seen) = (flags, count, 0u128);
-        // The first error that stops reading, and the last of those that do not.
+        // The first error that stops reading, and the last of those that do not: memcached answers one of them.
         let (mut fatal, mut error) = (None, None);
-        let mut decoded_len = None;
         while let Some(word) = next_word(&mut rest) {
             let letter = word[0];
             if !is_flag(letter) {
@@ -73,43 +121,12 @@ impl<'a> Parsed<'a> {
                 continue;
             }
             seen |= 1 << letter;
-            let token = &word[1..];
-            let exptime = || parse_i32(token).map(|seconds| Exptime(seconds.into()));
-            match letter {
-                b'v' => parsed.value = true,
-                b'q' => parsed.quiet = true,
-                b'k' | b's' | b't' | b'c' | b'f' | b'l' | b'h' | b'P' | b'L' => {}
-                b'O' => parsed.opaque_too_long = word.len() > OPAQUE_MAX_LEN,
-                b'b' if key.len() <= KEY_MAX_LEN => {
-                    decoded_len = base64::decode(key, &mut scratch.0);
-                    if decoded_len.is_none() {
-                        error = Some(Error::BAD_KEY_ENCODING);
-                    }
-                }
-                b'b' => {}
-                b'u' => parsed.no_bump = true,
-                b'x' => parsed.remove_value = true,
-                b'I' => parsed.invalidate = true,
-                b'M' => parsed.mode = Some(token.first().copied().unwrap_or(b' ')),
-                b'T' => parsed.touch = exptime().or_else(|| bad_token(&mut error)),
-                b'N' => parsed.vivify = exptime().or_else(|| bad_token(&mut error)),
-                b'R' => parsed.recache = exptime().or_else(|| bad_token(&mut error)),
-                b'C' => parsed.compare_cas = parse_u64(token).or_else(|| bad_token(&mut error)),
-                b'E' => parsed.set_cas = parse_u64(token).or_else(|| bad_token(&mut error)),
-                b'F' => match parse_u32(token) {
-                    Some(flags) => parsed.client_flags = flags,
-                    // memcached gives this fault no words of its own.
-                    None => error = error.or(Some(Error::BAD_FORMAT)),
-                },
-                b'J' => match parse_u64(token) {
-                    Some(initial) => parsed.initial = initial,
-                    None => error = Some(Error::INVALID_INITIAL),
-                },
-                b'D' => match parse_u64(token) {
-                    Some(delta) => parsed.delta = Some(delta),
-                    None => error = Some(Error::INVALID_META_DELTA),
-                },
-                _ => fatal = Some(Error::INVALID_FLAG),
+            match parsed.read_flag(word, scratch) {
+                Ok(()) => {}
+                Err(Error::INVALID_FLAG) => fatal = Some(Error::INVALID_FLAG),
+                // memcached has no words for this fault: those of another come first.
+                Err(Error::BAD_FORMAT) => error = error.or(Some(Error::BAD_FORMAT)),
+                Err(other) => error = Some(other),
             }
         }
         if key.len() > KEY_MAX_LEN {
@@ -121,16 +138,62 @@ impl<'a> Parsed<'a> {
         if let Some(error) = fatal.or(error) {
             return Err(Refused::Flag(error));
         }
-        if let Some(len) = decoded_len {
+        if let Some(len) = parsed.decoded_len {
             parsed.key = &scratch.0[..len];
         }
         Ok(parsed)
     }
 
+    /// Notes one flag with its token (protocol.txt, the tables of flags under "Meta Get", "Meta Set", "Meta Delete" and
+    /// "Meta Arithmetic").
     #[inline]
-    fn reply(&self, command: MetaCommand) -> Reply<'a> {
-        let quiet = self.quiet;
-        Reply::Meta(MetaReply { command, flags: self.words, key: self.reply_key, quiet, value_len: 0 })
+    fn read_flag(&mut self, word: &'a [u8], scratch: &mut Scratch) -> Result<(), Error> {
+        let (letter, token) = (word[0], &word[1..]);
+        let exptime = || match parse_i32(token) {
+            Some(seconds) => Ok(Some(Exptime(seconds.into()))),
+            None => Err(Error::BAD_TOKEN),
+        };
+        let cas = || parse_u64(token).map(Some).ok_or(Error::BAD_TOKEN);
+        match letter {
+            b'v' => self.value = true,
+            b'q' => self.quiet = true,
+            // Only answered (`k`, `s`, `t`, …), or for memcached's proxy (`P`, `L`).
+            b'k' | b's' | b't' | b'c' | b'f' | b'l' | b'h' | b'P' | b'L' => {}
+            b'O' => self.opaque_too_long = word.len() > OPAQUE_MAX_LEN,
+            // A longer key is refused for its length.
+            b'b' if self.sent_key.len() <= KEY_MAX_LEN => {
+                let len = base64::decode(self.sent_key, &mut scratch.0);
+                self.decoded_len = Some(len.ok_or(Error::BAD_KEY_ENCODING)?);
+            }
+            b'b' => {}
+            b'u' => self.no_bump = true,
+            b'x' => self.remove_value = true,
+            b'I' => self.invalidate = true,
+            b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
+            b'T' => self.touch = exptime()?,
+            b'N' => self.vivify = exptime()?,
+            b'R' => self.recache = exptime()?,
+            b'C' => self.compare_cas = cas()?,
+            b'E' => self.set_cas = cas()?,
+            b'F' => self.client_flags = parse_u32(token).ok_or(Error::BAD_FORMAT)?,
+            b'J' => self.initial = parse_u64(token).ok_or(Error::INVALID_INITIAL)?,
+            b'D' => self.delta = Some(parse_u64(token).ok_or(Error::INVALID_META_DELTA)?),
+            _ => return Err(Error::INVALID_FLAG),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_opaque(&self) -> Result<(), Error> {
+        if self.opaque_too_long { Err(Error::OPAQUE_TOO_LONG) } else { Ok(()) }
+    }
+
+    /// The request, answered as the line asks.
+    #[inline]
+    fn request(&self, command: Command<'a>, kind: MetaCommand, value_len: usize, consumed: usize) -> Decoded<'a> {
+        let (flags, key, quiet) = (self.words, self.sent_key, self.quiet);
+        let reply = Reply::Meta(MetaReply { command: kind, flags, key, quiet, value_len });
+        Decoded::Request { request: Request { command, reply }, consumed }
     }
 }
 
@@ -138,12 +201,6 @@ impl<'a> Parsed<'a> {
 #[inline]
 fn is_flag(letter: u8) -> bool {
     matches!(letter, b'A'..=b'z' | b'0'..=b'9')
-}
-
-#[cold]
-fn bad_token<T>(error: &mut Option<Error>) -> Option<T> {
-    *error = Some(Error::BAD_TOKEN);
-    None
 }
 
 #[inline]
@@ -154,33 +211,15 @@ fn trim_start(line: &[u8]) -> &[u8] {
     }
 }
 
-impl Refused {
-    fn error(self) -> Error {
-        match self {
-            Refused::Line => Error::BAD_FORMAT,
-            Refused::Flag(error) => error,
-        }
-    }
-}
-
-#[inline]
-fn done<'a>(command: Command<'a>, reply: Reply<'a>, consumed: usize) -> Decoded<'a> {
-    Decoded::Request { request: Request { command, reply }, consumed }
-}
-
 /// `mg key flag…`
 #[inline]
-pub(crate) fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let mut rest = line;
-    let Some(key) = next_key(&mut rest) else {
-        return Decoded::refuse(Error::BAD_FORMAT, consumed);
-    };
-    let parsed = match Parsed::read(key, rest, 2, scratch) {
+fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let parsed = match Parsed::read_line(line, scratch) {
         Ok(parsed) => parsed,
         Err(refused) => return Decoded::refuse(refused.error(), consumed),
     };
-    if parsed.opaque_too_long {
-        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
+    if let Err(error) = parsed.check_opaque() {
+        return Decoded::refuse(error, consumed);
     }
     let command = Command::Get(Get {
         keys: Keys::One(parsed.key),
@@ -192,18 +231,12 @@ pub(crate) fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch)
         want_value: parsed.value,
         no_bump: parsed.no_bump,
     });
-    done(command, parsed.reply(MetaCommand::Get), consumed)
+    parsed.request(command, MetaCommand::Get, 0, consumed)
 }
 
 /// `ms key length flag…` and the value.
 #[inline]
-pub(crate) fn set<'a>(
-    line: &'a [u8],
-    input: &'a [u8],
-    consumed: usize,
-    limits: &Limits,
-    scratch: &'a mut Scratch,
-) -> Decoded<'a> {
+fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let (Some(key), Some(len)) = (next_key(&mut rest), next_word(&mut rest)) else {
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
@@ -211,14 +244,7 @@ pub(crate) fn set<'a>(
     let Some(len) = value_len(len) else {
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
     };
-    let swallow = |error, outdated| Decoded::Error {
-        error,
-        reply: Reply::Text(TextReply::default()),
-        consumed,
-        swallow: len + 2,
-        outdated,
-        close: false,
-    };
+    let swallow = |error, outdated| Decoded::refuse_value(error, TextReply::default(), consumed, len, outdated);
     let parsed = match Parsed::read(key, rest, 3, scratch) {
         Ok(parsed) => parsed,
         Err(Refused::Line) => return Decoded::refuse(Error::BAD_FORMAT, consumed),
@@ -232,23 +258,19 @@ pub(crate) fn set<'a>(
         Some(b'P') => StoreMode::Prepend,
         Some(_) => return swallow(Error::INVALID_SET_MODE, None),
     };
-    let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
-    let compares = matches!(mode, StoreMode::Set | StoreMode::Replace);
     if limits.too_large(parsed.key.len(), parsed.client_flags, len) {
         return swallow(Error::TOO_LARGE, Some(parsed.key));
     }
-    if parsed.opaque_too_long {
-        return swallow(Error::OPAQUE_TOO_LONG, None);
+    if let Err(error) = parsed.check_opaque() {
+        return swallow(error, None);
     }
     let value = match body(input, consumed, len) {
         Body::Value(value) => value,
         Body::Incomplete(need) => return Decoded::Incomplete { need },
         Body::Unended => return Decoded::refuse(Error::BAD_DATA_CHUNK, consumed + len + 2),
     };
-    let mut reply = parsed.reply(MetaCommand::Set);
-    if let Reply::Meta(reply) = &mut reply {
-        reply.value_len = len;
-    }
+    let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
+    let compares = matches!(mode, StoreMode::Set | StoreMode::Replace);
     let command = Command::Store(Store {
         key: parsed.key,
         value,
@@ -260,21 +282,17 @@ pub(crate) fn set<'a>(
         invalidate: parsed.invalidate && compares && parsed.compare_cas.is_some(),
         vivify: parsed.vivify.filter(|_| joins),
     });
-    done(command, reply, consumed + len + 2)
+    parsed.request(command, MetaCommand::Set, len, consumed + len + 2)
 }
 
 /// `md key flag…`
-pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let mut rest = line;
-    let Some(key) = next_key(&mut rest) else {
-        return Decoded::refuse(Error::BAD_FORMAT, consumed);
-    };
-    let parsed = match Parsed::read(key, rest, 2, scratch) {
+fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let parsed = match Parsed::read_line(line, scratch) {
         Ok(parsed) => parsed,
         Err(refused) => return Decoded::refuse(refused.error(), consumed),
     };
-    if parsed.opaque_too_long {
-        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
+    if let Err(error) = parsed.check_opaque() {
+        return Decoded::refuse(error, consumed);
     }
     let command = Command::Delete(Delete {
         key: parsed.key,
@@ -284,16 +302,12 @@ pub(crate) fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scrat
         touch: parsed.touch,
         remove_value: parsed.remove_value,
     });
-    done(command, parsed.reply(MetaCommand::Delete), consumed)
+    parsed.request(command, MetaCommand::Delete, 0, consumed)
 }
 
 /// `ma key flag…`
-pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let mut rest = line;
-    let Some(key) = next_key(&mut rest) else {
-        return Decoded::refuse(Error::BAD_FORMAT, consumed);
-    };
-    let parsed = match Parsed::read(key, rest, 2, scratch) {
+fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+    let parsed = match Parsed::read_line(line, scratch) {
         Ok(parsed) => parsed,
         Err(Refused::Line) => return Decoded::refuse(Error::BAD_FORMAT, consumed),
         Err(Refused::Flag(_)) => return Decoded::refuse(Error::INVALID_OR_DUPLICATE_FLAG, consumed),
@@ -303,8 +317,8 @@ pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut S
         Some(b'D' | b'-') => Direction::Down,
         Some(_) => return Decoded::refuse(Error::INVALID_ARITHMETIC_MODE, consumed),
     };
-    if parsed.opaque_too_long {
-        return Decoded::refuse(Error::OPAQUE_TOO_LONG, consumed);
+    if let Err(error) = parsed.check_opaque() {
+        return Decoded::refuse(error, consumed);
     }
     let command = Command::Arithmetic(Arithmetic {
         key: parsed.key,
@@ -313,21 +327,20 @@ pub(crate) fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut S
         vivify: parsed.vivify,
         initial: parsed.initial,
         touch: parsed.touch,
-        // Here 0 means no comparison, unlike in the other commands.
+        // 0 means no comparison here, unlike in the other commands.
         compare_cas: parsed.compare_cas.filter(|&cas| cas != 0),
         set_cas: parsed.set_cas,
     });
-    done(command, parsed.reply(MetaCommand::Arithmetic), consumed)
+    parsed.request(command, MetaCommand::Arithmetic, 0, consumed)
 }
 
 /// `mn`, and whatever stands behind it.
-pub(crate) fn noop<'a>(consumed: usize) -> Decoded<'a> {
-    let reply = MetaReply { command: MetaCommand::Noop, flags: b"", key: b"", quiet: false, value_len: 0 };
-    done(Command::Noop, Reply::Meta(reply), consumed)
+fn noop<'a>(consumed: usize) -> Decoded<'a> {
+    Parsed::default().request(Command::Noop, MetaCommand::Noop, 0, consumed)
 }
 
 /// `me key [b]`
-pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
+fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(word) = next_word(&mut rest).filter(|word| word.len() <= KEY_MAX_LEN) else {
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
@@ -343,74 +356,112 @@ pub(crate) fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratc
             None => return Decoded::refuse(Error::BAD_FORMAT, consumed),
         }
     }
-    let reply = MetaReply { command: MetaCommand::Debug, flags, key: word, quiet: false, value_len: 0 };
-    done(Command::Debug { key }, Reply::Meta(reply), consumed)
+    let parsed = Parsed { sent_key: word, words: flags, ..Parsed::default() };
+    parsed.request(Command::Debug { key }, MetaCommand::Debug, 0, consumed)
 }
 
 /// Appends a request as a meta command.
 ///
-/// The flag words of `reply.flags` are written as they are; those that the command implies and that are missing
-/// there (`v`, `q`, `T`, `N`, `C`, …) are added. A client thus names only the flags it wants answered. A key that text cannot carry
-/// is written in base64, with the flag `b`; so is any key where `b` is given. Of the command's keys only the first is written.
-pub(crate) fn encode_request(command: &Command<'_>, reply: &MetaReply<'_>, out: &mut Vec<u8>) {
-    let key = |key| (key, reply);
+/// The flag words of `reply.flags` are written as they are; those that the command needs and that are missing there (`v`,
+/// `q`, `T`, `N`, `C`, …) are added. A key that a line cannot hold is written in base64 with the flag `b`; so is every key
+/// where `reply.flags` has `b`.
+pub(crate) fn encode_request(
+    command: &Command<'_>,
+    reply: &MetaReply<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let mut line = match command {
-        Command::Get(get) => {
-            let mut line = Line::begin(out, b"mg", key(get.keys.iter().next().unwrap_or(b"")), None);
-            line.flag_if(b'v', get.want_value);
-            line.flag_if(b'u', get.no_bump);
-            line.exptime_if(b'T', get.touch);
-            line.exptime_if(b'N', get.vivify);
-            line.exptime_if(b'R', get.recache);
-            line.number_if(b'C', get.unless_cas);
-            line.number_if(b'E', get.set_cas);
-            line
-        }
-        Command::Store(store) => {
-            let mut line = Line::begin(out, b"ms", key(store.key), Some(store.value));
-            line.store_mode(store.mode);
-            line.number_if(b'F', (store.flags != 0).then_some(store.flags.into()));
-            line.exptime_if(b'T', Some(store.exptime).filter(|&exptime| exptime != Exptime(0)));
-            line.exptime_if(b'N', store.vivify);
-            line.number_if(b'C', store.compare_cas);
-            line.number_if(b'E', store.set_cas);
-            line.flag_if(b'I', store.invalidate);
-            line
-        }
-        Command::Delete(delete) => {
-            let mut line = Line::begin(out, b"md", key(delete.key), None);
-            line.number_if(b'C', delete.compare_cas);
-            line.number_if(b'E', delete.set_cas);
-            line.flag_if(b'I', delete.invalidate);
-            line.flag_if(b'x', delete.remove_value);
-            line.exptime_if(b'T', delete.touch);
-            line
-        }
-        Command::Arithmetic(arithmetic) => {
-            let mut line = Line::begin(out, b"ma", key(arithmetic.key), None);
-            line.direction(arithmetic.direction);
-            line.number_if(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
-            line.exptime_if(b'N', arithmetic.vivify);
-            line.number_if(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
-            line.exptime_if(b'T', arithmetic.touch);
-            line.number_if(b'C', arithmetic.compare_cas);
-            line.number_if(b'E', arithmetic.set_cas);
-            line
-        }
+        Command::Get(get) => encode_get(get, reply, out)?,
+        Command::Store(store) => encode_store(store, reply, out)?,
+        Command::Delete(delete) => encode_delete(delete, reply, out)?,
+        Command::Arithmetic(arithmetic) => encode_arithmetic(arithmetic, reply, out)?,
         // Meta has no touch of its own; a get without a value is one.
-        Command::Touch { key: touched, exptime } => {
-            let mut line = Line::begin(out, b"mg", key(touched), None);
+        Command::Touch { key, exptime } => {
+            let mut line = Line::begin(out, b"mg", checked(key)?, None, reply);
             line.exptime(b'T', *exptime);
             line
         }
-        Command::Debug { key: shown } => Line::begin(out, b"me", key(shown), None),
-        _ => {
-            out.extend_from_slice(b"mn");
-            Line { out, present: 0, value: None }
+        Command::Debug { key } => Line::begin(out, b"me", checked(key)?, None, reply),
+        Command::Noop => {
+            out.extend_from_slice(b"mn\r\n");
+            return Ok(());
         }
+        Command::FlushAll { .. }
+        | Command::Version
+        | Command::Verbosity { .. }
+        | Command::Stats { .. }
+        | Command::Quit
+        | Command::Admin(_)
+        | Command::Sasl(_) => return Err(EncodeError::Command),
     };
     line.flag_if(b'q', reply.quiet);
     line.end();
+    Ok(())
+}
+
+/// Returns the key if a meta command can send it: not empty, and as sent not longer than [`KEY_MAX_LEN`].
+fn checked(key: &[u8]) -> Result<&[u8], EncodeError> {
+    let sent_len = if is_text_key(key) { key.len() } else { key.len().div_ceil(3) * 4 };
+    if (1..=KEY_MAX_LEN).contains(&sent_len) { Ok(key) } else { Err(EncodeError::Key) }
+}
+
+fn encode_get<'o>(get: &Get<'_>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) -> Result<Line<'o>, EncodeError> {
+    let key = get.keys.single().ok_or(EncodeError::Command)?;
+    let mut line = Line::begin(out, b"mg", checked(key)?, None, reply);
+    line.flag_if(b'v', get.want_value);
+    line.flag_if(b'u', get.no_bump);
+    line.exptime_if(b'T', get.touch);
+    line.exptime_if(b'N', get.vivify);
+    line.exptime_if(b'R', get.recache);
+    line.number_if(b'C', get.unless_cas);
+    line.number_if(b'E', get.set_cas);
+    Ok(line)
+}
+
+fn encode_store<'o>(store: &Store<'o>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) -> Result<Line<'o>, EncodeError> {
+    let mut line = Line::begin(out, b"ms", checked(store.key)?, Some(store.value), reply);
+    line.store_mode(store.mode);
+    line.number_if(b'F', (store.flags != 0).then_some(store.flags.into()));
+    line.exptime_if(b'T', Some(store.exptime).filter(|&exptime| exptime != Exptime(0)));
+    line.exptime_if(b'N', store.vivify);
+    line.number_if(b'C', store.compare_cas);
+    line.number_if(b'E', store.set_cas);
+    line.flag_if(b'I', store.invalidate);
+    Ok(line)
+}
+
+fn encode_delete<'o>(
+    delete: &Delete<'_>,
+    reply: &MetaReply<'_>,
+    out: &'o mut Vec<u8>,
+) -> Result<Line<'o>, EncodeError> {
+    let mut line = Line::begin(out, b"md", checked(delete.key)?, None, reply);
+    line.number_if(b'C', delete.compare_cas);
+    line.number_if(b'E', delete.set_cas);
+    line.flag_if(b'I', delete.invalidate);
+    line.flag_if(b'x', delete.remove_value);
+    line.exptime_if(b'T', delete.touch);
+    Ok(line)
+}
+
+fn encode_arithmetic<'o>(
+    arithmetic: &Arithmetic<'_>,
+    reply: &MetaReply<'_>,
+    out: &'o mut Vec<u8>,
+) -> Result<Line<'o>, EncodeError> {
+    // `C0` means no comparison in this command.
+    if arithmetic.compare_cas == Some(0) {
+        return Err(EncodeError::Command);
+    }
+    let mut line = Line::begin(out, b"ma", checked(arithmetic.key)?, None, reply);
+    line.direction(arithmetic.direction);
+    line.number_if(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
+    line.exptime_if(b'N', arithmetic.vivify);
+    line.number_if(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
+    line.exptime_if(b'T', arithmetic.touch);
+    line.number_if(b'C', arithmetic.compare_cas);
+    line.number_if(b'E', arithmetic.set_cas);
+    Ok(line)
 }
 
 /// Writes a meta command with its flags (protocol.txt, "Meta Commands").
@@ -452,38 +503,33 @@ impl<'o> Line<'o> {
     /// Begins `mg`: reads an item.
     #[inline]
     pub fn get(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"mg", (key, &MetaReply::EMPTY), None)
+        Line::begin(out, b"mg", key, None, &MetaReply::EMPTY)
     }
 
     /// Begins `ms`: stores an item.
     #[inline]
     pub fn set(out: &'o mut Vec<u8>, key: &[u8], value: &'o [u8]) -> Self {
-        Line::begin(out, b"ms", (key, &MetaReply::EMPTY), Some(value))
+        Line::begin(out, b"ms", key, Some(value), &MetaReply::EMPTY)
     }
 
     /// Begins `md`: deletes or invalidates an item.
     #[inline]
     pub fn delete(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"md", (key, &MetaReply::EMPTY), None)
+        Line::begin(out, b"md", key, None, &MetaReply::EMPTY)
     }
 
     /// Begins `ma`: increments or decrements an item.
     #[inline]
     pub fn arithmetic(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"ma", (key, &MetaReply::EMPTY), None)
+        Line::begin(out, b"ma", key, None, &MetaReply::EMPTY)
     }
 
     /// Writes the command's name, the key, the value's length, and the flag words of `reply` as they are.
     #[inline]
-    fn begin(
-        out: &'o mut Vec<u8>,
-        name: &[u8],
-        (key, reply): (&[u8], &MetaReply<'_>),
-        value: Option<&'o [u8]>,
-    ) -> Self {
+    fn begin(out: &'o mut Vec<u8>, name: &[u8; 2], key: &[u8], value: Option<&'o [u8]>, reply: &MetaReply<'_>) -> Self {
         let present = reply.words().fold(0u128, |letters, word| letters | 1 << (word[0] & 127));
         let given = present >> b'b' & 1 == 1;
-        let binary = given || key.iter().any(|&b| b <= b' ' || b == 0x7f);
+        let binary = given || !is_text_key(key);
         out.extend_from_slice(name);
         out.push(b' ');
         match binary {

@@ -1,8 +1,8 @@
 //! Responses to meta commands, as a client reads them.
 
-use crate::line::{Words, next_word};
+use crate::line::{Words, first_line, next_word};
 use crate::number::{parse_u32, parse_u64};
-use crate::response::{DecodedResponse, response_line, response_value, unfinished_response};
+use crate::response::{DecodedResponse, response_value, unfinished_response};
 
 /// Return codes of meta responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl<'a> ResponseFlags<'a> {
 /// Decodes the meta response at the front of `input`.
 #[inline]
 pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
-    let Some((line, consumed)) = response_line(input) else { return unfinished_response(input) };
+    let Some((line, consumed)) = first_line(input) else { return unfinished_response(input) };
     if line.len() < 2 || (line.len() > 2 && line[2] != b' ') {
         return if is_error(line) {
             DecodedResponse::Response { response: Response::Error(line), consumed }
