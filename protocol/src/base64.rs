@@ -1,5 +1,7 @@
-//! Base64 of binary keys in meta commands (RFC 4648 section 4). Like memcached, the decoder passes over bytes outside the
-//! alphabet; that is why it is ours.
+//! Base64 of binary keys in meta commands (RFC 4648, section 4).
+//!
+//! The decoder skips bytes outside the alphabet, as memcached's does. No crate's decoder does the same, so this one is
+//! ours.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const SKIP: u8 = 0x80;
@@ -15,7 +17,8 @@ const VALUES: [u8; 256] = {
     values
 };
 
-/// Decodes into `out`, which is at least as long as `text`; the length, or `None` if `text` is not base64 or empty.
+/// Decodes into `out`, which must be at least as long as `text`. Returns the decoded length in bytes, or `None` if
+/// `text` is empty or not base64.
 pub(crate) fn decode(text: &[u8], out: &mut [u8]) -> Option<usize> {
     let symbols = text.iter().filter(|&&b| VALUES[b as usize] != SKIP).count();
     if symbols == 0 || symbols % 4 != 0 {
@@ -65,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_outside_the_alphabet_are_passed_over() {
+    fn bytes_outside_the_alphabet_are_skipped() {
         assert_eq!(decoded(b"aG!k=").as_deref(), Some(&b"hi"[..]));
         assert_eq!(decoded(b"aGk"), None);
         assert_eq!(decoded(b"a==="), None);
@@ -74,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_decodes(bytes in prop::collection::vec(any::<u8>(), 1..100)) {
+        fn encoded_bytes_decode_to_themselves(bytes in prop::collection::vec(any::<u8>(), 1..100)) {
             let mut text = Vec::new();
             encode(&mut text, &bytes);
             prop_assert_eq!(decoded(&text), Some(bytes));

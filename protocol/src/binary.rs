@@ -1,6 +1,6 @@
-//! Packets of the binary protocol (memcached's protocol-binary document, "Packet Structure" and "Commands").
+//! Packets of the binary protocol (memcached's `doc/protocol-binary.txt`, "Packet Structure" and "Commands").
 //!
-//! A packet is a header of 24 bytes, then extras, key and value. Numbers are big-endian.
+//! A packet is a header of 24 bytes followed by extras, key and value. Numbers are big-endian.
 
 use crate::command::{
     Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, RELATIVE_EXPTIME_MAX, Reply,
@@ -20,7 +20,7 @@ const HEADER_LEN: usize = 24;
 /// Expiration time of an arithmetic request that must not create the item.
 const NO_VIVIFY: u32 = u32::MAX;
 
-/// Opcodes. A quiet one (`…Q`) is answered only if there is something to tell: a hit, or an error.
+/// Opcodes. A request with a quiet one (`…Q`) gets a reply only for a hit or an error.
 #[expect(missing_docs, reason = "the names are the document's own")]
 pub mod opcode {
     pub const GET: u8 = 0x00;
@@ -82,7 +82,7 @@ struct Header {
     opcode: u8,
     key_len: usize,
     extras_len: usize,
-    /// In a response; reserved in a request.
+    /// 0 in a request, where the field is reserved.
     status: u16,
     body_len: usize,
     opaque: u32,
@@ -121,7 +121,7 @@ impl Header {
     }
 }
 
-/// Decodes one request.
+/// Decodes the request at the front of `input`.
 #[inline]
 pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a> {
     if input.first().is_some_and(|&magic| magic != REQUEST_MAGIC) {
@@ -153,7 +153,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
     }
     let packet = Packet { header: &header, extras: &body[..extras_len], key: &body[extras_len..prefix_len] };
     let value_len = body_len - prefix_len;
-    // A wrong packet is told from its front; its value need not be waited for.
+    // A wrong packet is refused by its front, before its value arrives.
     let value = body.get(prefix_len..body_len);
     let command = match packet.command(value_len, value.unwrap_or(b"")) {
         Ok(command) => command,
@@ -181,7 +181,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
     Decoded::Request { request: Request { command, reply }, consumed: HEADER_LEN + body_len }
 }
 
-/// A request without its value.
+/// The parts of a request before its value.
 struct Packet<'h, 'a> {
     header: &'h Header,
     extras: &'a [u8],
@@ -189,7 +189,7 @@ struct Packet<'h, 'a> {
 }
 
 impl<'a> Packet<'_, 'a> {
-    /// The command, if the packet's lengths fit its opcode.
+    /// Returns the command if the packet's lengths fit its opcode.
     #[inline]
     fn command(&self, value_len: usize, value: &'a [u8]) -> Result<Command<'a>, Error> {
         use opcode::*;
@@ -245,7 +245,8 @@ impl<'a> Packet<'_, 'a> {
         Ok(command)
     }
 
-    /// For a command that stores: the client's flags, and whether an older item must go where the value is refused.
+    /// Returns, for a command with a value, the client flags and whether a refused value makes an older item out of
+    /// date.
     fn stores(&self) -> Option<(u32, bool)> {
         use opcode::*;
         match self.header.opcode {
@@ -280,14 +281,14 @@ impl<'a> Packet<'_, 'a> {
 }
 
 impl BinaryReply {
-    /// Whether success, or the miss of a retrieval, is not answered.
+    /// Returns whether success, or the miss of a retrieval, gets no reply.
     #[inline]
     fn is_quiet(self) -> bool {
         use opcode::*;
         matches!(self.opcode, GETQ | GETKQ | SETQ..=PREPENDQ | GATQ | GATKQ)
     }
 
-    /// Whether the answer to a retrieval holds the key.
+    /// Returns whether the reply to a retrieval has the key.
     #[inline]
     fn with_key(self) -> bool {
         use opcode::*;
@@ -375,7 +376,7 @@ fn error_status(error: Error) -> u16 {
     }
 }
 
-/// The words that memcached sends with a status.
+/// Returns the words that memcached sends with a status.
 fn status_text(status: u16) -> &'static [u8] {
     match status {
         status::KEY_NOT_FOUND => b"Not found",
@@ -391,9 +392,10 @@ fn status_text(status: u16) -> &'static [u8] {
     }
 }
 
-/// Returns the opcode of a command; `None` where binary has none (`me`, operators' text commands).
+/// Returns the opcode of a command; `None` if binary does not have the command (`me`, operators' text commands).
 ///
-/// `quiet` has an effect where there is a quiet form. `with_key` makes the answer to a retrieval hold the key.
+/// `quiet` selects the quiet form if there is one; `with_key` selects, for a retrieval, the form whose reply has the
+/// key.
 pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> Option<u8> {
     use opcode::*;
     let (loud, silent) = match command {
@@ -426,7 +428,7 @@ pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> Option<u
     Some(if quiet { silent } else { loud })
 }
 
-/// The parts of a request behind its header.
+/// The parts of a request after its header, and the header's CAS unique.
 #[derive(Default)]
 struct RequestBody<'a> {
     extras: [u8; 20],
@@ -499,7 +501,7 @@ impl<'a> RequestBody<'a> {
             return Err(EncodeError::Command);
         }
         (self.key, self.value, self.cas) = (checked(key)?, value, cas_field(compare_cas)?);
-        // These two keep the item's flags and expiration time.
+        // These two keep the item's flags and expiration time, and have no extras.
         if !matches!(mode, StoreMode::Append | StoreMode::Prepend) {
             self.push(&flags.to_be_bytes());
             self.push(&seconds(exptime).to_be_bytes());
@@ -508,7 +510,7 @@ impl<'a> RequestBody<'a> {
     }
 }
 
-/// Appends a request. The reply's opcode is [`opcode_of`] the command.
+/// Appends a request. The opcode in `reply` must be one of the command's ([`opcode_of`]).
 pub(crate) fn encode_request(command: &Command<'_>, reply: BinaryReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let RequestBody { extras, extras_len, key, value, cas } = RequestBody::of(command)?;
     let BinaryReply { opcode, opaque } = reply;
@@ -525,7 +527,7 @@ fn checked(key: &[u8]) -> Result<&[u8], EncodeError> {
     if (1..=KEY_MAX_LEN).contains(&key.len()) { Ok(key) } else { Err(EncodeError::Key) }
 }
 
-/// A header's CAS unique. There, 0 means that nothing is compared.
+/// Returns the CAS unique of a header, where 0 means that nothing is compared.
 fn cas_field(compare_cas: Option<u64>) -> Result<u64, EncodeError> {
     match compare_cas {
         Some(0) => Err(EncodeError::Command),
@@ -533,37 +535,37 @@ fn cas_field(compare_cas: Option<u64>) -> Result<u64, EncodeError> {
     }
 }
 
-/// An expiration time in a packet. It cannot be negative; a Unix time long past means the same.
+/// Returns an expiration time as a packet sends it. It has no sign: a Unix time long past replaces negative numbers.
 fn seconds(exptime: Exptime) -> u32 {
     if exptime.0 < 0 { RELATIVE_EXPTIME_MAX as u32 + 1 } else { exptime.0.try_into().unwrap_or(u32::MAX - 1) }
 }
 
-/// A server's answer.
+/// A server's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Response<'a> {
     /// The request's opcode.
     pub opcode: u8,
-    /// See [`status`].
+    /// One of [`status`].
     pub status: u16,
     /// The request's opaque.
     pub opaque: u32,
-    /// CAS unique, or 0.
+    /// The item's CAS unique, or 0.
     pub cas: u64,
-    /// Extras: the client's flags of a hit.
+    /// The extras: the client flags of a hit.
     pub extras: &'a [u8],
-    /// The key of a `GETK` or `GATK`, the name of a statistic.
+    /// The key (`GETK`, `GATK`), or the name of a statistic.
     pub key: &'a [u8],
-    /// The value, or the words of an error.
+    /// The value, or an error's words.
     pub value: &'a [u8],
 }
 
 impl Response<'_> {
-    /// The client's flags of a hit.
+    /// Returns the client flags of a hit.
     pub fn flags(&self) -> Option<u32> {
         self.extras.try_into().ok().map(u32::from_be_bytes)
     }
 
-    /// The new value of an increment or decrement.
+    /// Returns the new number of a successful increment or decrement.
     pub fn number(&self) -> Option<u64> {
         self.value.try_into().ok().filter(|_| self.status == status::OK).map(u64::from_be_bytes)
     }

@@ -2,30 +2,33 @@
 
 use crate::line::{Words, next_key};
 
-/// Longest key in bytes (`KEY_MAX_LENGTH`, protocol.txt "Keys").
+/// Longest key in bytes (memcached's `KEY_MAX_LENGTH`; protocol.txt, "Keys").
 pub const KEY_MAX_LEN: usize = 250;
 
-/// Longest opaque token of a meta command in bytes (protocol.txt "Meta Get", flag O).
+/// Longest opaque token of a meta command in bytes, its flag letter included (memcached's `MFLAG_MAX_OPAQUE_LENGTH`).
 pub const OPAQUE_MAX_LEN: usize = 32;
 
-/// A relative expiration time longer than this many seconds is a Unix time (protocol.txt "Expiration times").
+/// Largest relative expiration time in seconds (30 days). A larger one is a Unix time (protocol.txt, "Expiration
+/// times").
 pub const RELATIVE_EXPTIME_MAX: i64 = 60 * 60 * 24 * 30;
 
-/// One command and how its answer is to be written.
+/// A command with the form of its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// What is to be done.
+    /// The command to execute.
     pub command: Command<'a>,
-    /// How the answer is written, and whether there is one.
+    /// Form of the reply, and whether one is sent.
     pub reply: Reply<'a>,
 }
 
-/// An expiration time as a client sends it: 0 is never, negative is at once, up to [`RELATIVE_EXPTIME_MAX`]
-/// seconds from now, and beyond that a Unix time in seconds.
+/// An expiration time as a client sends it, in seconds (protocol.txt, "Expiration times").
+///
+/// 0 is never, a negative number is at once, a number up to [`RELATIVE_EXPTIME_MAX`] counts from now, and a larger one
+/// is a Unix time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exptime(pub i64);
 
-/// What a client can ask for, whichever protocol it speaks.
+/// A command of the one command set, in whichever protocol it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
     /// Read one item or several: `get`, `gets`, `gat`, `gats`, `mg`, binary Get, GetK, Touch, GAT and GATK.
@@ -36,8 +39,8 @@ pub enum Command<'a> {
     Delete(Delete<'a>),
     /// Add to or subtract from a decimal value: `incr`, `decr`, `ma`, binary Increment and Decrement.
     Arithmetic(Arithmetic<'a>),
-    /// Change an item's expiration time: `touch`. (`gat`, `mg T` and binary Touch, which answers the client's flags, are a
-    /// [`Get`].)
+    /// Change an item's expiration time: `touch`. `gat`, `mg T` and binary Touch, which answers the client flags, are
+    /// each a [`Get`].
     Touch {
         /// The item's key.
         key: &'a [u8],
@@ -49,35 +52,35 @@ pub enum Command<'a> {
         /// The item's key.
         key: &'a [u8],
     },
-    /// Answer and do nothing else: `mn`, binary Noop.
+    /// Send a reply and do nothing else: `mn`, binary Noop.
     Noop,
     /// Invalidate every item: `flush_all [delay]`, binary Flush.
     FlushAll {
-        /// When to: at once where absent.
+        /// Time of the invalidation; `None` is at once.
         at: Option<Exptime>,
     },
-    /// The server's version: `version`.
+    /// Report the server's version: `version`, binary Version.
     Version,
-    /// Set the log level: `verbosity`.
+    /// Set the log level: `verbosity`, binary Verbosity.
     Verbosity {
         /// 0 warnings, 1 information, 2 and above every command.
         level: u32,
     },
-    /// Statistics: `stats [group [argument]]`.
+    /// Report statistics: `stats [group [argument]]`, binary Stat.
     Stats {
-        /// Words after `stats`, as sent and without surrounding blanks; empty for the general statistics.
+        /// The words after `stats` as sent, without surrounding blanks. Empty for the general statistics.
         group: &'a [u8],
     },
-    /// Close the connection: `quit`.
+    /// Close the connection: `quit`, binary Quit.
     Quit,
     /// An operator's command: [`Admin`].
     Admin(Admin<'a>),
-    /// A step of SASL authentication: binary only.
+    /// Authenticate by SASL: binary only.
     Sasl(Sasl<'a>),
 }
 
 impl<'a> Command<'a> {
-    /// The key of a command that has one; of a line with several there is no such.
+    /// Returns the key of a single-key command; `None` for commands with no key or with a line of keys.
     #[inline]
     pub fn key(&self) -> Option<&'a [u8]> {
         match *self {
@@ -100,29 +103,29 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Read items, and what to do to them on the way.
+/// Reads items, and may touch, create or claim them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Get<'a> {
-    /// The keys, in the order asked. Only text `get`, `gets`, `gat` and `gats` send more than one.
+    /// The keys in the order sent. Only text `get`, `gets`, `gat` and `gats` send several.
     pub keys: Keys<'a>,
-    /// New expiration time of an item that is found (`gat`, `mg T`).
+    /// New expiration time of a found item (`gat`, `mg T`).
     pub touch: Option<Exptime>,
-    /// Create an empty item with this expiration time on a miss, and win it (`mg N`).
+    /// On a miss, creates an empty item with this expiration time; the caller wins the right to fill it (`mg N`).
     pub vivify: Option<Exptime>,
-    /// Win the right to recache when less than this time remains (`mg R`).
+    /// The caller wins the right to recache an item that expires in less than this time (`mg R`).
     pub recache: Option<Exptime>,
-    /// CAS unique of an item that the command creates or changes (`mg E`).
+    /// CAS unique for an item that the command creates or changes (`mg E`).
     pub set_cas: Option<u64>,
-    /// Leave the value out where the item's CAS unique is this (`mg C`).
+    /// Omits the value if the item has this CAS unique (`mg C`).
     pub unless_cas: Option<u64>,
-    /// Whether the value is wanted.
+    /// Whether the reply has the value.
     pub want_value: bool,
-    /// Neither promote the item nor mark it as fetched (`mg u`).
+    /// Neither promotes the item nor marks it as fetched (`mg u`).
     pub no_bump: bool,
 }
 
 impl<'a> Get<'a> {
-    /// Reads the keys' values and does nothing else.
+    /// Returns a command that reads the keys' values and does nothing else.
     pub fn new(keys: Keys<'a>) -> Self {
         Get {
             keys,
@@ -140,14 +143,14 @@ impl<'a> Get<'a> {
 /// One key, or the blank-separated keys of a text retrieval line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys<'a> {
-    /// One key, taken as it is (a binary or base64 key may hold any byte).
+    /// One key as it is. A binary or base64 key may have any byte.
     One(&'a [u8]),
-    /// The rest of a retrieval line: keys of 1 to [`KEY_MAX_LEN`] bytes between runs of blanks, already checked.
+    /// The keys of a retrieval line: each of 1 to [`KEY_MAX_LEN`] bytes (checked), separated by runs of blanks.
     Line(&'a [u8]),
 }
 
 impl<'a> Keys<'a> {
-    /// The keys in order.
+    /// Returns the keys in order.
     #[inline]
     pub fn iter(&self) -> KeysIter<'a> {
         match *self {
@@ -156,7 +159,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The key, where there is exactly one.
+    /// Returns the key if there is exactly one.
     pub(crate) fn single(&self) -> Option<&'a [u8]> {
         let mut keys = self.iter();
         keys.next().filter(|_| keys.next().is_none())
@@ -182,31 +185,32 @@ impl<'a> Iterator for KeysIter<'a> {
     }
 }
 
-/// Write an item.
+/// Writes an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store<'a> {
     /// The item's key.
     pub key: &'a [u8],
     /// The value to store, append or prepend.
     pub value: &'a [u8],
-    /// The client's flags, kept with the item and never looked at.
+    /// The client flags: opaque bits that are kept with the item.
     pub flags: u32,
-    /// When the item expires.
+    /// The item's expiration time.
     pub exptime: Exptime,
-    /// Under which condition, and how.
+    /// Condition and kind of the write.
     pub mode: StoreMode,
-    /// Store only if the item's CAS unique is this (`cas`, `ms C`, binary CAS field).
+    /// Writes only if the item has this CAS unique (`cas`, `ms C`, binary CAS field).
     pub compare_cas: Option<u64>,
-    /// CAS unique to give the item (`ms E`).
+    /// New CAS unique of the item (`ms E`).
     pub set_cas: Option<u64>,
-    /// Where `compare_cas` is lower than the item's, store all the same and mark the item stale (`ms I`).
+    /// If `compare_cas` is lower than the item's CAS unique, stores the value nevertheless and marks the item stale
+    /// (`ms I`).
     pub invalidate: bool,
-    /// Append or prepend creates a missing item with this expiration time (`ms N`).
+    /// Makes an append or prepend create a missing item, with this expiration time (`ms N`).
     pub vivify: Option<Exptime>,
 }
 
 impl<'a> Store<'a> {
-    /// Stores the value for ever, without client flags and CAS uniques.
+    /// Returns a command that stores the value without client flags, expiration time and CAS unique.
     #[inline]
     pub fn new(mode: StoreMode, key: &'a [u8], value: &'a [u8]) -> Self {
         Store {
@@ -223,86 +227,86 @@ impl<'a> Store<'a> {
     }
 }
 
-/// How a [`Store`] treats an item that is there or is not.
+/// Condition and kind of a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreMode {
-    /// Store in any case (a `cas` is a set with `compare_cas`).
+    /// Stores unconditionally. A `cas` is a set with `compare_cas`.
     Set,
-    /// Store only where there is no item.
+    /// Stores only if the item does not exist.
     Add,
-    /// Store only where there is an item.
+    /// Stores only if the item exists.
     Replace,
-    /// Add the value behind the item's, keeping its flags and expiration time.
+    /// Appends to the item's value and keeps its flags and expiration time.
     Append,
-    /// Add the value before the item's, keeping its flags and expiration time.
+    /// Prepends to the item's value and keeps its flags and expiration time.
     Prepend,
 }
 
-/// Remove an item, or mark it as stale.
+/// Removes an item, marks it stale, or empties it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete<'a> {
     /// The item's key.
     pub key: &'a [u8],
-    /// Only if the item's CAS unique is this.
+    /// Acts only if the item has this CAS unique.
     pub compare_cas: Option<u64>,
-    /// CAS unique of an item that stays (`md E`).
+    /// New CAS unique of an item that is kept (`md E`).
     pub set_cas: Option<u64>,
-    /// Keep the item, marked stale and with a new CAS unique (`md I`).
+    /// Keeps the item, marks it stale and gives it a new CAS unique (`md I`).
     pub invalidate: bool,
-    /// With `invalidate` or `remove_value`, the item's new expiration time (`md T`). Where absent, `invalidate` keeps
-    /// the old one and `remove_value` means never.
+    /// New expiration time of an item that is kept (`md T`). If it is `None`, `invalidate` keeps the old one and
+    /// `remove_value` sets none.
     pub touch: Option<Exptime>,
-    /// Keep the item and remove its value and flags (`md x`).
+    /// Keeps the item and removes its value and client flags (`md x`).
     pub remove_value: bool,
 }
 
 impl<'a> Delete<'a> {
-    /// Removes the item, whatever its CAS unique.
+    /// Returns a command that removes the item unconditionally.
     #[inline]
     pub fn new(key: &'a [u8]) -> Self {
         Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false }
     }
 }
 
-/// Add to or subtract from an item's decimal value.
+/// Adds to or subtracts from an item's decimal value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arithmetic<'a> {
     /// The item's key.
     pub key: &'a [u8],
-    /// How much.
+    /// The amount.
     pub delta: u64,
-    /// Up, wrapping at 2^64, or down, stopping at 0.
+    /// Addition wraps at 2^64; subtraction stops at 0.
     pub direction: Direction,
-    /// Create a missing item with this expiration time and the value `initial`.
+    /// Creates a missing item with this expiration time and the value `initial`.
     pub vivify: Option<Exptime>,
-    /// The value of an item that is created.
+    /// Value of an item that `vivify` creates.
     pub initial: u64,
-    /// New expiration time on success (`ma T`).
+    /// New expiration time if the command succeeds (`ma T`).
     pub touch: Option<Exptime>,
-    /// Only if the item's CAS unique is this.
+    /// Acts only if the item has this CAS unique.
     pub compare_cas: Option<u64>,
-    /// CAS unique to give the item (`ma E`).
+    /// New CAS unique of the item (`ma E`).
     pub set_cas: Option<u64>,
 }
 
 impl<'a> Arithmetic<'a> {
-    /// Changes the item's value and nothing else. A missing item stays missing.
+    /// Returns a command that changes an existing item's value and nothing else.
     #[inline]
     pub fn new(direction: Direction, key: &'a [u8], delta: u64) -> Self {
         Arithmetic { key, delta, direction, vivify: None, initial: 0, touch: None, compare_cas: None, set_cas: None }
     }
 }
 
-/// Which way an [`Arithmetic`] command goes.
+/// Sign of an [`Arithmetic`] command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Increment.
+    /// Addition (`incr`).
     Up,
-    /// Decrement.
+    /// Subtraction (`decr`).
     Down,
 }
 
-/// Commands for operators. Text only.
+/// Commands for operators: text only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admin<'a> {
     /// `cache_memlimit <MiB>`.
@@ -310,29 +314,29 @@ pub enum Admin<'a> {
         /// The new limit in MiB.
         mebibytes: u64,
     },
-    /// `lru_crawler …`, `lru …`, `slabs …`, `extstore …`, `watch …`, `shutdown …`, `refresh_certs`,
-    /// `debugtime …`, `config …`: the first word and the rest of the line, which `node` reads.
+    /// `lru_crawler …`, `lru …`, `slabs …`, `watch …`, `shutdown …`, `refresh_certs`, `debugtime …`, `config …`: the
+    /// words, which the server reads.
     Words {
         /// The command's name.
         name: &'a [u8],
-        /// What follows it, without surrounding blanks.
+        /// The rest of the line, without surrounding blanks.
         arguments: &'a [u8],
     },
 }
 
-/// Steps of SASL (binary protocol, SASLAuthProtocol).
+/// Steps of SASL authentication (memcached's wiki, "SASLAuthProtocol").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sasl<'a> {
-    /// List the mechanisms.
+    /// Lists the mechanisms.
     ListMechanisms,
-    /// Begin with a mechanism and its first data.
+    /// Begins with a mechanism and its first data.
     Auth {
         /// The mechanism's name, for example `PLAIN`.
         mechanism: &'a [u8],
         /// Its data.
         data: &'a [u8],
     },
-    /// Go on with a mechanism.
+    /// Continues with a mechanism.
     Step {
         /// The mechanism's name.
         mechanism: &'a [u8],
@@ -341,7 +345,7 @@ pub enum Sasl<'a> {
     },
 }
 
-/// How the answer to a [`Request`] is written.
+/// Form of the reply to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// Classic text lines.
@@ -352,45 +356,45 @@ pub enum Reply<'a> {
     Binary(BinaryReply),
 }
 
-/// How a classic text command is answered.
+/// Form of the reply to a classic text command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TextReply {
-    /// Nothing is answered but errors in the line itself.
+    /// No reply is sent (`noreply`), except for errors that are found before that word is read.
     pub noreply: bool,
-    /// `VALUE` lines carry the CAS unique (`gets`, `gats`).
+    /// `VALUE` lines have the CAS unique (`gets`, `gats`).
     pub with_cas: bool,
-    /// More of the same line follows: no `END` yet.
+    /// Another part of the same line follows, so this one has no `END` ([`Decoded::Part`](crate::Decoded::Part)).
     pub unfinished: bool,
 }
 
-/// How a meta command is answered: its flags are given back in the order sent.
+/// Form of the reply to a meta command: its flags are answered in the order sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaReply<'a> {
-    /// Which command's return codes and quiet rules apply.
+    /// The command, whose return codes and quiet rule apply.
     pub command: MetaCommand,
-    /// The flag words of the request line, as sent, already checked (blank-separated, each a letter and its token).
+    /// The flag words of the request as sent and already checked: separated by blanks, each a letter and its token.
     pub flags: &'a [u8],
-    /// The key as sent, base64 or not, for the `k` flag.
+    /// The key as sent, perhaps in base64, for flag `k`.
     pub key: &'a [u8],
-    /// Suppress the uninteresting answer (`q`).
+    /// The command's nominal reply is not sent (`q`).
     pub quiet: bool,
-    /// Length of the request's value (`ms`), which flag `s` tells where nothing was stored.
+    /// Length in bytes of the request's value (`ms`), which flag `s` reports if nothing was stored.
     pub value_len: usize,
 }
 
 impl<'a> MetaReply<'a> {
-    /// An answer without flags.
+    /// A reply without flags.
     pub(crate) const EMPTY: MetaReply<'static> =
         MetaReply { command: MetaCommand::Noop, flags: b"", key: b"", quiet: false, value_len: 0 };
 
-    /// The flag words, each a letter and its token.
+    /// Returns the flag words, each a letter and its token.
     #[inline]
     pub fn words(&self) -> Words<'a> {
         Words(self.flags)
     }
 }
 
-/// The meta commands, which differ in return codes.
+/// The meta commands. Their return codes differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetaCommand {
     /// `mg`
@@ -407,11 +411,11 @@ pub enum MetaCommand {
     Debug,
 }
 
-/// How a binary request is answered.
+/// Form of the reply to a binary request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BinaryReply {
-    /// The request's opcode, given back.
+    /// The request's opcode, which the reply repeats.
     pub opcode: u8,
-    /// The request's opaque, given back.
+    /// The request's opaque, which the reply repeats.
     pub opaque: u32,
 }

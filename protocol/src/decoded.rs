@@ -1,17 +1,18 @@
-//! What decoding takes and gives: limits, room for a key, and what the bytes at the front of an input are.
+//! The arguments and results of decoding requests, and the limits of the formats.
 
 use crate::command::{KEY_MAX_LEN, Reply, Request, TextReply};
 use crate::error::Error;
 
-/// What bounds a request.
+/// Configurable limits on requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest item in bytes (`-I`), counted as memcached counts: key, flags, value and [`ITEM_OVERHEAD`]. A larger one is
-    /// refused and its bytes are skipped.
+    /// Largest item in bytes (`-I`): key, flags, value and [`ITEM_OVERHEAD`], as memcached counts. The value of a
+    /// larger item is skipped and answered with an error.
     pub item_size_max: usize,
 }
 
-/// What memcached counts to an item beside its key, flags and value, in bytes: header, CAS unique and the value's line end.
+/// Bytes that memcached adds to an item's key, flags and value when it checks `-I`: the header (48), the CAS unique
+/// (8), the key's terminator (1) and the value's line end (2).
 pub const ITEM_OVERHEAD: usize = 59;
 
 impl Default for Limits {
@@ -21,7 +22,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether an item would be too large.
+    /// Returns whether an item of these lengths in bytes exceeds the limit. Client flags count only if they are not 0.
     #[inline]
     pub fn too_large(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
         let flags_len = if flags == 0 { 0 } else { 4 };
@@ -29,23 +30,24 @@ impl Limits {
     }
 }
 
-/// A command line without an end is refused beyond this many bytes, unless it lists keys to read.
+/// Longest command line in bytes, except for lines that list keys to read. A connection that sends more without a line
+/// end is closed (memcached: `too large command`).
 pub const LINE_MAX: usize = 2048;
 
-/// A line that lists keys to read is carried out in parts ([`Decoded::Part`]) once it is longer than this many bytes, so
-/// that such lines have no limit, and a connection's memory has one.
+/// Length in bytes from which an unfinished line of keys to read is decoded in parts ([`Decoded::Part`]). Such lines
+/// have no limit in memcached; parts bound the memory of a connection all the same.
 pub const RETRIEVAL_PART: usize = 16 * 1024;
 
-/// A response's value, and a binary request's body, are at most so many bytes (memcached's largest `-I`). What
-/// announces more is malformed.
+/// Largest value of a response, and largest body of a binary request, in bytes (memcached's largest `-I`). A header
+/// that announces more is malformed.
 pub const BODY_MAX: usize = 1 << 30;
 
-/// Room for a key that arrives as base64.
+/// Buffer for a key that is sent in base64.
 #[derive(Debug)]
 pub struct Scratch(pub(crate) [u8; KEY_MAX_LEN + 2]);
 
 impl Scratch {
-    /// Empty room.
+    /// Returns an empty buffer.
     pub fn new() -> Self {
         Scratch([0; KEY_MAX_LEN + 2])
     }
@@ -57,66 +59,67 @@ impl Default for Scratch {
     }
 }
 
-/// What the bytes at the front of an input are.
+/// Result of decoding the front of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// The front of a request: at least `need` more bytes must come.
+    /// The request is not complete.
     Incomplete {
-        /// How many more bytes at least.
+        /// Least number of further bytes that completes it.
         need: usize,
     },
-    /// A whole request of `consumed` bytes.
+    /// A complete request.
     Request {
         /// The request.
         request: Request<'a>,
-        /// Bytes it took.
+        /// Length of the request in bytes, which the caller drops.
         consumed: usize,
     },
-    /// The beginning of a very long line of keys to read, whose end has not come yet.
+    /// The first part of a long line of keys to read whose end has not arrived ([`RETRIEVAL_PART`]).
     ///
-    /// Carry out the request; then drop `consumed` bytes, but put the first `repeat` bytes of the input (the command's name)
-    /// before the rest. `consumed` is never less than `repeat`, so there is room for that in place.
+    /// The caller executes the request, drops `consumed` bytes, and puts a copy of the first `repeat` bytes of the
+    /// input (the command's name) before the rest, so that the rest is again a retrieval. `consumed` is at least
+    /// `repeat`: the copy fits into the dropped bytes.
     Part {
-        /// A retrieval of the whole keys so far. Its [`Reply::end_of_get`] writes nothing.
+        /// A retrieval of the complete keys so far. Its [`Reply::end_of_get`] writes nothing.
         request: Request<'a>,
-        /// Bytes it took.
+        /// Length of this part in bytes.
         consumed: usize,
-        /// Bytes of the command's name, with what belongs to it.
+        /// Length in bytes of the command's name, with the expiration time of `gat` and `gats`.
         repeat: usize,
     },
-    /// Something that is no request.
+    /// A malformed or refused request.
     Error {
-        /// What is wrong.
+        /// The error to answer with.
         error: Error,
-        /// How it is answered, by [`Reply::outcome`].
+        /// Form of the answer: the caller passes the error to [`Reply::outcome`].
         reply: Reply<'a>,
-        /// Bytes to drop now.
+        /// Number of bytes to drop now.
         consumed: usize,
-        /// Further bytes of a body to drop as they come.
+        /// Number of bytes to drop after those, as they arrive: a value that is refused.
         swallow: usize,
-        /// The key whose item must go, because its new value is refused and the old one is out of date.
+        /// Key of the item to delete: its new value is refused, and the old one would be out of date.
         outdated: Option<&'a [u8]>,
-        /// Close the connection once the answer is sent.
+        /// Whether to close the connection after the answer.
         close: bool,
     },
-    /// Nothing that follows can be understood: close the connection without a word, as memcached does.
+    /// The rest of the input cannot be decoded: close the connection without an answer, as memcached does.
     Close,
 }
 
 impl<'a> Decoded<'a> {
-    /// A line that is refused whole, with an answer that cannot be silenced.
+    /// Refuses a line. The error is sent even if the line ends in `noreply`, which was not reached.
     #[cold]
     pub(crate) fn refuse(error: Error, consumed: usize) -> Decoded<'a> {
         Decoded::refuse_quietly(error, TextReply::default(), consumed)
     }
 
-    /// A line that is refused whole, and could be read as far as its `noreply`, which silences the answer.
+    /// Refuses a line that was decoded as far as its `noreply`: no error is sent if `reply` says so.
     #[cold]
     pub(crate) fn refuse_quietly(error: Error, reply: TextReply, consumed: usize) -> Decoded<'a> {
         Decoded::Error { error, reply: Reply::Text(reply), consumed, swallow: 0, outdated: None, close: false }
     }
 
-    /// A line that is refused together with the value of `value_len` bytes behind it.
+    /// Refuses a storage line together with the value of `value_len` bytes that follows it.
     #[cold]
     pub(crate) fn refuse_value(
         error: Error,

@@ -1,11 +1,18 @@
-//! The memcache wire formats: bytes to commands and responses, and back.
+//! The memcache wire formats: decodes bytes to commands and responses, and encodes them.
 //!
-//! One command set ([`Command`]) has three encodings: [`text`], its [`meta`] commands, and [`binary`]. A [`Request`] is a
-//! command and the way its answer is to be written ([`Reply`]). A server decodes requests ([`Protocol::decode`]) and encodes
-//! outcomes ([`Reply::outcome`]); a client encodes requests ([`Request::encode`]) and decodes responses
-//! ([`meta::decode_response`], [`text::decode_response`], [`binary::decode_response`]).
+//! One command set ([`Command`]) has three encodings: [`text`], its [`meta`] commands, and [`binary`]. A [`Request`] is
+//! a command with the form of its reply ([`Reply`]).
 //!
-//! Everything is a pure function over byte slices: no I/O, no clock, no allocation while decoding.
+//! - A server decodes requests ([`Protocol::decode`]) and encodes outcomes ([`Reply::outcome`], [`Reply::hit`]).
+//! - A client encodes requests ([`Request::encode`], or [`meta::Line`] flag by flag) and decodes responses
+//!   ([`meta::decode_response`], [`text::decode_response`], [`binary::decode_response`]).
+//!
+//! The formats are those of `protocol.txt` and `protocol-binary.txt` in memcached's folder `doc`. Every function is
+//! pure over byte slices: it does no I/O, reads no clock, and decoding allocates nothing.
+//!
+//! Files, from the bottom up: `number`, `base64` and `line` read and write parts; `command`, `outcome` and `error` are
+//! the types; `decoded` and `response` are what decoders return; `text`, `meta` and `binary` are the formats; `udp`
+//! frames them in datagrams. This file chooses the format.
 //!
 //! ```
 //! use larder_protocol::{Command, Decoded, Limits, Protocol, Scratch};
@@ -43,7 +50,7 @@ pub use number::{parse_lenient_u64, push_number};
 pub use outcome::*;
 pub use response::DecodedResponse;
 
-/// Which encoding a connection speaks. Classic and meta commands mix on one.
+/// The encoding that a connection speaks. Classic and meta commands mix on one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Text lines.
@@ -53,15 +60,16 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol of a connection, by the first byte its client sends.
+    /// Returns the protocol of a connection by the first byte that its client sends.
     #[inline]
     pub fn of_first_byte(byte: u8) -> Protocol {
         if byte == binary::REQUEST_MAGIC { Protocol::Binary } else { Protocol::Text }
     }
 
-    /// Decodes the request at the front of a connection's input.
+    /// Decodes the request at the front of `input`, all bytes that a connection has received and not consumed.
     ///
-    /// Pure: the same bytes give the same answer, however they were split on their way. `scratch` holds a base64 key.
+    /// The result depends on the bytes alone, not on how they were split into packets. `scratch` receives the key if
+    /// the request sends it in base64.
     #[inline]
     pub fn decode<'a>(self, input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
         match self {
@@ -93,7 +101,8 @@ impl Request<'_> {
 }
 
 impl Reply<'_> {
-    /// Appends what is sent for `outcome`; nothing where the client asked for quiet.
+    /// Appends the reply for `outcome`, or nothing if the client asked not to be sent it (`noreply`, `q`, a quiet
+    /// opcode).
     #[inline]
     pub fn outcome(&self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
         match self {
@@ -103,7 +112,7 @@ impl Reply<'_> {
         }
     }
 
-    /// Appends what goes before the value of a hit (all there is to send where no value is wanted).
+    /// Appends the part of a hit's reply before the value, which is the whole reply if no value is wanted.
     #[inline]
     pub fn hit(&self, hit: &Hit<'_>, out: &mut Vec<u8>) {
         match self {
@@ -113,7 +122,7 @@ impl Reply<'_> {
         }
     }
 
-    /// What goes behind a hit's value.
+    /// Returns the bytes that follow a hit's value.
     #[inline]
     pub fn after_value(&self) -> &'static [u8] {
         match self {
@@ -122,11 +131,11 @@ impl Reply<'_> {
         }
     }
 
-    /// Appends the answer to a read of one key that found nothing.
+    /// Appends the reply for one key of a retrieval that was not found.
     #[inline]
     pub fn miss(&self, key: &[u8], out: &mut Vec<u8>) {
         match self {
-            // A text retrieval is silent about a key that is not there.
+            // A classic retrieval leaves missing keys out.
             Reply::Text(_) => {}
             Reply::Meta(reply) => reply.outcome(&Outcome::Miss, out),
             Reply::Binary(reply) => reply.miss(key, out),
@@ -141,7 +150,7 @@ impl Reply<'_> {
         }
     }
 
-    /// Appends what closes a list of statistics.
+    /// Appends the end of a list of statistics.
     pub fn end_of_statistics(&self, out: &mut Vec<u8>) {
         match self {
             Reply::Binary(reply) => reply.statistic(b"", b"", out),
@@ -149,7 +158,7 @@ impl Reply<'_> {
         }
     }
 
-    /// Appends what closes a read command.
+    /// Appends the end of a retrieval's reply.
     #[inline]
     pub fn end_of_get(&self, out: &mut Vec<u8>) {
         if let Reply::Text(TextReply { unfinished: false, .. }) = self {

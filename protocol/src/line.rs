@@ -1,13 +1,14 @@
-//! Words of a text line, and the value behind one. The classic and the meta commands are read with these.
+//! Lines, their words, and the value that follows a line: the parts of which classic and meta commands are made.
 
 use memchr::memchr;
 
 use crate::number::parse_u32;
 
-/// Longest value that a line can announce.
+/// Longest value in bytes that a line can announce (memcached: its length and line end fit an `int`).
 const VALUE_MAX_LEN: u32 = i32::MAX as u32 - 2;
 
-/// The words of a line: what stands between runs of blanks. For short ones; [`Keys`](crate::Keys) is faster over keys.
+/// Iterator over the words of a line, which runs of blanks separate. Made for short words: [`Keys`](crate::Keys) is
+/// faster for keys.
 #[derive(Debug, Clone)]
 pub struct Words<'a>(pub(crate) &'a [u8]);
 
@@ -24,7 +25,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Returns the first line without its end, and its length with it. `None` where the line's end has not come.
+/// Returns the first line without its end, and its length with the end. `None` if the end has not arrived.
 #[inline]
 pub(crate) fn first_line(input: &[u8]) -> Option<(&[u8], usize)> {
     let end = memchr(b'\n', input)?;
@@ -38,7 +39,7 @@ pub(crate) fn is_text_key(key: &[u8]) -> bool {
     !key.iter().any(|&b| b <= b' ' || b == 0x7f)
 }
 
-/// Takes the next word off a line. Words are parted by runs of blanks.
+/// Removes the next word from a line and returns it.
 #[inline]
 pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut words = Words(line);
@@ -47,7 +48,7 @@ pub(crate) fn next_word<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
     word
 }
 
-/// Like [`next_word`], faster where the word is a key.
+/// Like [`next_word`], and faster if the word is a key.
 #[inline]
 pub(crate) fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
     let start = line.iter().position(|&b| b != b' ')?;
@@ -57,7 +58,7 @@ pub(crate) fn next_key<'a>(line: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(&rest[..len])
 }
 
-/// The line without blanks around it.
+/// Returns the line without the blanks around it.
 pub(crate) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ', rest @ ..] | [rest @ .., b' '] = line {
         line = rest;
@@ -65,23 +66,23 @@ pub(crate) fn trim(mut line: &[u8]) -> &[u8] {
     line
 }
 
-/// The length of a value; `None` where it is negative or too large to be one.
+/// Parses the length of a value in bytes; `None` if it is negative or too large.
 #[inline]
 pub(crate) fn value_len(word: &[u8]) -> Option<usize> {
     parse_u32(word).filter(|&len| len <= VALUE_MAX_LEN).map(|len| len as usize)
 }
 
-/// The bytes behind a storage line.
+/// The bytes that follow a storage line.
 pub(crate) enum Body<'a> {
-    /// The value, with its line end behind it.
+    /// The value. A line end follows it.
     Value(&'a [u8]),
-    /// So many more bytes are needed.
+    /// At least this many further bytes are needed.
     Incomplete(usize),
-    /// There is no line end behind the value.
+    /// No line end follows the value.
     Unended,
 }
 
-/// The value of `len` bytes behind a line of `consumed` bytes.
+/// Returns the value of `len` bytes that follows a line of `consumed` bytes.
 #[inline]
 pub(crate) fn body(input: &[u8], consumed: usize, len: usize) -> Body<'_> {
     let rest = &input[consumed..];

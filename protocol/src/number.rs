@@ -1,6 +1,9 @@
-//! Decimal numbers, as strict or as lenient as memcached reads each field.
+//! Decimal numbers, parsed as strictly or leniently as memcached parses each field.
+//!
+//! The strict functions follow memcached's tokenizer (its library `mcmc`), the lenient ones `safe_strtoul` and its kind
+//! in memcached's `util.c`, which call C's `strtoul`.
 
-/// An unsigned number of at most 22 digits that fits 64 bits.
+/// Parses an unsigned number of at most 22 digits that fits in 64 bits.
 #[inline]
 pub(crate) fn parse_u64(word: &[u8]) -> Option<u64> {
     if word.is_empty() || word.len() > 22 {
@@ -27,7 +30,7 @@ pub(crate) fn parse_u64(word: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// An unsigned number of at most 11 digits that fits 32 bits.
+/// Parses an unsigned number of at most 11 digits that fits in 32 bits.
 #[inline]
 pub(crate) fn parse_u32(word: &[u8]) -> Option<u32> {
     if word.len() > 11 {
@@ -36,7 +39,7 @@ pub(crate) fn parse_u32(word: &[u8]) -> Option<u32> {
     parse_u64(word)?.try_into().ok()
 }
 
-/// A number of at most 11 characters that fits 32 bits with its sign; a lone `-` is 0.
+/// Parses a number of at most 11 characters that fits in 32 bits with its sign. A lone `-` is 0.
 #[inline]
 pub(crate) fn parse_i32(word: &[u8]) -> Option<i32> {
     if word.len() > 11 {
@@ -49,8 +52,8 @@ pub(crate) fn parse_i32(word: &[u8]) -> Option<i32> {
     }
 }
 
-/// As C's `strtol` reads a word of a storage line: a sign, and digits that may be followed by a control blank. The number
-/// is then cut to 32 bits.
+/// Parses a word of a storage line as C's `strtol` does: a sign, then digits, which white space may follow. The number
+/// is truncated to 32 bits.
 pub(crate) fn parse_lenient_i32(word: &[u8]) -> Option<i32> {
     let (negative, digits) = lenient_digits(word)?;
     let magnitude = parse_long(digits)?;
@@ -58,7 +61,7 @@ pub(crate) fn parse_lenient_i32(word: &[u8]) -> Option<i32> {
     (magnitude <= limit).then(|| if negative { (magnitude as i32).wrapping_neg() } else { magnitude as i32 })
 }
 
-/// As C's `strtoul` reads client flags: like [`parse_lenient_u64`], cut to 32 bits.
+/// Parses client flags as C's `strtoul` does: like [`parse_lenient_u64`], truncated to 32 bits.
 pub(crate) fn parse_lenient_u32(word: &[u8]) -> Option<u32> {
     if word == b"0" {
         return Some(0);
@@ -66,11 +69,12 @@ pub(crate) fn parse_lenient_u32(word: &[u8]) -> Option<u32> {
     parse_lenient_u64(word).map(|number| number as u32)
 }
 
-/// As memcached reads the number that an item's value begins with: blanks, a sign, digits, and then a blank or the end.
+/// Parses the number at the beginning of an item's value as memcached does for `incr`: white space, a sign, digits,
+/// then white space or the end.
 pub fn parse_lenient_u64(text: &[u8]) -> Option<u64> {
     let (negative, digits) = lenient_digits(text)?;
     let magnitude = parse_long(digits)?;
-    // A negative number wraps first, and is refused only where the result has the sign bit.
+    // memcached negates the number first and refuses it only if the result has the sign bit.
     match (negative, magnitude.wrapping_neg()) {
         (true, wrapped) if wrapped >> 63 == 1 => None,
         (true, wrapped) => Some(wrapped),

@@ -1,13 +1,13 @@
-//! What a command came to. Each protocol writes it in its own file.
+//! Results of commands. Each format writes them in its own file.
 
 use crate::error::Error;
 
-/// An item that was found, without its value.
+/// A found item, without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit<'a> {
     /// The item's key.
     pub key: &'a [u8],
-    /// The client's flags.
+    /// The client flags.
     pub flags: u32,
     /// The item's CAS unique.
     pub cas: u64,
@@ -17,67 +17,67 @@ pub struct Hit<'a> {
     pub with_value: bool,
     /// Seconds until the item expires; `None` is never.
     pub ttl: Option<u32>,
-    /// The same before this command changed it.
+    /// Seconds until the item's expiration before this command changed it; `None` is never.
     pub old_ttl: Option<u32>,
-    /// Seconds since the item was last used, before this command.
+    /// Seconds between the item's last access and this command.
     pub since_access: u32,
-    /// Whether it had been read before this command.
+    /// Whether the item was read before this command.
     pub fetched: bool,
-    /// This caller has won the right to recache.
+    /// This command wins the right to recache the item (`W`).
     pub won: bool,
-    /// Another caller had won it before.
+    /// An earlier command won that right (`Z`).
     pub already_won: bool,
-    /// The item is stale.
+    /// The item is stale (`X`).
     pub stale: bool,
 }
 
-/// What a command other than a read came to.
+/// Result of a command, except for found items ([`Hit`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// The item was stored: its new CAS unique and size of its value in bytes.
+    /// The item was stored.
     Stored {
-        /// CAS unique.
+        /// The item's new CAS unique.
         cas: u64,
-        /// Bytes of the value.
+        /// Length of the value in bytes.
         value_len: usize,
     },
-    /// The condition of the command did not hold.
+    /// The condition of the store mode did not hold.
     NotStored,
-    /// The CAS unique did not match.
+    /// The CAS unique differs.
     Exists,
-    /// There is no such item.
+    /// The item to change does not exist.
     NotFound,
-    /// A read found nothing.
+    /// The item to read does not exist.
     Miss,
     /// The item was removed or marked stale.
     Deleted,
     /// The expiration time was changed.
     Touched,
-    /// Arithmetic's new value.
+    /// The item's number was changed.
     Number {
-        /// The value.
+        /// The new number.
         value: u64,
-        /// The item's CAS unique.
+        /// The item's new CAS unique.
         cas: u64,
         /// Seconds until the item expires; `None` is never.
         ttl: Option<u32>,
-        /// The same before this command changed it.
+        /// Seconds until the item's expiration before this command changed it; `None` is never.
         old_ttl: Option<u32>,
     },
-    /// Done.
+    /// The command succeeded and reports nothing else.
     Ok,
-    /// Statistics were set to zero.
+    /// The statistics were reset.
     Reset,
-    /// Answer to a no-op.
+    /// The reply to a no-op.
     Noop,
-    /// The connection ends; only binary answers.
+    /// The connection ends. Only binary sends a reply.
     Quit,
-    /// A line of the server's own, without its end.
+    /// A line in the server's own words, without its end.
     Line(&'a str),
     /// The server's version.
     Version(&'a str),
     /// An item's metadata as one line (`me`).
     Debug(&'a str),
-    /// It was refused.
+    /// The command was refused or failed.
     Error(Error),
 }

@@ -1,32 +1,32 @@
-//! What is common to the responses of every protocol, and to the lines of the two text ones.
+//! The result of decoding a response in any format, and the parts that text and meta responses share.
 
 use crate::decoded::{BODY_MAX, LINE_MAX};
 
-/// What the front of a server's answer is.
+/// Result of decoding the front of a server's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodedResponse<R> {
-    /// At least `need` more bytes must come.
+    /// The response is not complete.
     Incomplete {
-        /// How many more bytes at least.
+        /// Least number of further bytes that completes it.
         need: usize,
     },
-    /// One response of `consumed` bytes.
+    /// A complete response.
     Response {
         /// The response.
         response: R,
-        /// Bytes it took.
+        /// Length of the response in bytes, which the caller drops.
         consumed: usize,
     },
-    /// No memcache server sends this: the connection is of no more use.
+    /// No memcache server sends this. The caller closes the connection: where the next response begins is unknown.
     Malformed,
 }
 
-/// Response lines are short; one that does not end is no memcache server's.
+/// Returns the result for a response line without an end. Response lines are short: a long one is malformed.
 pub(crate) fn unfinished_response<R>(input: &[u8]) -> DecodedResponse<R> {
     if input.len() > LINE_MAX { DecodedResponse::Malformed } else { DecodedResponse::Incomplete { need: 1 } }
 }
 
-/// The value of `len` bytes at the front of `input`, if it is whole and ends in a line end.
+/// Returns the value of `len` bytes at the front of `input` if it is complete and a line end follows it.
 pub(crate) fn response_value<R>(input: &[u8], len: usize) -> Result<&[u8], DecodedResponse<R>> {
     if len > BODY_MAX {
         return Err(DecodedResponse::Malformed);

@@ -1,4 +1,4 @@
-//! Text lines, protocol.txt: the classic commands. Lines that begin with a meta command are [`crate::meta`]'s.
+//! The classic text commands (protocol.txt, from "Storage commands" on). Meta commands are in [`crate::meta`].
 
 use memchr::{memchr, memrchr};
 
@@ -13,7 +13,7 @@ use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, 
 use crate::outcome::{Hit, Outcome};
 use crate::response::{DecodedResponse, response_value, unfinished_response};
 
-/// Closes the answer to a retrieval, and a list of statistics.
+/// Ends the reply to a retrieval and a list of statistics.
 pub(crate) const END: &[u8] = b"END\r\n";
 
 /// Decodes the classic command at the front of `input`.
@@ -25,7 +25,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
     if consumed < 4 {
         return Decoded::refuse(Error::BAD_FORMAT, consumed);
     }
-    // The commonest first, without a search for the name's end.
+    // The most frequent commands first, without a search for the end of the name.
     match line {
         [b'g', b'e', b't', b' ', rest @ ..] => return get(rest, consumed, false, false),
         [b's', b'e', b't', b' ', rest @ ..] => return store(rest, input, consumed, limits, StoreMode::Set, false),
@@ -36,7 +36,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
         None => (line, &b""[..]),
     };
     match name {
-        // Those above, without a word behind them.
+        // The two above without arguments.
         b"get" | b"set" => Decoded::refuse(Error::BAD_FORMAT, consumed),
         b"gets" => get(rest, consumed, true, false),
         b"add" => store(rest, input, consumed, limits, StoreMode::Add, false),
@@ -61,7 +61,8 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
     }
 }
 
-/// There is no line end yet: wait for it, give up, or carry out the keys that are there.
+/// Returns the result for a line whose end has not arrived: it is incomplete, too long, or decoded in parts if it lists
+/// keys.
 #[cold]
 fn unfinished_line(input: &[u8]) -> Decoded<'_> {
     if input.len() <= LINE_MAX {
@@ -76,7 +77,7 @@ fn unfinished_line(input: &[u8]) -> Decoded<'_> {
     if input.len() <= RETRIEVAL_PART {
         return Decoded::Incomplete { need: 1 };
     }
-    // The last word may go on. If it is longer than a key, there is no end to wait for.
+    // The last word may be incomplete. If it is longer than a key already, the line will be refused in any case.
     let Some(line_len) = input[name.len()..].iter().rposition(|&b| b == b' ') else { return Decoded::Close };
     let consumed = name.len() + line_len;
     let line = &input[name.len()..consumed];
@@ -96,7 +97,7 @@ fn unfinished_line(input: &[u8]) -> Decoded<'_> {
             }
             Decoded::Part { request, consumed, repeat }
         }
-        // After an answer the rest of the line would be taken for commands.
+        // If the error were answered, the rest of the line would be read as commands.
         _ => Decoded::Close,
     }
 }
@@ -106,7 +107,7 @@ fn done<'a>(command: Command<'a>, reply: TextReply, consumed: usize) -> Decoded<
     Decoded::Request { request: Request { command, reply: Reply::Text(reply) }, consumed }
 }
 
-/// `noreply` counts as the last word of a line, whatever stands before it.
+/// Returns the form of the reply: `noreply` is recognised as the last word of a line, whatever stands before it.
 #[inline]
 fn noreply(line: &[u8]) -> TextReply {
     let mut line = line;
@@ -139,7 +140,8 @@ fn get(mut rest: &[u8], consumed: usize, with_cas: bool, with_exptime: bool) -> 
     done(Command::Get(Get { touch, ..Get::new(keys) }), reply, consumed)
 }
 
-/// Whether every word is at most as long as a key: there is no stretch without a blank that is longer. Looks at few bytes.
+/// Returns whether every word is at most as long as a key. It looks backwards for a blank in each stretch of that
+/// length, and so reads few bytes.
 #[inline]
 fn are_keys(mut line: &[u8]) -> bool {
     while line.len() > KEY_MAX_LEN {
@@ -243,7 +245,7 @@ fn touch(line: &[u8], consumed: usize) -> Decoded<'_> {
     done(Command::Touch { key, exptime: Exptime(exptime.into()) }, reply, consumed)
 }
 
-/// Commands that may stand behind blanks, and everything unknown.
+/// Decodes the commands that may follow blanks, and refuses unknown ones.
 #[cold]
 fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
     let mut rest = line;
@@ -279,7 +281,7 @@ fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
         _ => {
             let last = line.rsplit(|&b| b == b' ').find(|word| !word.is_empty()).unwrap_or(b"");
             if !trim(rest).is_empty() && last.starts_with(b"HTTP/") {
-                // A browser sent here by a web page must not go on to commands in its body.
+                // A web page can make a browser send an HTTP request here; commands in its body must not be executed.
                 return Decoded::Close;
             }
             Decoded::refuse_quietly(Error::UnknownCommand, reply, consumed)
@@ -296,7 +298,7 @@ fn admin<'a>(name: &'a [u8], rest: &'a [u8], consumed: usize) -> Decoded<'a> {
     done(Command::Admin(Admin::Words { name, arguments }), reply, consumed)
 }
 
-/// Appends a command as a client sends it.
+/// Appends a command as a classic line, with the value of a storage command.
 pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match command {
         Command::Get(get) => encode_get(get, reply, out)?,
@@ -365,7 +367,7 @@ fn encode_get(get: &Get<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), 
     get.keys.iter().try_for_each(|key| push_key(key, out))
 }
 
-/// Appends a storage line up to its `noreply`.
+/// Appends a storage line without `noreply` and its end.
 fn encode_store(store: &Store<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let Store { key, value, flags, exptime, mode, compare_cas, .. } = *store;
     if *store != (Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) }) {
@@ -409,7 +411,7 @@ fn push_argument(number: impl itoa::Integer, out: &mut Vec<u8>) {
     push_number(out, number);
 }
 
-/// Appends a command with the rest of its line. A line end there would begin another command.
+/// Appends a command with its arguments as they are. It refuses a line end in them, which would begin another command.
 fn push_words(name: &[u8], arguments: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if memchr(b'\n', name).or(memchr(b'\n', arguments)).is_some() {
         return Err(EncodeError::Command);
@@ -422,27 +424,27 @@ fn push_words(name: &[u8], arguments: &[u8], out: &mut Vec<u8>) -> Result<(), En
     Ok(())
 }
 
-/// One line of a server's answer, with its value.
+/// One line of a server's output, with its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Response<'a> {
-    /// An item of a `get`.
+    /// An item of a retrieval.
     Value {
         /// The item's key.
         key: &'a [u8],
-        /// The client's flags.
+        /// The client flags.
         flags: u32,
-        /// The CAS unique, where asked for.
+        /// The CAS unique, if the line has one (`gets`, `gats`).
         cas: Option<u64>,
         /// The value.
         value: &'a [u8],
     },
-    /// A statistic: name and value.
+    /// The name and the value of a statistic.
     Stat(&'a [u8], &'a [u8]),
-    /// Any other line, without its end: `STORED`, `END`, `NOT_FOUND`, a number, an error.
+    /// Any other line without its end: `STORED`, `END`, `NOT_FOUND`, a number, an error.
     Line(&'a [u8]),
 }
 
-/// Decodes the response line (and its value) at the front of a classic command's answer.
+/// Decodes the line, with its value, at the front of the response to a classic command.
 pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
     let Some((line, consumed)) = first_line(input) else { return unfinished_response(input) };
     if let Some(rest) = line.strip_prefix(b"VALUE ") {
@@ -530,7 +532,7 @@ pub(crate) fn push_outcome(outcome: &Outcome<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(line);
 }
 
-/// Appends one statistic.
+/// Appends the line of one statistic.
 pub(crate) fn statistic(name: &str, value: &str, out: &mut Vec<u8>) {
     for part in ["STAT ", name, " ", value, "\r\n"] {
         out.extend_from_slice(part.as_bytes());

@@ -1,32 +1,33 @@
-//! The frame around requests and replies in datagrams (protocol.txt, "UDP protocol").
+//! The frame of requests and replies in datagrams (protocol.txt, "UDP protocol").
 //!
-//! Each datagram starts with a header of four big-endian 16-bit numbers: request id, sequence number, number of datagrams, and
-//! 0. A request is one datagram; a reply may be several, which can arrive in any order.
+//! Each datagram begins with a header of four big-endian 16-bit numbers: request id, sequence number, number of
+//! datagrams, and 0. A request is one datagram. A reply may be several datagrams, which can arrive in any order.
 
 use crate::error::Error;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 8;
 
-/// Longest datagram that a server sends, header included, in bytes (memcached's, chosen to fit an Ethernet frame).
+/// Longest datagram that a server sends in bytes, header included (memcached's `UDP_MAX_PAYLOAD_SIZE`, which fits an
+/// Ethernet frame).
 pub const DATAGRAM_MAX_LEN: usize = 1400;
 
-/// Longest reply in bytes: its datagrams are counted in 16 bits.
+/// Longest reply in bytes: the number of its datagrams has 16 bits.
 pub const REPLY_MAX_LEN: usize = (DATAGRAM_MAX_LEN - HEADER_LEN) * u16::MAX as usize;
 
 /// The header of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// Chosen by the client, and given back.
+    /// Number that the client chooses for the request; the reply repeats it.
     pub request_id: u16,
-    /// The datagram's place in the message, from 0.
+    /// Position of the datagram in the message, from 0.
     pub sequence: u16,
-    /// Datagrams in the message.
+    /// Number of datagrams in the message.
     pub total: u16,
 }
 
 impl Frame {
-    /// The header as bytes.
+    /// Returns the header's bytes.
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let Frame { request_id, sequence, total } = self;
         let mut bytes = [0; HEADER_LEN];
@@ -37,21 +38,22 @@ impl Frame {
     }
 }
 
-/// Takes a datagram apart; `None` if it is too short to have a header.
+/// Splits a datagram into header and payload; `None` if it is too short for a header.
 pub fn decode(datagram: &[u8]) -> Option<(Frame, &[u8])> {
     let (header, payload) = datagram.split_first_chunk::<HEADER_LEN>()?;
     let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     Some((Frame { request_id: number(0), sequence: number(2), total: number(4) }, payload))
 }
 
-/// Takes a request's datagram apart. A request of several datagrams is refused, as memcached does.
+/// Splits the datagram of a request. The payload is an error if the request has several datagrams, as in memcached;
+/// `None` if the datagram is too short for a header.
 pub fn decode_request(datagram: &[u8]) -> Option<(Frame, Result<&[u8], Error>)> {
     let (frame, payload) = decode(datagram)?;
     let single = if frame.total == 1 { Ok(payload) } else { Err(Error::Server("multi-packet request not supported")) };
     Some((frame, single))
 }
 
-/// Cuts a reply into datagrams: each a header and the bytes behind it. Bytes beyond [`REPLY_MAX_LEN`] are left out.
+/// Splits a reply into datagrams: pairs of header and payload. Bytes beyond [`REPLY_MAX_LEN`] are left out.
 pub fn frames(request_id: u16, reply: &[u8]) -> impl Iterator<Item = ([u8; HEADER_LEN], &[u8])> {
     let chunks = reply[..reply.len().min(REPLY_MAX_LEN)].chunks(DATAGRAM_MAX_LEN - HEADER_LEN);
     let total = chunks.len() as u16;
@@ -59,7 +61,7 @@ pub fn frames(request_id: u16, reply: &[u8]) -> impl Iterator<Item = ([u8; HEADE
     chunks.zip(0u16..).map(move |(chunk, sequence)| (header(sequence), chunk))
 }
 
-/// Puts a reply together from its datagrams, in whatever order they come.
+/// Joins the datagrams of a reply, in whatever order they arrive.
 #[derive(Debug)]
 pub struct Reassembly {
     request_id: u16,
@@ -68,15 +70,15 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
-    /// Waits for the reply to a request.
+    /// Returns a reassembly of the reply to a request.
     pub fn new(request_id: u16) -> Self {
         Reassembly { request_id, parts: Vec::new(), missing: 0 }
     }
 
-    /// Takes a datagram. The whole reply, once every part is there.
+    /// Adds a datagram, and returns the reply if that completes it.
     ///
-    /// A datagram of another request, one that came before or comes after the end, or one that does not fit the others is
-    /// passed over.
+    /// A datagram is ignored if it belongs to another request, repeats an earlier one, follows the complete reply, or
+    /// disagrees with the others about their number.
     pub fn push(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let (frame, payload) = decode(datagram)?;
         let (sequence, total) = (usize::from(frame.sequence), usize::from(frame.total));

@@ -1,11 +1,11 @@
-//! What one side encodes, the other decodes; and no input makes either fail in another way than it says.
+//! Each side decodes what the other encodes, and every input gives one of the documented results.
 
 use larder_protocol::DecodedResponse;
 use larder_protocol::binary::{self, opcode_of};
 use larder_protocol::*;
 use proptest::prelude::*;
 
-/// A request that owns its bytes; [`Draft::request`] borrows from it.
+/// The parts of a random request. It owns the bytes that a request borrows.
 #[derive(Debug, Clone)]
 struct Draft {
     kind: usize,
@@ -47,7 +47,7 @@ impl Draft {
         self.exptimes[i].map(|seconds| Exptime(seconds.into()))
     }
 
-    /// A command as a meta command can say it.
+    /// Returns a command that a meta command can express.
     fn meta_command(&self) -> Command<'_> {
         let (key, [compare_cas, set_cas], [a, b, _, _]) = (&self.key[..], self.cas, self.switches);
         match self.kind % 6 {
@@ -99,7 +99,7 @@ impl Draft {
         }
     }
 
-    /// A command as a classic line can say it, with a key that it can hold.
+    /// Returns a request that a classic line can express. `key` must be a [`Draft::text_key`].
     fn text_request<'a>(&'a self, key: &'a [u8]) -> Request<'a> {
         let [noreply, with_cas, touches, many] = self.switches;
         let exptime = self.exptime(0).unwrap_or(Exptime(0));
@@ -134,7 +134,7 @@ impl Draft {
         Request { command, reply: Reply::Text(reply) }
     }
 
-    /// A command as a packet can say it.
+    /// Returns a request that a packet can express.
     fn binary_request(&self) -> Request<'_> {
         let (key, [up, quiet, with_key, _]) = (&self.key[..], self.switches);
         let exptime = Exptime((self.numbers[2] as u32 - (self.numbers[2] as u32 == u32::MAX) as u32).into());
@@ -174,7 +174,7 @@ impl Draft {
         Request { reply: Reply::Binary(BinaryReply { opcode, opaque: self.flags }), command }
     }
 
-    /// The key with everything that a text line cannot hold taken out.
+    /// Returns the key without the bytes that a text line cannot hold.
     fn text_key(&self) -> Vec<u8> {
         let mut key: Vec<u8> = self.key.iter().copied().filter(|b| b.is_ascii_graphic()).collect();
         key.push(b'k');
@@ -189,7 +189,7 @@ fn encoded(request: &Request<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `bytes` whole, after checking that no front of it decodes and that `need` never asks for too much.
+/// Decodes `bytes`, after checking that each shorter front is incomplete and that `need` never exceeds the rest.
 fn assert_decodes(protocol: Protocol, bytes: &[u8], check: impl FnOnce(Request<'_>)) {
     let limits = Limits::default();
     for end in 1..bytes.len() {
@@ -248,7 +248,7 @@ proptest! {
                 let Reply::Meta(reply) = &decoded.reply else { panic!("{decoded:?}") };
                 let flags = reply.flags.strip_prefix(b"b ").unwrap_or(reply.flags);
                 assert!(flags.starts_with(wanted.as_bytes()) && reply.quiet == quiet);
-                // What was decoded says everything: encoded again, it gives the same bytes.
+                // Decoding loses nothing: encoded again, the request gives the same bytes.
                 assert_eq!(encoded(&decoded), bytes);
             }
         });
@@ -338,7 +338,7 @@ proptest! {
     }
 }
 
-/// Runs every decoder over the bytes as a connection would.
+/// Decodes the bytes by every decoder, as a connection does.
 fn exercise(bytes: &[u8]) {
     for protocol in [Protocol::Text, Protocol::Binary] {
         let mut input = bytes;
@@ -368,7 +368,7 @@ fn exercise(bytes: &[u8]) {
     let _ = binary::decode_response(bytes);
 }
 
-/// Decodes a whole response, after checking that its fronts are incomplete.
+/// Decodes a response, after checking that each shorter front is incomplete.
 fn assert_response<'a, R: std::fmt::Debug>(
     bytes: &'a [u8],
     decode: impl Fn(&'a [u8]) -> DecodedResponse<R>,
@@ -390,7 +390,7 @@ fn assert_response<'a, R: std::fmt::Debug>(
 }
 
 #[test]
-fn what_no_server_sends_is_malformed() {
+fn a_response_that_no_server_sends_is_malformed() {
     let text: [&[u8]; 6] = [
         b"VALUE k 0\r\n",
         b"VALUE k 0 -1\r\n",
@@ -411,7 +411,7 @@ fn what_no_server_sends_is_malformed() {
 }
 
 #[test]
-fn a_protocol_refuses_to_encode_what_it_cannot_send_and_writes_nothing() {
+fn a_request_that_its_protocol_cannot_send_is_refused_and_nothing_is_written() {
     let get = Get::new(Keys::One(b"k"));
     let store = |mode| Store::new(mode, b"k", b"v");
     let arithmetic = Arithmetic::new(Direction::Up, b"k", 1);

@@ -1,4 +1,4 @@
-//! Tables of exchanges: what a server makes of the input, and the exact answer to what is wrong.
+//! Tables of exchanges: the requests that a server decodes, and the exact replies to errors.
 
 use larder_protocol::*;
 
@@ -6,7 +6,7 @@ fn decode_text<'a>(input: &'a [u8], scratch: &'a mut Scratch) -> Decoded<'a> {
     Protocol::Text.decode(input, &Limits::default(), scratch)
 }
 
-/// All answers to the errors in the input; the names of requests in between.
+/// Returns the replies to the errors in the input, with the names of decoded requests in between.
 fn exchange(mut input: &[u8]) -> String {
     let mut out = Vec::new();
     while !input.is_empty() {
@@ -113,7 +113,7 @@ fn wrong_lines_get_the_error_that_memcached_gives() {
 }
 
 #[test]
-fn a_refused_set_discards_the_older_item() {
+fn a_refused_set_makes_the_older_item_out_of_date() {
     for (line, expected) in [("set a 0 0 2000000\r\n", Some(&b"a"[..])), ("add a 0 0 2000000\r\n", None)] {
         let mut scratch = Scratch::default();
         let Decoded::Error { outdated, swallow, .. } = decode_text(line.as_bytes(), &mut scratch) else { panic!() };
@@ -122,7 +122,7 @@ fn a_refused_set_discards_the_older_item() {
 }
 
 #[test]
-fn a_base64_key_is_decoded_and_given_back_as_sent() {
+fn a_base64_key_is_decoded_and_returned_as_sent() {
     let mut scratch = Scratch::default();
     let Decoded::Request { request, .. } = decode_text(b"mg aGkgaGk= b k v O12\r\n", &mut scratch) else { panic!() };
     let Command::Get(get) = &request.command else { panic!() };
@@ -161,7 +161,7 @@ fn hit(line: &str, hit: Hit<'_>) -> String {
 }
 
 #[test]
-fn hits_are_written_as_asked() {
+fn a_hit_has_the_fields_that_the_request_asks_for() {
     assert_eq!(hit("get k\r\n", HIT), "VALUE k 7 5\r\nhello\r\nEND\r\n");
     assert_eq!(hit("gats 30 k\r\n", HIT), "VALUE k 7 5 42\r\nhello\r\nEND\r\n");
     assert_eq!(hit("mg k v\r\n", HIT), "VA 5\r\nhello\r\n");
@@ -181,7 +181,7 @@ fn outcome(line: &str, outcome: Outcome<'_>) -> String {
 }
 
 #[test]
-fn quiet_hides_only_what_is_uninteresting() {
+fn a_quiet_command_gets_no_nominal_reply_and_every_other() {
     let stored = Outcome::Stored { cas: 9, value_len: 2 };
     assert_eq!(outcome("ms k 2 c s k\r\nhi\r\n", stored), "HD c9 s2 kk\r\n");
     assert_eq!(outcome("ms k 2 q\r\nhi\r\n", stored), "");
@@ -201,7 +201,7 @@ fn quiet_hides_only_what_is_uninteresting() {
 }
 
 #[test]
-fn numbers_are_written_as_asked() {
+fn a_number_has_the_fields_that_the_request_asks_for() {
     let number = Outcome::Number { value: 17, cas: 9, old_ttl: None, ttl: Some(30) };
     assert_eq!(outcome("incr k 1\r\n", number), "17\r\n");
     assert_eq!(outcome("ma k\r\n", number), "HD\r\n");
@@ -212,10 +212,11 @@ fn numbers_are_written_as_asked() {
 
 #[test]
 fn every_split_of_the_input_gives_the_same_requests() {
-    let input: &[u8] = b"get a b\r\nset a 1 2 5\r\nhello\r\nms k 3 F1 T0 q\r\nabc\r\nmg aGk= b v\r\nset a 0 0 1\r\nxyz\r\nincr a 5 noreply\r\nmn\r\n";
+    let input: &[u8] = b"get a b\r\nset a 1 2 5\r\nhello\r\nms k 3 F1 T0 q\r\nabc\r\nmg aGk= b v\r\n\
+        set a 0 0 1\r\nxyz\r\nincr a 5 noreply\r\nmn\r\n";
     let whole = exchange(input);
     for split in 1..input.len() {
-        // A request that is incomplete at the split is complete with `need` more bytes or asks again.
+        // With `need` more bytes, a request that is incomplete at the split is complete or asks again.
         let mut position = 0;
         let mut available = split;
         let mut out = String::new();
@@ -244,7 +245,7 @@ fn every_split_of_the_input_gives_the_same_requests() {
     }
 }
 
-/// Feeds a line in pieces as a connection would, and returns the keys that were read and whether the line's end was.
+/// Decodes a line in pieces as a connection does. Returns the decoded keys and whether the line's end was decoded.
 fn keys_read(line: &str, piece: usize) -> (Vec<String>, bool) {
     let (mut buffer, mut keys) = (Vec::new(), Vec::new());
     for bytes in line.as_bytes().chunks(piece) {
@@ -276,7 +277,7 @@ fn keys_read(line: &str, piece: usize) -> (Vec<String>, bool) {
 }
 
 #[test]
-fn a_line_may_list_any_number_of_keys_and_never_fills_the_buffer() {
+fn a_line_of_any_number_of_keys_is_decoded_in_a_bounded_buffer() {
     let keys: Vec<String> = (0..20_000).map(|i| format!("key-{i}")).collect();
     for name in ["get", "gets", "gat 100", "gats  100 "] {
         for piece in [1000, 4099, 30_000] {
@@ -287,7 +288,7 @@ fn a_line_may_list_any_number_of_keys_and_never_fills_the_buffer() {
 }
 
 #[test]
-fn a_long_line_without_keys_is_not_waited_for() {
+fn a_long_line_without_keys_closes_the_connection() {
     for line in ["get ".to_owned() + &"k".repeat(20_000), "get ".to_owned() + &" ".repeat(20_000), "mg k ".repeat(5000)]
     {
         assert_eq!(decode_text(line.as_bytes(), &mut Scratch::default()), Decoded::Close);

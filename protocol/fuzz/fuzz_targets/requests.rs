@@ -1,5 +1,5 @@
-//! Whatever a client sends: decoding goes forward or says that it needs more, and what was decoded, encoded and decoded again, is
-//! the same command.
+//! Decodes arbitrary input as a server does. Decoding advances or needs more bytes, and a decoded command is the same
+//! after it is encoded and decoded again.
 #![no_main]
 
 use larder_protocol::{Decoded, Limits, Outcome, Protocol, Reply, Scratch};
@@ -16,8 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(consumed > 0 && consumed <= input.len());
                 let mut out = Vec::new();
                 request.reply.outcome(&Outcome::NotFound, &mut out);
-                // Classic text is read more leniently than it is written, and a server takes keys with control bytes that a client
-                // would write in base64, which may be too long for a key.
+                // Classic text is decoded more leniently than it is encoded. And a key with control bytes, which
+                // decoding accepts, is encoded in base64, which may exceed the length of a key.
                 let comparable = match &request.reply {
                     Reply::Text(_) => false,
                     Reply::Meta(reply) => !reply.key.iter().any(|&b| b <= b' ' || b == 0x7f),

@@ -1,4 +1,4 @@
-//! Whatever a server sends: decoding goes forward, says that it needs more, or that this is no memcache server.
+//! Decodes arbitrary input as a client does. Decoding advances, needs more bytes, or reports malformed input.
 #![no_main]
 
 use larder_protocol::DecodedResponse;

@@ -1,9 +1,10 @@
-//! The meta commands, protocol.txt "Meta Commands": `mg`, `ms`, `md`, `ma`, `mn`, `me`.
+//! The meta commands `mg`, `ms`, `md`, `ma`, `mn` and `me` (protocol.txt, "Meta Commands").
 
+mod line;
 mod reply;
 mod request;
 mod response;
 
-pub use request::Line;
+pub use line::Line;
 pub(crate) use request::{decode_request, encode_request, is_request};
 pub use response::*;

@@ -1,11 +1,12 @@
-//! Answers to meta commands, as a server writes them.
+//! Replies to meta commands, which a server writes.
 
 use crate::command::{MetaCommand, MetaReply};
 use crate::number::push_number;
 use crate::outcome::{Hit, Outcome};
 use crate::text::push_outcome;
 
-/// Whether `q` holds an answer back: the nominal one of each command (protocol.txt, "Meta Get" and following, flag q).
+/// Returns whether flag `q` suppresses the reply: it is the command's nominal one (protocol.txt, flag q of each
+/// command).
 fn is_nominal(command: MetaCommand, outcome: &Outcome<'_>) -> bool {
     match command {
         MetaCommand::Get => matches!(outcome, Outcome::Miss),
@@ -46,14 +47,30 @@ impl MetaReply<'_> {
                 out.extend_from_slice(b"VA ");
                 push_number(out, itoa::Buffer::new().format(*value).len());
             }
-            _ => out.extend_from_slice(b"HD"),
+            Outcome::Stored { .. }
+            | Outcome::Deleted
+            | Outcome::Touched
+            | Outcome::Number { .. }
+            | Outcome::Ok
+            | Outcome::Reset => out.extend_from_slice(b"HD"),
         }
+        self.outcome_flags(outcome, out);
+        if let (Outcome::Number { value, .. }, true) = (outcome, wants_number) {
+            out.extend_from_slice(b"\r\n");
+            push_number(out, *value);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends the flags of a reply other than a hit, in the order sent.
+    fn outcome_flags(&self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
         let mut ttl = if let Outcome::Number { old_ttl, .. } = outcome { *old_ttl } else { None };
         for word in self.words() {
             match (word[0], outcome) {
                 (b'O', _) => push_word(out, word),
                 (b'k', _) => push_key(self, out),
                 (b'c', Outcome::Stored { cas, .. } | Outcome::Number { cas, .. }) => push_flag(out, b'c', *cas),
+                // memcached answers these two also for an `ms` that stored nothing.
                 (b'c', _) if self.command == MetaCommand::Set => push_flag(out, b'c', 0u64),
                 (b's', Outcome::Stored { value_len, .. }) => push_flag(out, b's', *value_len),
                 (b's', _) if self.command == MetaCommand::Set => push_flag(out, b's', self.value_len),
@@ -62,11 +79,6 @@ impl MetaReply<'_> {
                 _ => {}
             }
         }
-        if let (Outcome::Number { value, .. }, true) = (outcome, wants_number) {
-            out.extend_from_slice(b"\r\n");
-            push_number(out, *value);
-        }
-        out.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn hit(&self, hit: &Hit<'_>, out: &mut Vec<u8>) {
@@ -76,7 +88,7 @@ impl MetaReply<'_> {
         } else {
             out.extend_from_slice(b"HD");
         }
-        // Flags take effect in the order sent: a `t` before a `T` or `N` tells the time that was left.
+        // Flags are answered in the order sent: `t` before `T` or `N` reports the old time to live.
         let mut ttl = hit.old_ttl;
         for word in self.words() {
             match word[0] {

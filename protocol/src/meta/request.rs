@@ -1,5 +1,6 @@
 //! Requests with meta commands: decoded for a server, encoded by a client.
 
+use super::line::Line;
 use crate::base64;
 use crate::command::{
     Arithmetic, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, MetaCommand, MetaReply, OPAQUE_MAX_LEN,
@@ -8,16 +9,16 @@ use crate::command::{
 use crate::decoded::{Decoded, LINE_MAX, Limits, Scratch};
 use crate::error::{EncodeError, Error};
 use crate::line::{Body, Words, body, first_line, is_text_key, next_key, next_word, value_len};
-use crate::number::{parse_i32, parse_u32, parse_u64, push_number};
+use crate::number::{parse_i32, parse_u32, parse_u64};
 
 /// Most words of a command line, command and key included (`MFLAG_MAX_OPT_LENGTH` of memcached's proto_parser.h).
 const WORDS_MAX: usize = 20;
 
-/// Words from this one on are only checked for being words.
+/// From this word on, memcached checks only that a word can be a flag.
 const WORDS_READ: usize = 23;
 
-/// Whether the input begins with a meta command. An input that ends before that is known may go to either decoder of
-/// text: both wait for the line's end.
+/// Returns whether the input begins with a meta command. For an input that is too short to tell, either answer is
+/// right: the classic decoder waits for the line's end too.
 #[inline]
 pub(crate) fn is_request(input: &[u8]) -> bool {
     matches!(
@@ -27,7 +28,7 @@ pub(crate) fn is_request(input: &[u8]) -> bool {
     )
 }
 
-/// Decodes the meta command at the front of `input`, which [`is_request`].
+/// Decodes the meta command at the front of `input`, for which [`is_request`] returned `true`.
 #[inline]
 pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
     let Some((line, consumed)) = first_line(input) else {
@@ -44,7 +45,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a 
     }
 }
 
-/// The key and the flags of a line.
+/// The key and the flags of a request.
 #[derive(Default)]
 struct Parsed<'a> {
     key: &'a [u8],
@@ -67,15 +68,15 @@ struct Parsed<'a> {
     initial: u64,
     delta: Option<u64>,
     opaque_too_long: bool,
-    /// Length of the key in [`Scratch`], where flag `b` was sent.
+    /// Length in bytes of the key in [`Scratch`], if flag `b` was sent.
     decoded_len: Option<usize>,
 }
 
-/// What is wrong with a line. memcached skips the value of an `ms` only behind a wrong flag.
+/// Why a line is refused. After a wrong `ms`, memcached skips the value only in the second case.
 enum Refused {
-    /// The line could not be cut into words.
+    /// The line has no key, or a word that cannot be a flag.
     Line,
-    /// A flag or the key is wrong.
+    /// A flag, or the key's length, is wrong.
     Flag(Error),
 }
 
@@ -89,7 +90,7 @@ impl Refused {
 }
 
 impl<'a> Parsed<'a> {
-    /// Reads a line of a key and flags, for the commands that have no words between.
+    /// Reads the key and the flags of a command without a value.
     #[inline]
     fn read_line(line: &'a [u8], scratch: &'a mut Scratch) -> Result<Self, Refused> {
         let mut flags = line;
@@ -97,12 +98,12 @@ impl<'a> Parsed<'a> {
         Parsed::read(key, flags, 2, scratch)
     }
 
-    /// Reads the flags behind the key. `count` words of the line come before them.
+    /// Reads the flags that follow `count` words of the line.
     #[inline]
     fn read(key: &'a [u8], flags: &'a [u8], count: usize, scratch: &'a mut Scratch) -> Result<Self, Refused> {
         let mut parsed = Parsed { key, sent_key: key, words: trim_start(flags), ..Parsed::default() };
         let (mut rest, mut count, mut seen) = (flags, count, 0u128);
-        // The first error that stops reading, and the last of those that do not: memcached answers one of them.
+        // memcached answers the first fatal error, which ends the reading of flags, or else the last other error.
         let (mut fatal, mut error) = (None, None);
         while let Some(word) = next_word(&mut rest) {
             let letter = word[0];
@@ -124,7 +125,7 @@ impl<'a> Parsed<'a> {
             match parsed.read_flag(word, scratch) {
                 Ok(()) => {}
                 Err(Error::INVALID_FLAG) => fatal = Some(Error::INVALID_FLAG),
-                // memcached has no words for this fault: those of another come first.
+                // memcached has no words of its own for this error, so another error replaces it.
                 Err(Error::BAD_FORMAT) => error = error.or(Some(Error::BAD_FORMAT)),
                 Err(other) => error = Some(other),
             }
@@ -144,8 +145,8 @@ impl<'a> Parsed<'a> {
         Ok(parsed)
     }
 
-    /// Notes one flag with its token (protocol.txt, the tables of flags under "Meta Get", "Meta Set", "Meta Delete" and
-    /// "Meta Arithmetic").
+    /// Reads one flag with its token (protocol.txt, the lists of flags of "Meta Get", "Meta Set", "Meta Delete" and
+    /// "Meta Arithmetic"). Like memcached's parser, it accepts each command's flags for every command.
     #[inline]
     fn read_flag(&mut self, word: &'a [u8], scratch: &mut Scratch) -> Result<(), Error> {
         let (letter, token) = (word[0], &word[1..]);
@@ -157,10 +158,10 @@ impl<'a> Parsed<'a> {
         match letter {
             b'v' => self.value = true,
             b'q' => self.quiet = true,
-            // Only answered (`k`, `s`, `t`, …), or for memcached's proxy (`P`, `L`).
+            // These affect only the reply, or memcached's proxy (`P`, `L`).
             b'k' | b's' | b't' | b'c' | b'f' | b'l' | b'h' | b'P' | b'L' => {}
             b'O' => self.opaque_too_long = word.len() > OPAQUE_MAX_LEN,
-            // A longer key is refused for its length.
+            // A longer key is refused because of its length.
             b'b' if self.sent_key.len() <= KEY_MAX_LEN => {
                 let len = base64::decode(self.sent_key, &mut scratch.0);
                 self.decoded_len = Some(len.ok_or(Error::BAD_KEY_ENCODING)?);
@@ -188,7 +189,7 @@ impl<'a> Parsed<'a> {
         if self.opaque_too_long { Err(Error::OPAQUE_TOO_LONG) } else { Ok(()) }
     }
 
-    /// The request, answered as the line asks.
+    /// Returns the decoded request.
     #[inline]
     fn request(&self, command: Command<'a>, kind: MetaCommand, value_len: usize, consumed: usize) -> Decoded<'a> {
         let (flags, key, quiet) = (self.words, self.sent_key, self.quiet);
@@ -197,7 +198,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Whether a word that begins so can be a flag at all.
+/// Returns whether a word with this first byte can be a flag.
 #[inline]
 fn is_flag(letter: u8) -> bool {
     matches!(letter, b'A'..=b'z' | b'0'..=b'9')
@@ -211,7 +212,7 @@ fn trim_start(line: &[u8]) -> &[u8] {
     }
 }
 
-/// `mg key flag…`
+/// Decodes `mg key flag…`.
 #[inline]
 fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let parsed = match Parsed::read_line(line, scratch) {
@@ -234,7 +235,7 @@ fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded
     parsed.request(command, MetaCommand::Get, 0, consumed)
 }
 
-/// `ms key length flag…` and the value.
+/// Decodes `ms key length flag…` and the value.
 #[inline]
 fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
@@ -285,7 +286,7 @@ fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, sc
     parsed.request(command, MetaCommand::Set, len, consumed + len + 2)
 }
 
-/// `md key flag…`
+/// Decodes `md key flag…`.
 fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let parsed = match Parsed::read_line(line, scratch) {
         Ok(parsed) => parsed,
@@ -305,7 +306,7 @@ fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Deco
     parsed.request(command, MetaCommand::Delete, 0, consumed)
 }
 
-/// `ma key flag…`
+/// Decodes `ma key flag…`.
 fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let parsed = match Parsed::read_line(line, scratch) {
         Ok(parsed) => parsed,
@@ -327,19 +328,19 @@ fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> 
         vivify: parsed.vivify,
         initial: parsed.initial,
         touch: parsed.touch,
-        // 0 means no comparison here, unlike in the other commands.
+        // `C0` compares in the other commands, and does not here.
         compare_cas: parsed.compare_cas.filter(|&cas| cas != 0),
         set_cas: parsed.set_cas,
     });
     parsed.request(command, MetaCommand::Arithmetic, 0, consumed)
 }
 
-/// `mn`, and whatever stands behind it.
+/// Decodes `mn`. Further words are ignored.
 fn noop<'a>(consumed: usize) -> Decoded<'a> {
     Parsed::default().request(Command::Noop, MetaCommand::Noop, 0, consumed)
 }
 
-/// `me key [b]`
+/// Decodes `me key [b]`.
 fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
     let mut rest = line;
     let Some(word) = next_word(&mut rest).filter(|word| word.len() <= KEY_MAX_LEN) else {
@@ -362,9 +363,9 @@ fn debug<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decod
 
 /// Appends a request as a meta command.
 ///
-/// The flag words of `reply.flags` are written as they are; those that the command needs and that are missing there (`v`,
-/// `q`, `T`, `N`, `C`, …) are added. A key that a line cannot hold is written in base64 with the flag `b`; so is every key
-/// where `reply.flags` has `b`.
+/// The flag words of `reply.flags` are written as they are, followed by the flags that the command needs (`v`, `q`,
+/// `T`, `N`, `C`, …) and that `reply.flags` does not have. A key is written in base64 if a line cannot hold it or
+/// `reply.flags` has `b`.
 pub(crate) fn encode_request(
     command: &Command<'_>,
     reply: &MetaReply<'_>,
@@ -375,7 +376,7 @@ pub(crate) fn encode_request(
         Command::Store(store) => encode_store(store, reply, out)?,
         Command::Delete(delete) => encode_delete(delete, reply, out)?,
         Command::Arithmetic(arithmetic) => encode_arithmetic(arithmetic, reply, out)?,
-        // Meta has no touch of its own; a get without a value is one.
+        // Meta has no touch command: a get without a value does the same.
         Command::Touch { key, exptime } => {
             let mut line = Line::begin(out, b"mg", checked(key)?, None, reply);
             line.exptime(b'T', *exptime);
@@ -399,7 +400,7 @@ pub(crate) fn encode_request(
     Ok(())
 }
 
-/// Returns the key if a meta command can send it: not empty, and as sent not longer than [`KEY_MAX_LEN`].
+/// Returns the key if a meta command can send it: it is not empty, and not longer than [`KEY_MAX_LEN`] as sent.
 fn checked(key: &[u8]) -> Result<&[u8], EncodeError> {
     let sent_len = if is_text_key(key) { key.len() } else { key.len().div_ceil(3) * 4 };
     if (1..=KEY_MAX_LEN).contains(&sent_len) { Ok(key) } else { Err(EncodeError::Key) }
@@ -449,7 +450,7 @@ fn encode_arithmetic<'o>(
     reply: &MetaReply<'_>,
     out: &'o mut Vec<u8>,
 ) -> Result<Line<'o>, EncodeError> {
-    // `C0` means no comparison in this command.
+    // `C0` does not compare in this command.
     if arithmetic.compare_cas == Some(0) {
         return Err(EncodeError::Command);
     }
@@ -462,184 +463,4 @@ fn encode_arithmetic<'o>(
     line.number_if(b'C', arithmetic.compare_cas);
     line.number_if(b'E', arithmetic.set_cas);
     Ok(line)
-}
-
-/// Writes a meta command with its flags (protocol.txt, "Meta Commands").
-///
-/// A line begins with its command and key, takes flags in the order in which the server shall carry them out, and is ended
-/// by [`Line::end`]. Each letter is written once: a flag that is there already keeps its first token.
-///
-/// A key that a text line cannot hold (it has blanks or control characters) is written in base64, with the flag `b`. The
-/// writer checks neither the key's length ([`KEY_MAX_LEN`]) nor whether the command knows the flag: the server answers
-/// `CLIENT_ERROR`.
-///
-/// ```
-/// use larder_protocol::StoreMode;
-/// use larder_protocol::meta::Line;
-///
-/// let mut out = Vec::new();
-/// let mut line = Line::get(&mut out, b"apple");
-/// line.flag(b'v').flag(b'c').number(b'T', 60);
-/// line.end();
-/// assert_eq!(out, b"mg apple v c T60\r\n");
-///
-/// out.clear();
-/// let mut line = Line::set(&mut out, b"two words", b"red");
-/// line.store_mode(StoreMode::Add).number(b'F', 7);
-/// line.end();
-/// assert_eq!(out, b"ms dHdvIHdvcmRz 3 b ME F7\r\nred\r\n");
-/// ```
-#[derive(Debug)]
-#[must_use = "the line is not a request before `end`"]
-pub struct Line<'o> {
-    out: &'o mut Vec<u8>,
-    /// A bit for each letter that is there already.
-    present: u128,
-    /// Follows the line's end.
-    value: Option<&'o [u8]>,
-}
-
-impl<'o> Line<'o> {
-    /// Begins `mg`: reads an item.
-    #[inline]
-    pub fn get(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"mg", key, None, &MetaReply::EMPTY)
-    }
-
-    /// Begins `ms`: stores an item.
-    #[inline]
-    pub fn set(out: &'o mut Vec<u8>, key: &[u8], value: &'o [u8]) -> Self {
-        Line::begin(out, b"ms", key, Some(value), &MetaReply::EMPTY)
-    }
-
-    /// Begins `md`: deletes or invalidates an item.
-    #[inline]
-    pub fn delete(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"md", key, None, &MetaReply::EMPTY)
-    }
-
-    /// Begins `ma`: increments or decrements an item.
-    #[inline]
-    pub fn arithmetic(out: &'o mut Vec<u8>, key: &[u8]) -> Self {
-        Line::begin(out, b"ma", key, None, &MetaReply::EMPTY)
-    }
-
-    /// Writes the command's name, the key, the value's length, and the flag words of `reply` as they are.
-    #[inline]
-    fn begin(out: &'o mut Vec<u8>, name: &[u8; 2], key: &[u8], value: Option<&'o [u8]>, reply: &MetaReply<'_>) -> Self {
-        let present = reply.words().fold(0u128, |letters, word| letters | 1 << (word[0] & 127));
-        let given = present >> b'b' & 1 == 1;
-        let binary = given || !is_text_key(key);
-        out.extend_from_slice(name);
-        out.push(b' ');
-        match binary {
-            true if given && !reply.key.is_empty() => out.extend_from_slice(reply.key),
-            true => base64::encode(out, key),
-            false => out.extend_from_slice(key),
-        }
-        if let Some(value) = value {
-            out.push(b' ');
-            push_number(out, value.len());
-        }
-        let mut line = Line { out, present, value };
-        // `me` knows the flag in the first place only.
-        line.flag_if(b'b', binary);
-        if !reply.flags.is_empty() {
-            line.out.push(b' ');
-            line.out.extend_from_slice(reply.flags);
-        }
-        line
-    }
-
-    /// Writes a flag without a token, for example `v` (answer the value) or `q` (quiet).
-    #[inline]
-    pub fn flag(&mut self, letter: u8) -> &mut Self {
-        self.is_new(letter);
-        self
-    }
-
-    /// Writes a flag with a number, for example `C` (CAS unique), `F` (client flags) or `D` (delta).
-    #[inline]
-    pub fn number(&mut self, letter: u8, number: u64) -> &mut Self {
-        if self.is_new(letter) {
-            push_number(self.out, number);
-        }
-        self
-    }
-
-    /// Writes a flag with an expiration time: `T`, `N` or `R`.
-    #[inline]
-    pub fn exptime(&mut self, letter: u8, exptime: Exptime) -> &mut Self {
-        if self.is_new(letter) {
-            push_number(self.out, exptime.0);
-        }
-        self
-    }
-
-    /// Writes the mode of `ms` (flag `M`); nothing for [`StoreMode::Set`], which is the default.
-    #[inline]
-    pub fn store_mode(&mut self, mode: StoreMode) -> &mut Self {
-        match mode {
-            StoreMode::Set => self,
-            StoreMode::Add => self.mode(b'E'),
-            StoreMode::Replace => self.mode(b'R'),
-            StoreMode::Append => self.mode(b'A'),
-            StoreMode::Prepend => self.mode(b'P'),
-        }
-    }
-
-    /// Writes the mode of `ma` (flag `M`); nothing for [`Direction::Up`], which is the default.
-    #[inline]
-    pub fn direction(&mut self, direction: Direction) -> &mut Self {
-        match direction {
-            Direction::Up => self,
-            Direction::Down => self.mode(b'D'),
-        }
-    }
-
-    /// Ends the line, and writes the value of `ms` behind it.
-    #[inline]
-    pub fn end(self) {
-        self.out.extend_from_slice(b"\r\n");
-        if let Some(value) = self.value {
-            self.out.extend_from_slice(value);
-            self.out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    /// Writes a letter unless it is there already, and returns whether it did.
-    #[inline]
-    fn is_new(&mut self, letter: u8) -> bool {
-        let is_new = self.present >> (letter & 127) & 1 == 0;
-        if is_new {
-            self.present |= 1 << (letter & 127);
-            self.out.extend_from_slice(&[b' ', letter]);
-        }
-        is_new
-    }
-
-    fn mode(&mut self, mode: u8) -> &mut Self {
-        if self.is_new(b'M') {
-            self.out.push(mode);
-        }
-        self
-    }
-
-    fn flag_if(&mut self, letter: u8, wanted: bool) {
-        if wanted {
-            self.flag(letter);
-        }
-    }
-
-    fn number_if(&mut self, letter: u8, number: Option<u64>) {
-        if let Some(number) = number {
-            self.number(letter, number);
-        }
-    }
-
-    fn exptime_if(&mut self, letter: u8, exptime: Option<Exptime>) {
-        if let Some(exptime) = exptime {
-            self.exptime(letter, exptime);
-        }
-    }
 }

@@ -1,31 +1,31 @@
-//! Responses to meta commands, as a client reads them.
+//! Responses to meta commands, which a client reads.
 
 use crate::line::{Words, first_line, next_word};
 use crate::number::{parse_u32, parse_u64};
 use crate::response::{DecodedResponse, response_value, unfinished_response};
 
-/// Return codes of meta responses.
+/// Return code of a meta response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// `HD`: done, without a value.
+    /// `HD`: success without a value.
     Hd,
-    /// `VA`: done, with a value.
+    /// `VA`: success with a value.
     Va,
-    /// `EN`: a miss.
+    /// `EN`: the item to read does not exist.
     En,
-    /// `NF`: not found.
+    /// `NF`: the item to change does not exist.
     Nf,
     /// `NS`: not stored.
     Ns,
     /// `EX`: the CAS unique differs.
     Ex,
-    /// `MN`: answer to `mn`.
+    /// `MN`: the reply to `mn`.
     Mn,
     /// `ME`: an item's metadata.
     Me,
 }
 
-/// A server's answer to a meta command.
+/// A server's response to a meta command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Response<'a> {
     /// A return code with its value (for `VA`) and flags.
@@ -46,28 +46,28 @@ pub enum Response<'a> {
 pub struct ResponseFlags<'a>(&'a [u8]);
 
 impl<'a> ResponseFlags<'a> {
-    /// The flags in the order sent, each a letter and its token.
+    /// Returns the flags in the order sent, each a letter and its token.
     #[inline]
     pub fn words(&self) -> Words<'a> {
         Words(self.0)
     }
 
-    /// The token of flag `letter`; `None` where the flag was not sent.
+    /// Returns the token of flag `letter`; `None` if the flag was not sent.
     pub fn token(&self, letter: u8) -> Option<&'a [u8]> {
         self.words().find(|word| word[0] == letter).map(|word| &word[1..])
     }
 
-    /// The number behind flag `letter`, for example `c` (CAS unique), `f` (flags), `s` (size in bytes).
+    /// Returns the number of flag `letter`, for example `c` (CAS unique), `f` (client flags) or `s` (size in bytes).
     pub fn number(&self, letter: u8) -> Option<u64> {
         parse_u64(self.token(letter)?)
     }
 
-    /// Whether flag `letter` was sent: `W` (won), `Z` (won by another), `X` (stale).
+    /// Returns whether flag `letter` was sent, for example `W` (won), `Z` (won by another) or `X` (stale).
     pub fn has(&self, letter: u8) -> bool {
         self.token(letter).is_some()
     }
 
-    /// Seconds until the item expires (flag `t`); `None` is never, or not asked.
+    /// Returns the seconds until the item expires (flag `t`); `None` if it never expires or the flag was not sent.
     pub fn ttl(&self) -> Option<u32> {
         parse_u32(self.token(b't')?)
     }
