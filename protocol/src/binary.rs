@@ -447,38 +447,13 @@ impl<'a> RequestBody<'a> {
     fn of(command: &Command<'a>) -> Result<Self, EncodeError> {
         let mut body = RequestBody::default();
         match *command {
-            Command::Get(ref get) => {
-                let Get { keys, touch, want_value, .. } = *get;
-                if *get != (Get { touch, want_value, ..Get::new(keys) }) || (touch.is_none() && !want_value) {
-                    return Err(EncodeError::Command);
-                }
-                body.key = checked(keys.single().ok_or(EncodeError::Command)?)?;
-                if let Some(exptime) = touch {
-                    body.push(&seconds(exptime).to_be_bytes());
-                }
-            }
+            Command::Get(ref get) => body.get(get)?,
+            Command::Store(ref store) => body.store(store)?,
+            Command::Delete(ref delete) => body.delete(delete)?,
+            Command::Arithmetic(ref arithmetic) => body.arithmetic(arithmetic)?,
             Command::Touch { key, exptime } => {
                 body.key = checked(key)?;
                 body.push(&seconds(exptime).to_be_bytes());
-            }
-            Command::Store(ref store) => body.store(store)?,
-            Command::Delete(ref delete) => {
-                let Delete { key, compare_cas, .. } = *delete;
-                if *delete != (Delete { compare_cas, ..Delete::new(key) }) {
-                    return Err(EncodeError::Command);
-                }
-                (body.key, body.cas) = (checked(key)?, cas_field(compare_cas)?);
-            }
-            Command::Arithmetic(ref arithmetic) => {
-                let Arithmetic { key, delta, direction, vivify, initial, compare_cas, .. } = *arithmetic;
-                let plain = Arithmetic { vivify, initial, compare_cas, ..Arithmetic::new(direction, key, delta) };
-                if *arithmetic != plain {
-                    return Err(EncodeError::Command);
-                }
-                (body.key, body.cas) = (checked(key)?, cas_field(compare_cas)?);
-                body.push(&delta.to_be_bytes());
-                body.push(&initial.to_be_bytes());
-                body.push(&vivify.map_or(NO_VIVIFY, seconds).to_be_bytes());
             }
             Command::FlushAll { at: Some(at) } => body.push(&seconds(at).to_be_bytes()),
             Command::Verbosity { level } => body.push(&level.to_be_bytes()),
@@ -494,12 +469,59 @@ impl<'a> RequestBody<'a> {
         Ok(body)
     }
 
-    fn store(&mut self, store: &Store<'a>) -> Result<(), EncodeError> {
-        let Store { key, value, flags, exptime, mode, compare_cas, .. } = *store;
-        let plain = Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) };
-        if *store != plain {
+    fn get(&mut self, get: &Get<'a>) -> Result<(), EncodeError> {
+        let Get {
+            keys,
+            touch,
+            vivify: None,
+            recache: None,
+            set_cas: None,
+            unless_cas: None,
+            want_value,
+            no_bump: false,
+        } = *get
+        else {
+            return Err(EncodeError::Command);
+        };
+        // Only a touch can leave the value out.
+        if touch.is_none() && !want_value {
             return Err(EncodeError::Command);
         }
+        self.key = checked(keys.single().ok_or(EncodeError::Command)?)?;
+        if let Some(exptime) = touch {
+            self.push(&seconds(exptime).to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, delete: &Delete<'a>) -> Result<(), EncodeError> {
+        let Delete { key, compare_cas, set_cas: None, invalidate: false, touch: None, remove_value: false } = *delete
+        else {
+            return Err(EncodeError::Command);
+        };
+        (self.key, self.cas) = (checked(key)?, cas_field(compare_cas)?);
+        Ok(())
+    }
+
+    fn arithmetic(&mut self, arithmetic: &Arithmetic<'a>) -> Result<(), EncodeError> {
+        let Arithmetic { key, delta, direction: _, vivify, initial, touch: None, compare_cas, set_cas: None } =
+            *arithmetic
+        else {
+            return Err(EncodeError::Command);
+        };
+        (self.key, self.cas) = (checked(key)?, cas_field(compare_cas)?);
+        self.push(&delta.to_be_bytes());
+        self.push(&initial.to_be_bytes());
+        self.push(&vivify.map_or(NO_VIVIFY, seconds).to_be_bytes());
+        Ok(())
+    }
+
+    fn store(&mut self, store: &Store<'a>) -> Result<(), EncodeError> {
+        let Store { key, value, flags, exptime, mode, compare_cas, set_cas: None, invalidate: false, vivify: None } =
+            *store
+        else {
+            return Err(EncodeError::Command);
+        };
         (self.key, self.value, self.cas) = (checked(key)?, value, cas_field(compare_cas)?);
         // These two keep the item's flags and expiration time, and have no extras.
         if !matches!(mode, StoreMode::Append | StoreMode::Prepend) {

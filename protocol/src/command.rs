@@ -161,8 +161,10 @@ impl<'a> Keys<'a> {
 
     /// Returns the key if there is exactly one.
     pub(crate) fn single(&self) -> Option<&'a [u8]> {
-        let mut keys = self.iter();
-        keys.next().filter(|_| keys.next().is_none())
+        match *self {
+            Keys::One(key) => Some(key),
+            Keys::Line(mut line) => next_key(&mut line).filter(|_| next_key(&mut line).is_none()),
+        }
     }
 }
 

@@ -303,14 +303,8 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut 
     match command {
         Command::Get(get) => encode_get(get, reply, out)?,
         Command::Store(store) => encode_store(store, out)?,
-        Command::Delete(delete) if *delete == Delete::new(delete.key) => push_command(b"delete", delete.key, out)?,
-        Command::Arithmetic(Arithmetic { key, delta, direction, .. })
-            if *command == Command::Arithmetic(Arithmetic::new(*direction, key, *delta)) =>
-        {
-            let name: &[u8] = if *direction == Direction::Up { b"incr" } else { b"decr" };
-            push_command(name, key, out)?;
-            push_argument(*delta, out);
-        }
+        Command::Delete(delete) => encode_delete(delete, out)?,
+        Command::Arithmetic(arithmetic) => encode_arithmetic(arithmetic, out)?,
         Command::Touch { key, exptime } => {
             push_command(b"touch", key, out)?;
             push_argument(exptime.0, out);
@@ -338,7 +332,7 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut 
             push_argument(*mebibytes, out);
         }
         Command::Admin(Admin::Words { name, arguments }) => push_words(name, arguments, out)?,
-        Command::Delete(_) | Command::Arithmetic(_) | Command::Sasl(_) => return Err(EncodeError::Command),
+        Command::Sasl(_) => return Err(EncodeError::Command),
     }
     if reply.noreply {
         out.extend_from_slice(b" noreply");
@@ -352,27 +346,38 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut 
 }
 
 fn encode_get(get: &Get<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    if *get != (Get { touch: get.touch, ..Get::new(get.keys) }) {
+    let Get {
+        keys,
+        touch,
+        vivify: None,
+        recache: None,
+        set_cas: None,
+        unless_cas: None,
+        want_value: true,
+        no_bump: false,
+    } = *get
+    else {
         return Err(EncodeError::Command);
-    }
-    out.extend_from_slice(match (get.touch, reply.with_cas) {
+    };
+    out.extend_from_slice(match (touch, reply.with_cas) {
         (None, false) => b"get",
         (None, true) => b"gets",
         (Some(_), false) => b"gat",
         (Some(_), true) => b"gats",
     });
-    if let Some(exptime) = get.touch {
+    if let Some(exptime) = touch {
         push_argument(exptime.0, out);
     }
-    get.keys.iter().try_for_each(|key| push_key(key, out))
+    keys.iter().try_for_each(|key| push_key(key, out))
 }
 
 /// Appends a storage line without `noreply` and its end.
 fn encode_store(store: &Store<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let Store { key, value, flags, exptime, mode, compare_cas, .. } = *store;
-    if *store != (Store { flags, exptime, compare_cas, ..Store::new(mode, key, value) }) {
+    let Store { key, value, flags, exptime, mode, compare_cas, set_cas: None, invalidate: false, vivify: None } =
+        *store
+    else {
         return Err(EncodeError::Command);
-    }
+    };
     let name: &[u8] = match (mode, compare_cas) {
         (StoreMode::Set, None) => b"set",
         (StoreMode::Set, Some(_)) => b"cas",
@@ -389,6 +394,26 @@ fn encode_store(store: &Store<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>
     if let Some(cas) = compare_cas {
         push_argument(cas, out);
     }
+    Ok(())
+}
+
+fn encode_delete(delete: &Delete<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false } = *delete
+    else {
+        return Err(EncodeError::Command);
+    };
+    push_command(b"delete", key, out)
+}
+
+fn encode_arithmetic(arithmetic: &Arithmetic<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let Arithmetic { key, delta, direction, vivify: None, initial: _, touch: None, compare_cas: None, set_cas: None } =
+        *arithmetic
+    else {
+        return Err(EncodeError::Command);
+    };
+    let name: &[u8] = if direction == Direction::Up { b"incr" } else { b"decr" };
+    push_command(name, key, out)?;
+    push_argument(delta, out);
     Ok(())
 }
 
@@ -479,14 +504,14 @@ pub fn decode_response(input: &[u8]) -> DecodedResponse<Response<'_>> {
 
 impl TextReply {
     #[inline]
-    pub(crate) fn outcome(self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn outcome(&self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
         if !self.noreply {
             push_outcome(outcome, out);
         }
     }
 
     #[inline]
-    pub(crate) fn hit(self, hit: &Hit<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn hit(&self, hit: &Hit<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"VALUE ");
         out.extend_from_slice(hit.key);
         out.push(b' ');

@@ -402,8 +402,9 @@ pub(crate) fn encode_request(
 
 /// Returns the key if a meta command can send it: it is not empty, and not longer than [`KEY_MAX_LEN`] as sent.
 fn checked(key: &[u8]) -> Result<&[u8], EncodeError> {
-    let sent_len = if is_text_key(key) { key.len() } else { key.len().div_ceil(3) * 4 };
-    if (1..=KEY_MAX_LEN).contains(&sent_len) { Ok(key) } else { Err(EncodeError::Key) }
+    let base64_len = key.len().div_ceil(3) * 4;
+    let fits = base64_len <= KEY_MAX_LEN || (key.len() <= KEY_MAX_LEN && is_text_key(key));
+    if fits && !key.is_empty() { Ok(key) } else { Err(EncodeError::Key) }
 }
 
 fn encode_get<'o>(get: &Get<'_>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) -> Result<Line<'o>, EncodeError> {
