@@ -5,7 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use larder_protocol::Protocol;
 
-use crate::net::tls::ClientCertificate;
+/// What a listener asks of its clients (`ssl_verify_mode`; `btls:` and `mtls:` of `-l`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientCertificate {
+    NotAsked,
+    /// Checked where the client has one.
+    Requested,
+    Required,
+}
 
 /// How connections of a listener speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,12 @@ mod commands;
 mod counters;
 mod daemon;
 mod log;
+mod maintenance;
 mod net;
 mod options;
 mod server;
 mod settings;
+mod shared;
 mod statistics;
 pub mod store;
 

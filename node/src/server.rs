@@ -3,75 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use larder_protocol::Protocol;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::clock::Clock;
-use crate::commands::dump::Crawler;
-use crate::commands::events::{Topics, Watchers};
 use crate::counters::Counters;
 use crate::daemon;
-use crate::log;
+use crate::maintenance::maintain;
 use crate::net::acceptor::{Accepted, accept};
 use crate::net::auth::Users;
 use crate::net::connection::serve;
-use crate::net::connection_limit::Connections;
 use crate::net::listener::Listeners;
-use crate::net::open_sockets::{Noted, OpenSocket, Sockets, Transport};
+use crate::net::open_sockets::{Noted, OpenSocket, Transport};
 use crate::net::tls::Tls;
 use crate::net::udp;
 use crate::settings::Settings;
-use crate::statistics::Prefixes;
-use crate::store::{Config, Store};
-
-/// What all connections share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) store: Store,
-    pub(crate) settings: Settings,
-    pub(crate) clock: Clock,
-    pub(crate) workers: Vec<Arc<Counters>>,
-    pub(crate) connections: Connections,
-    /// Who may use the node; everybody where there is none.
-    pub(crate) users: Option<Users>,
-    pub(crate) tls: Option<Arc<Tls>>,
-    /// A client asked for the end of the process.
-    pub(crate) shutdown: Notify,
-    pub(crate) stop: watch::Receiver<bool>,
-    verbosity: AtomicU32,
-    pub(crate) sockets: Arc<Sockets>,
-    pub(crate) prefixes: Prefixes,
-    pub(crate) watchers: Arc<Watchers>,
-    pub(crate) crawler: Crawler,
-    /// Rounds of background work.
-    pub(crate) maintenance: AtomicU64,
-}
-
-impl Shared {
-    /// Whether what commands do is counted by prefix or watched.
-    #[inline]
-    pub(crate) fn observed(&self) -> bool {
-        self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()
-    }
-
-    /// A CAS unique as clients see it: with -C they see none, and no comparison succeeds.
-    #[inline]
-    pub(crate) fn told_cas(&self, cas: u64) -> u64 {
-        if self.settings.no_cas { 0 } else { cas }
-    }
-
-    pub(crate) fn set_verbosity(&self, level: u32) {
-        self.verbosity.store(level, Ordering::Relaxed);
-        log::set_verbosity(level);
-    }
-
-    pub(crate) fn verbosity(&self) -> u32 {
-        self.verbosity.load(Ordering::Relaxed)
-    }
-}
+use crate::shared::Shared;
 
 /// A running node.
 ///
@@ -111,30 +59,7 @@ impl Server {
             tracing::info!("accepted, and without meaning for this engine: {}", settings.ignored().join(" "));
         }
         let (stop, stopping) = watch::channel(false);
-        let clock = Clock::start();
-        let shared = Arc::new(Shared {
-            store: Store::new(&Config {
-                memory_limit: settings.memory_limit(),
-                item_size_max: settings.item_size_max,
-                eviction: settings.eviction(),
-                now: clock.now(),
-            })
-            .map_err(io::Error::other)?,
-            workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
-            verbosity: AtomicU32::new(settings.verbosity.into()),
-            sockets: Arc::default(),
-            prefixes: Prefixes::new(settings.prefix_delimiter),
-            watchers: Arc::new(Watchers::new(settings.watcher_buffer())),
-            crawler: Crawler::new(settings.has("lru_crawler")),
-            maintenance: AtomicU64::new(0),
-            settings,
-            clock,
-            connections: Connections::default(),
-            users,
-            tls,
-            shutdown: Notify::new(),
-            stop: stopping,
-        });
+        let shared = Arc::new(Shared::new(settings, users, tls, stopping)?);
         let listening = listening(&shared, &listeners);
         let mut queues = Vec::new();
         let mut threads = Vec::new();
@@ -149,7 +74,10 @@ impl Server {
         threads.push(spawn("acceptor".to_owned(), {
             let shared = shared.clone();
             move || {
-                runtime().block_on(accept(shared, listeners, queues));
+                runtime().block_on(async {
+                    accept(&shared, listeners, queues);
+                    maintain(&shared).await;
+                });
                 drop(listening);
             }
         })?);

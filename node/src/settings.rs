@@ -8,8 +8,7 @@ use clap::{ArgAction, Parser};
 
 use larder_protocol::Protocol;
 
-use crate::address::{Address, Speech};
-use crate::net::tls::ClientCertificate;
+use crate::address::{Address, ClientCertificate, Speech};
 use crate::options::ExtendedOption;
 use crate::store::Eviction;
 

@@ -6,11 +6,12 @@
 use larder_protocol::{Admin, Error, Outcome};
 
 use crate::clock::Clock;
-use crate::commands::dump::{BUSY, Dump, Format};
+use crate::commands::crawler::BUSY;
+use crate::commands::dump::{Dump, Format};
+use crate::commands::effect::Next;
 use crate::commands::events::Topics;
-use crate::commands::items::Next;
-use crate::server::Shared;
-use crate::statistics::{CLASS, CLASSES};
+use crate::shared::Shared;
+use crate::statistics::slab_classes::{CLASS, CLASSES};
 
 /// Carries out the command. `pipelined`: other answers are still to be sent.
 pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {

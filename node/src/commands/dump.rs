@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use larder_protocol::Error;
 use larder_protocol::meta::Line;
 
 use crate::commands::events::url;
-use crate::server::Shared;
-use crate::statistics::CLASS;
+use crate::shared::Shared;
+use crate::statistics::slab_classes::{CLASS, CLASSES};
 use crate::store::{Cursor, ItemInfo, Time};
 
 /// A dump that a client asked for.
@@ -82,7 +83,7 @@ impl<'a> Listing<'a> {
 
 impl Drop for Listing<'_> {
     fn drop(&mut self) {
-        self.shared.crawler.running.store(false, Ordering::Release);
+        self.shared.crawler.end();
     }
 }
 
@@ -98,46 +99,40 @@ fn metadata(info: &ItemInfo<'_>, out: &mut Vec<u8>) {
     );
 }
 
-/// The answer while another dump is on its way.
-pub(crate) const BUSY: &str = "BUSY currently processing crawler request";
+/// Longest answer to `stats cachedump`, bytes, and the most items that are looked at for it.
+const CACHE_DUMP_MAX: usize = 2 * 1024 * 1024;
+const CACHE_DUMP_ITEMS: u32 = 1 << 17;
 
-/// What memcached calls its LRU crawler. Here it lists items; expired ones are reclaimed without it.
-#[derive(Debug, Default)]
-pub(crate) struct Crawler {
-    enabled: AtomicBool,
-    running: AtomicBool,
-    /// Dumps and crawls ever begun.
-    pub(crate) starts: AtomicU64,
-    /// Items listed.
-    pub(crate) checked: AtomicU64,
-}
-
-impl Crawler {
-    pub(crate) fn new(enabled: bool) -> Self {
-        Crawler { enabled: enabled.into(), ..Crawler::default() }
+/// `stats cachedump class limit`: some keys, with the bytes of their values and when they expire.
+pub(crate) fn cache_dump(words: &[&[u8]], shared: &Shared, now: Time, out: &mut Vec<u8>) -> Result<(), Error> {
+    if shared.settings.no_dumping {
+        return Err(Error::Client("stats cachedump not allowed"));
     }
-
-    pub(crate) fn enabled(&self) -> bool {
-        self.enabled.load(Ordering::Relaxed)
+    let &[class, limit, ..] = words else { return Err(Error::Client("bad command line")) };
+    let number = |word| std::str::from_utf8(word).ok().and_then(|word| word.parse::<u32>().ok());
+    let (Some(class), Some(limit)) = (number(class), number(limit)) else { return Err(Error::BAD_FORMAT) };
+    if class >= CLASSES {
+        return Err(Error::Client("Illegal slab id"));
     }
-
-    pub(crate) fn enable(&self, enabled: bool) {
-        self.enabled.store(enabled, Ordering::Relaxed);
+    if class != CLASS {
+        return Ok(());
     }
-
-    pub(crate) fn running(&self) -> bool {
-        self.running.load(Ordering::Relaxed)
+    let mut left = if limit == 0 { u32::MAX } else { limit };
+    let most = out.len() + CACHE_DUMP_MAX;
+    let (mut looked_at, mut more) = (0, true);
+    let mut cursor = Cursor::default();
+    while more && left > 0 && looked_at < CACHE_DUMP_ITEMS {
+        more = shared.store.scan(&mut cursor, now, |info| {
+            looked_at += 1;
+            let is_text = !info.key.iter().any(|&byte| byte <= b' ' || byte == 0x7f);
+            if left > 0 && is_text {
+                let expiry = info.expiry.time().map_or(0, |time| time.0);
+                out.extend_from_slice(b"ITEM ");
+                out.extend_from_slice(info.key);
+                out.extend_from_slice(format!(" [{} b; {expiry} s]\r\n", info.value_len).as_bytes());
+                left = if out.len() < most { left - 1 } else { 0 };
+            }
+        });
     }
-
-    /// Begins a dump; false where a dump is on its way.
-    fn begin(&self) -> bool {
-        let free = !self.running.swap(true, Ordering::Acquire);
-        self.starts.fetch_add(free.into(), Ordering::Relaxed);
-        free
-    }
-
-    /// Counts a crawl, which is done at once.
-    pub(crate) fn count_crawl(&self) {
-        self.starts.fetch_add(1, Ordering::Relaxed);
-    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode
 use tokio::sync::Notify;
 
 use crate::net::open_sockets::{OpenSocket, Transport};
-use crate::statistics::CLASS;
+use crate::statistics::slab_classes::CLASS;
 use crate::store::{Expiry, Store, Time};
 
 /// Watchers at a time, as in memcached.

@@ -1,127 +1,19 @@
-//! Where a command meets the store: what each command means, once for all protocols.
+//! Commands on items: reads, writes and what lies between.
 
 use arrayvec::ArrayVec;
 use larder_protocol::{
-    Arithmetic, Command, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Request, StoreMode,
-    parse_lenient_u64,
+    Arithmetic, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, StoreMode, parse_lenient_u64,
 };
 
-use std::os::fd::RawFd;
-
 use crate::clock::expiry;
-use crate::commands::admin;
-use crate::commands::dump::{Dump, Format};
-use crate::commands::events::Topics;
-use crate::commands::observe;
+use crate::commands::effect::Next;
 use crate::counters::{Counter, Counters};
 use crate::net::output::Output;
-use crate::server::Shared;
-use crate::statistics;
+use crate::shared::Shared;
 use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem, Store, Time};
 
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;
-
-/// What becomes of the connection after a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It goes on.
-    Continue,
-    /// It ends.
-    Close,
-    /// It ends with the server.
-    ShutDown,
-    /// It shows events.
-    Watch(Topics),
-    /// It lists keys, then goes on.
-    Dump(Dump),
-}
-
-/// Carries out `request` of the connection with this descriptor and appends the answer to `output`.
-#[inline]
-pub(crate) fn execute(
-    request: &Request<'_>,
-    hash: Hash,
-    shared: &Shared,
-    counters: &Counters,
-    now: Time,
-    client: RawFd,
-    output: &mut Output,
-) -> Next {
-    let outcome = match shared.observed() {
-        false => carry_out(request, hash, shared, counters, now, output),
-        true => observe::carry_out(request, hash, shared, counters, now, client, output),
-    };
-    match outcome {
-        Ok(mut outcome) => {
-            if let Outcome::Stored { cas, .. } | Outcome::Number { cas, .. } = &mut outcome {
-                *cas = shared.told_cas(*cas);
-            }
-            request.reply.outcome(&outcome, &mut output.bytes);
-            Next::Continue
-        }
-        Err(next) => next,
-    }
-}
-
-/// Carries out `request`. What it came to is not yet answered, unless it tells what is next.
-#[inline]
-pub(crate) fn carry_out(
-    request: &Request<'_>,
-    hash: Hash,
-    shared: &Shared,
-    counters: &Counters,
-    now: Time,
-    output: &mut Output,
-) -> Result<Outcome<'static>, Next> {
-    let reply = &request.reply;
-    if matches!(reply, Reply::Meta(_)) {
-        counters.cmd_meta.add(1);
-    }
-    let store = &shared.store;
-    Ok(match &request.command {
-        Command::Get(get) => {
-            get_items(get, hash, reply, shared, counters, now, output);
-            return Err(Next::Continue);
-        }
-        Command::Store(command) => store_item(command, hash, store, counters, now),
-        Command::Delete(delete) => delete_item(delete, hash, store, counters, now),
-        Command::Arithmetic(arithmetic) => calculate(arithmetic, hash, store, counters, now),
-        Command::Touch { key, exptime } => touch(key, hash, *exptime, store, counters, now),
-        Command::Debug { key } => return Err(debug(key, hash, reply, shared, now, output)),
-        Command::Noop => Outcome::Noop,
-        Command::FlushAll { at } => {
-            counters.cmd_flush.add(1);
-            if shared.settings.no_flush_all {
-                return Ok(Outcome::Error(Error::Client("flush_all not allowed")));
-            }
-            let at = at.filter(|at| at.0 > 0).map(|at| expiry(at, now)).and_then(|expiry| expiry.time());
-            store.flush_all(at.unwrap_or(now), now);
-            Outcome::Ok
-        }
-        Command::Version => Outcome::Version(crate::VERSION),
-        Command::Verbosity { level } => {
-            shared.set_verbosity(*level);
-            Outcome::Ok
-        }
-        // Counted where they are asked for, a slice of the store at a time.
-        Command::Stats { group: b"sizes" }
-            if shared.settings.given("track_sizes") && matches!(reply, Reply::Text(_)) =>
-        {
-            return Err(Next::Dump(Dump { format: Format::Sizes, all: true }));
-        }
-        Command::Stats { group } => {
-            statistics::answer(group, reply, shared, now, &mut output.bytes);
-            return Err(Next::Continue);
-        }
-        Command::Quit => {
-            reply.outcome(&Outcome::Quit, &mut output.bytes);
-            return Err(Next::Close);
-        }
-        Command::Admin(command) => return admin::carry_out(*command, shared, output.len() > 0),
-        Command::Sasl(_) => Outcome::Error(Error::UnknownCommand),
-    })
-}
 
 /// Counts a miss. An item that was there until its time came counts as expired too.
 fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
@@ -134,7 +26,7 @@ pub(crate) fn forget(key: &[u8], store: &Store, now: Time) {
     store.entry(key, store.hash(key), now).remove();
 }
 
-fn get_items(
+pub(super) fn get_items(
     get: &Get<'_>,
     hash: Hash,
     reply: &Reply<'_>,
@@ -256,7 +148,7 @@ fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counter
     }
 }
 
-fn store_item(
+pub(super) fn store_item(
     command: &larder_protocol::Store<'_>,
     hash: Hash,
     store: &Store,
@@ -322,7 +214,13 @@ fn store_item(
     }
 }
 
-fn delete_item(delete: &Delete<'_>, hash: Hash, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+pub(super) fn delete_item(
+    delete: &Delete<'_>,
+    hash: Hash,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+) -> Outcome<'static> {
     let mut entry = store.entry(delete.key, hash, now);
     let Some(item) = entry.item() else {
         count_miss(&counters.delete_misses, &entry, counters);
@@ -354,7 +252,7 @@ fn delete_item(delete: &Delete<'_>, hash: Hash, store: &Store, counters: &Counte
     Outcome::Deleted
 }
 
-fn calculate(
+pub(super) fn calculate(
     arithmetic: &Arithmetic<'_>,
     hash: Hash,
     store: &Store,
@@ -415,7 +313,14 @@ fn calculate(
     Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
 }
 
-fn touch(key: &[u8], hash: Hash, exptime: Exptime, store: &Store, counters: &Counters, now: Time) -> Outcome<'static> {
+pub(super) fn touch(
+    key: &[u8],
+    hash: Hash,
+    exptime: Exptime,
+    store: &Store,
+    counters: &Counters,
+    now: Time,
+) -> Outcome<'static> {
     counters.cmd_touch.add(1);
     let mut entry = store.entry(key, hash, now);
     if entry.item().is_none() {
@@ -428,7 +333,14 @@ fn touch(key: &[u8], hash: Hash, exptime: Exptime, store: &Store, counters: &Cou
     Outcome::Touched
 }
 
-fn debug(key: &[u8], hash: Hash, reply: &Reply<'_>, shared: &Shared, now: Time, output: &mut Output) -> Next {
+pub(super) fn debug(
+    key: &[u8],
+    hash: Hash,
+    reply: &Reply<'_>,
+    shared: &Shared,
+    now: Time,
+    output: &mut Output,
+) -> Next {
     let entry = shared.store.entry(key, hash, now);
     match entry.item() {
         None => reply.outcome(&Outcome::Miss, &mut output.bytes),

@@ -8,12 +8,12 @@ use std::os::fd::RawFd;
 use larder_protocol::{Command, Outcome, Reply, Request};
 
 use crate::clock::expiry;
+use crate::commands::effect::Next;
 use crate::commands::events::{Found, Topics};
-use crate::commands::items::{self, Next};
 use crate::counters::Counters;
 use crate::net::output::Output;
-use crate::server::Shared;
-use crate::statistics::Asked;
+use crate::shared::Shared;
+use crate::statistics::prefixes::Asked;
 use crate::store::{Hash, Time};
 
 /// Carries out `request` and tells of it.
@@ -48,7 +48,7 @@ pub(crate) fn carry_out(
         Command::Touch { key, .. } => observer.look_up(key),
         _ => Found::Nothing,
     };
-    let outcome = items::carry_out(request, hash, shared, counters, now, output)?;
+    let outcome = super::carry_out(request, hash, shared, counters, now, output)?;
     match (&request.command, found) {
         (Command::Store(command), _) if shared.watchers.wants(Topics::MUTATIONS) => {
             shared.watchers.stored(command, &outcome, expiry(command.exptime, now), now, client);

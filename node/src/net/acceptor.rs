@@ -3,18 +3,17 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use larder_protocol::Protocol;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::address::Speech;
-use crate::net::connection::Socket;
 use crate::net::connection_limit::RETRY;
 use crate::net::listener::Listeners;
+use crate::net::socket::Socket;
 use crate::net::tls::Tls;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// A socket on its way from the acceptor to a worker, and how it is spoken on.
 pub(crate) enum Accepted {
@@ -63,11 +62,8 @@ impl Listener {
     }
 }
 
-/// Between slices of background work.
-const MAINTENANCE: Duration = Duration::from_millis(100);
-
-/// Accepts on all listeners, and lets the store do its background work, until the server stops.
-pub(crate) async fn accept(shared: Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Accepted>>) {
+/// Accepts on all listeners, a task for each, as long as the runtime of the caller runs.
+pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Accepted>>) {
     let queues: Arc<[_]> = queues.into();
     let turn = Arc::new(AtomicUsize::new(0));
     let tcp =
@@ -85,22 +81,6 @@ pub(crate) async fn accept(shared: Arc<Shared>, listeners: Listeners, queues: Ve
             }
         }
     }
-    let mut stop = shared.stop.clone();
-    let mut maintenance = tokio::time::interval(MAINTENANCE);
-    loop {
-        tokio::select! {
-            _ = maintenance.tick() => maintain(&shared),
-            _ = stop.wait_for(|&stopping| stopping) => break,
-        }
-    }
-}
-
-/// Background work that no request waits for.
-fn maintain(shared: &Shared) {
-    let now = shared.clock.now();
-    shared.store.maintain(now);
-    shared.maintenance.fetch_add(1, Ordering::Relaxed);
-    shared.watchers.show_evictions(&shared.store, now);
 }
 
 async fn accept_from(

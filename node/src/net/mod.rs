@@ -2,10 +2,13 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod auth;
+pub(crate) mod buffers;
 pub(crate) mod connection;
 pub(crate) mod connection_limit;
 pub(crate) mod listener;
 pub(crate) mod open_sockets;
 pub(crate) mod output;
+pub(crate) mod session;
+pub(crate) mod socket;
 pub(crate) mod tls;
 pub(crate) mod udp;

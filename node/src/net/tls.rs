@@ -20,16 +20,8 @@ use rustls::{
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::address::ClientCertificate;
 use crate::settings::Settings;
-
-/// What a listener asks of its clients (`ssl_verify_mode`; `btls:` and `mtls:` of `-l`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClientCertificate {
-    NotAsked,
-    /// Checked where the client has one.
-    Requested,
-    Required,
-}
 
 /// Sessions that can be resumed at a time (`ssl_session_cache`), as many as OpenSSL keeps.
 const SESSIONS: usize = 20 * 1024;

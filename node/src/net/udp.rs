@@ -6,10 +6,10 @@ use larder_protocol::{Protocol, udp};
 use tokio::net::UdpSocket;
 
 use crate::counters::Counters;
-use crate::net::connection::work_on_datagram;
 use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::net::output::Output;
-use crate::server::Shared;
+use crate::net::session::work_on_datagram;
+use crate::shared::Shared;
 
 /// Largest datagram there is.
 const DATAGRAM_MAX: usize = 65_536;

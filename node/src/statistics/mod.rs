@@ -1,7 +1,8 @@
 //! The `stats` command: names are memcached's (protocol.txt, "Statistics"), figures are this node's.
 
-mod prefixes;
+pub(crate) mod prefixes;
 mod settings;
+pub(crate) mod slab_classes;
 
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
@@ -10,12 +11,13 @@ use larder_protocol::{Error, Outcome, Reply};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::commands::dump::cache_dump;
 use crate::counters::Totals;
 use crate::daemon::RESERVED_DESCRIPTORS;
 use crate::net::open_sockets::Transport;
-use crate::server::Shared;
-use crate::store::{Cursor, Time};
-pub(crate) use prefixes::{Asked, Prefixes};
+use crate::shared::Shared;
+use crate::store::Time;
+use slab_classes::CLASS;
 
 /// Where statistics are written, and in which protocol.
 struct Answer<'a> {
@@ -28,12 +30,6 @@ impl Answer<'_> {
         self.reply.statistic(name, &value.to_string(), self.bytes);
     }
 }
-
-/// The slab class of every item: there is one class here, but exporters read items and evictions by class.
-pub(crate) const CLASS: u32 = 1;
-
-/// Slab classes of memcached, whose numbers are told from no numbers.
-pub(crate) const CLASSES: u32 = 64;
 
 /// Appends the answer to `stats group`.
 pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time, bytes: &mut Vec<u8>) {
@@ -87,7 +83,7 @@ pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time
         [b"detail", b"off", ..] => Some(detail(shared, false)),
         [b"detail", ..] => Some(Outcome::Error(Error::Client("usage: stats detail on|off|dump"))),
         [b"cachedump", ..] if matches!(reply, Reply::Text(_)) => {
-            cache_dump(&words[1..], shared, now, out).err().map(Outcome::Error)
+            cache_dump(&words[1..], shared, now, out.bytes).err().map(Outcome::Error)
         }
         _ => Some(Outcome::Error(Error::UnknownCommand)),
     };
@@ -266,42 +262,4 @@ fn connections(shared: &Shared, now: Time, out: &mut Answer<'_>) {
         stat("state", socket.state().name());
         stat("secs_since_last_cmd", &socket.idle_seconds(now).to_string());
     }
-}
-
-/// Longest answer to `stats cachedump`, bytes, and the most items that are looked at for it.
-const CACHE_DUMP_MAX: usize = 2 * 1024 * 1024;
-const CACHE_DUMP_ITEMS: u32 = 1 << 17;
-
-/// `stats cachedump class limit`: some keys, with the bytes of their values and when they expire.
-fn cache_dump(words: &[&[u8]], shared: &Shared, now: Time, out: &mut Answer<'_>) -> Result<(), Error> {
-    if shared.settings.no_dumping {
-        return Err(Error::Client("stats cachedump not allowed"));
-    }
-    let &[class, limit, ..] = words else { return Err(Error::Client("bad command line")) };
-    let number = |word| std::str::from_utf8(word).ok().and_then(|word| word.parse::<u32>().ok());
-    let (Some(class), Some(limit)) = (number(class), number(limit)) else { return Err(Error::BAD_FORMAT) };
-    if class >= CLASSES {
-        return Err(Error::Client("Illegal slab id"));
-    }
-    if class != CLASS {
-        return Ok(());
-    }
-    let mut left = if limit == 0 { u32::MAX } else { limit };
-    let most = out.bytes.len() + CACHE_DUMP_MAX;
-    let (mut looked_at, mut more) = (0, true);
-    let mut cursor = Cursor::default();
-    while more && left > 0 && looked_at < CACHE_DUMP_ITEMS {
-        more = shared.store.scan(&mut cursor, now, |info| {
-            looked_at += 1;
-            let is_text = !info.key.iter().any(|&byte| byte <= b' ' || byte == 0x7f);
-            if left > 0 && is_text {
-                let expiry = info.expiry.time().map_or(0, |time| time.0);
-                out.bytes.extend_from_slice(b"ITEM ");
-                out.bytes.extend_from_slice(info.key);
-                out.bytes.extend_from_slice(format!(" [{} b; {expiry} s]\r\n", info.value_len).as_bytes());
-                left = if out.bytes.len() < most { left - 1 } else { 0 };
-            }
-        });
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use larder_protocol::Protocol;
 
 use super::Answer;
 use crate::net::tls;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 fn yes(holds: bool) -> &'static str {
     if holds { "yes" } else { "no" }

@@ -1,0 +1,52 @@
+//! The state of dumps and crawls: whether they are allowed, whether one is on its way, and counts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The answer while another dump is on its way.
+pub(crate) const BUSY: &str = "BUSY currently processing crawler request";
+
+/// What memcached calls its LRU crawler. Here it lists items; expired ones are reclaimed without it.
+#[derive(Debug, Default)]
+pub(crate) struct Crawler {
+    enabled: AtomicBool,
+    running: AtomicBool,
+    /// Dumps and crawls ever begun.
+    pub(crate) starts: AtomicU64,
+    /// Items listed.
+    pub(crate) checked: AtomicU64,
+}
+
+impl Crawler {
+    pub(crate) fn new(enabled: bool) -> Self {
+        Crawler { enabled: enabled.into(), ..Crawler::default() }
+    }
+
+    pub(crate) fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    pub(crate) fn running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Begins a dump; false where a dump is on its way.
+    pub(crate) fn begin(&self) -> bool {
+        let free = !self.running.swap(true, Ordering::Acquire);
+        self.starts.fetch_add(free.into(), Ordering::Relaxed);
+        free
+    }
+
+    /// Ends a dump.
+    pub(crate) fn end(&self) {
+        self.running.store(false, Ordering::Release);
+    }
+
+    /// Counts a crawl, which is done at once.
+    pub(crate) fn count_crawl(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,88 @@
+//! A stream socket of any kind.
+
+use std::io::{self, IoSlice, Read};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::net::open_sockets::{OpenSocket, Transport};
+use crate::net::tls::TlsSocket;
+use crate::shared::Shared;
+
+/// A stream socket of any kind.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsSocket>),
+}
+
+impl Socket {
+    pub(crate) fn open(&self, shared: &Shared) -> OpenSocket {
+        let now = shared.clock.now();
+        let tcp = |socket: &TcpStream| {
+            OpenSocket::connection(socket, Transport::Tcp, socket.peer_addr().ok(), socket.local_addr().ok(), now)
+        };
+        match self {
+            Socket::Tcp(socket) => tcp(socket),
+            Socket::Unix(socket) => OpenSocket::connection(socket, Transport::Local, None, None, now),
+            Socket::Tls(socket) => tcp(socket.stream()),
+        }
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut read = 0;
+        let mut receive = |socket: SockRef<'_>| {
+            read = (&*socket).read(buffer)?;
+            // A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and would
+            // let the next read ask the kernel in vain.
+            if 0 < read && read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let result = match self {
+            Socket::Tcp(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
+            Socket::Unix(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
+            Socket::Tls(socket) => return socket.try_read(buffer),
+        };
+        if read > 0 { Ok(read) } else { result.map(|()| 0) }
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.try_write(bytes),
+            Socket::Unix(socket) => socket.try_write(bytes),
+            Socket::Tls(socket) => socket.try_write_vectored(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.try_write_vectored(slices),
+            Socket::Unix(socket) => socket.try_write_vectored(slices),
+            Socket::Tls(socket) => socket.try_write_vectored(slices),
+        }
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.readable().await,
+            Socket::Unix(socket) => socket.readable().await,
+            Socket::Tls(socket) => socket.readable().await,
+        }
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.writable().await,
+            Socket::Unix(socket) => socket.writable().await,
+            Socket::Tls(socket) => socket.writable().await,
+        }
+    }
+
+    /// Sends what a layer below still holds, before the end.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
+            Socket::Tls(socket) => socket.finish().await,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The state that everything which serves stands on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use crate::commands::crawler::Crawler;
+use crate::commands::events::{Topics, Watchers};
+use crate::counters::Counters;
+use crate::log;
+use crate::net::auth::Users;
+use crate::net::connection_limit::Connections;
+use crate::net::open_sockets::Sockets;
+use crate::net::tls::Tls;
+use crate::settings::Settings;
+use crate::statistics::prefixes::Prefixes;
+use crate::store::{Config, Store};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) workers: Vec<Arc<Counters>>,
+    pub(crate) connections: Connections,
+    /// Who may use the node; everybody where there is none.
+    pub(crate) users: Option<Users>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// A client asked for the end of the process.
+    pub(crate) shutdown: Notify,
+    pub(crate) stop: watch::Receiver<bool>,
+    verbosity: AtomicU32,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) prefixes: Prefixes,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) crawler: Crawler,
+    /// Rounds of background work.
+    pub(crate) maintenance: AtomicU64,
+}
+
+impl Shared {
+    /// The state of a node that begins to serve.
+    pub(crate) fn new(
+        settings: Settings,
+        users: Option<Users>,
+        tls: Option<Arc<Tls>>,
+        stop: watch::Receiver<bool>,
+    ) -> io::Result<Shared> {
+        let clock = Clock::start();
+        Ok(Shared {
+            store: Store::new(&Config {
+                memory_limit: settings.memory_limit(),
+                item_size_max: settings.item_size_max,
+                eviction: settings.eviction(),
+                now: clock.now(),
+            })
+            .map_err(io::Error::other)?,
+            workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
+            verbosity: AtomicU32::new(settings.verbosity.into()),
+            sockets: Arc::default(),
+            prefixes: Prefixes::new(settings.prefix_delimiter),
+            watchers: Arc::new(Watchers::new(settings.watcher_buffer())),
+            crawler: Crawler::new(settings.has("lru_crawler")),
+            maintenance: AtomicU64::new(0),
+            settings,
+            clock,
+            connections: Connections::default(),
+            users,
+            tls,
+            shutdown: Notify::new(),
+            stop,
+        })
+    }
+
+    /// Whether what commands do is counted by prefix or watched.
+    #[inline]
+    pub(crate) fn observed(&self) -> bool {
+        self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()
+    }
+
+    /// A CAS unique as clients see it: with -C they see none, and no comparison succeeds.
+    #[inline]
+    pub(crate) fn told_cas(&self, cas: u64) -> u64 {
+        if self.settings.no_cas { 0 } else { cas }
+    }
+
+    pub(crate) fn set_verbosity(&self, level: u32) {
+        self.verbosity.store(level, Ordering::Relaxed);
+        log::set_verbosity(level);
+    }
+
+    pub(crate) fn verbosity(&self) -> u32 {
+        self.verbosity.load(Ordering::Relaxed)
+    }
+}
