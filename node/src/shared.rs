@@ -82,9 +82,9 @@ impl Shared {
         self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()
     }
 
-    /// A CAS unique as clients see it: with -C they see none, and no comparison succeeds.
+    /// Returns a CAS unique as clients may see it: with -C it is 0, which no comparison matches.
     #[inline]
-    pub(crate) fn told_cas(&self, cas: u64) -> u64 {
+    pub(crate) fn visible_cas(&self, cas: u64) -> u64 {
         if self.settings.no_cas { 0 } else { cas }
     }
 

@@ -8,32 +8,33 @@ use larder_protocol::{Admin, Error, Outcome};
 use crate::clock::Clock;
 use crate::commands::crawler::BUSY;
 use crate::commands::dump::{Dump, Format};
-use crate::commands::effect::Next;
+use crate::commands::effect::Effect;
 use crate::commands::events::Topics;
+use crate::commands::turn::Turn;
 use crate::shared::Shared;
 use crate::statistics::slab_classes::{CLASS, CLASSES};
 
-/// Carries out the command. `pipelined`: other answers are still to be sent.
-pub(crate) fn carry_out(command: Admin<'_>, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
-    match command {
-        Admin::CacheMemlimit { mebibytes } => Ok(cache_memlimit(mebibytes, shared)),
-        Admin::Words { name, arguments } => {
-            let Ok(arguments) = std::str::from_utf8(arguments) else {
-                return Ok(Outcome::Error(Error::UnknownCommand));
-            };
-            let words: Vec<&str> = arguments.split(' ').filter(|word| !word.is_empty()).collect();
-            match name {
-                b"shutdown" => shutdown(&words, shared),
-                b"slabs" => Ok(slabs(&words)),
-                b"lru" => Ok(lru(&words)),
-                b"debugtime" if shared.settings.debug_time => Ok(debug_time(&words, &shared.clock)),
-                b"refresh_certs" => Ok(refresh_certs(shared)),
-                b"lru_crawler" => lru_crawler(&words, shared, pipelined),
-                b"watch" => watch(&words, shared, pipelined),
-                _ => Ok(Outcome::Error(Error::UnknownCommand)),
-            }
-        }
-    }
+/// Carries out an operator's command.
+pub(super) fn carry_out(command: Admin<'_>, turn: &Turn<'_>) -> Effect {
+    let shared = turn.shared;
+    let (name, arguments) = match command {
+        Admin::CacheMemlimit { mebibytes } => return Effect::Reply(cache_memlimit(mebibytes, shared)),
+        Admin::Words { name, arguments } => (name, arguments),
+    };
+    let Ok(arguments) = std::str::from_utf8(arguments) else {
+        return Effect::Reply(Outcome::Error(Error::UnknownCommand));
+    };
+    let words: Vec<&str> = arguments.split(' ').filter(|word| !word.is_empty()).collect();
+    Effect::Reply(match name {
+        b"shutdown" => return shutdown(&words, shared),
+        b"watch" => return watch(&words, turn),
+        b"lru_crawler" => return lru_crawler(&words, turn),
+        b"slabs" => slabs(&words),
+        b"lru" => lru(&words),
+        b"debugtime" if shared.settings.debug_time => debug_time(&words, &shared.clock),
+        b"refresh_certs" => refresh_certs(shared),
+        _ => Outcome::Error(Error::UnknownCommand),
+    })
 }
 
 fn cache_memlimit(mebibytes: u64, shared: &Shared) -> Outcome<'static> {
@@ -47,28 +48,24 @@ fn cache_memlimit(mebibytes: u64, shared: &Shared) -> Outcome<'static> {
     }
 }
 
-fn shutdown(words: &[&str], shared: &Shared) -> Result<Outcome<'static>, Next> {
-    match words {
-        _ if !shared.settings.shutdown => Ok(Outcome::Line("SERVER_ERROR: shutdown not enabled")),
+fn shutdown(words: &[&str], shared: &Shared) -> Effect {
+    Effect::Reply(match words {
+        _ if !shared.settings.shutdown => Outcome::Line("SERVER_ERROR: shutdown not enabled"),
         [] | ["graceful"] => {
             shared.shutdown.notify_one();
-            Err(Next::ShutDown)
+            return Effect::ShutDown;
         }
-        _ => Ok(Outcome::Error(Error::Client("invalid shutdown mode"))),
-    }
+        _ => Outcome::Error(Error::Client("invalid shutdown mode")),
+    })
 }
 
-fn watch(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
-    if shared.settings.no_watch {
-        return Ok(Outcome::Error(Error::Client("watch commands not allowed")));
-    }
-    if pipelined {
-        return Ok(Outcome::Line("ERROR cannot pipeline other commands before watch"));
-    }
-    match Topics::parse(words) {
-        Some(topics) => Err(Next::Watch(topics)),
-        None => Ok(Outcome::Error(Error::UnknownCommand)),
-    }
+fn watch(words: &[&str], turn: &Turn<'_>) -> Effect {
+    Effect::Reply(match Topics::parse(words) {
+        _ if turn.shared.settings.no_watch => Outcome::Error(Error::Client("watch commands not allowed")),
+        _ if turn.is_pipelined() => Outcome::Line("ERROR cannot pipeline other commands before watch"),
+        Some(topics) => return Effect::Watch(topics),
+        None => Outcome::Error(Error::UnknownCommand),
+    })
 }
 
 fn refresh_certs(shared: &Shared) -> Outcome<'static> {
@@ -143,9 +140,10 @@ fn lru(words: &[&str]) -> Outcome<'static> {
     if accepted { Outcome::Ok } else { Outcome::Error(Error::UnknownCommand) }
 }
 
-fn lru_crawler(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
+fn lru_crawler(words: &[&str], turn: &Turn<'_>) -> Effect {
+    let shared = turn.shared;
     let number = |word: &str| word.parse::<u32>().ok();
-    Ok(match words {
+    Effect::Reply(match words {
         ["enable"] | ["disable"] => {
             shared.crawler.enable(words == ["enable"]);
             Outcome::Ok
@@ -159,8 +157,8 @@ fn lru_crawler(words: &[&str], shared: &Shared, pipelined: bool) -> Result<Outco
             }
             Err(refused) => refused,
         },
-        ["metadump", classes] => return dump(Format::Metadata, classes, shared, pipelined),
-        ["mgdump", classes] => return dump(Format::Get, classes, shared, pipelined),
+        ["metadump", classes] => return dump(Format::Metadata, classes, turn),
+        ["mgdump", classes] => return dump(Format::Get, classes, turn),
         ["tocrawl", count] if number(count).is_some() => Outcome::Ok,
         ["sleep", microseconds] => match number(microseconds) {
             Some(..=1_000_000) => Outcome::Ok,
@@ -190,18 +188,18 @@ fn crawled(classes: &str, shared: &Shared) -> Result<bool, Outcome<'static>> {
     if shared.crawler.running() { Err(Outcome::Line(BUSY)) } else { Ok(all) }
 }
 
-fn dump(format: Format, classes: &str, shared: &Shared, pipelined: bool) -> Result<Outcome<'static>, Next> {
+fn dump(format: Format, classes: &str, turn: &Turn<'_>) -> Effect {
     let (refused, late) = match format {
         Format::Metadata => ("ERROR metadump not allowed", "ERROR cannot pipeline other commands before metadump"),
         Format::Get | Format::Sizes => {
             ("ERROR key dump not allowed", "ERROR cannot pipeline other commands before mgdump")
         }
     };
-    Ok(match crawled(classes, shared) {
+    Effect::Reply(match crawled(classes, turn.shared) {
         Err(Outcome::Error(error)) => Outcome::Error(error),
-        _ if shared.settings.no_dumping => Outcome::Line(refused),
-        _ if pipelined => Outcome::Line(late),
+        _ if turn.shared.settings.no_dumping => Outcome::Line(refused),
+        _ if turn.is_pipelined() => Outcome::Line(late),
         Err(refused) => refused,
-        Ok(all) => return Err(Next::Dump(Dump { format, all })),
+        Ok(all) => return Effect::Dump(Dump { format, all }),
     })
 }

@@ -1,19 +1,23 @@
-//! What becomes of a connection after a command.
+//! What follows from a command.
+
+use larder_protocol::Outcome;
 
 use crate::commands::dump::Dump;
 use crate::commands::events::Topics;
 
-/// What becomes of the connection after a command.
+/// What the connection does after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It goes on.
-    Continue,
+pub(crate) enum Effect {
+    /// It writes the reply for this outcome.
+    Reply(Outcome<'static>),
+    /// Nothing more: the command has written its reply.
+    Replied,
     /// It ends.
     Close,
-    /// It ends with the server.
+    /// It ends, with the whole server.
     ShutDown,
-    /// It shows events.
+    /// It shows events from now on.
     Watch(Topics),
-    /// It lists keys, then goes on.
+    /// It lists items, then goes on.
     Dump(Dump),
 }

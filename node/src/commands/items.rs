@@ -1,78 +1,65 @@
-//! Commands on items: reads, writes and what lies between.
+//! Commands on items: reads, writes, arithmetic, touches and flushes.
 
 use arrayvec::ArrayVec;
 use larder_protocol::{
-    Arithmetic, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, StoreMode, parse_lenient_u64,
+    Arithmetic, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Store, StoreMode,
+    parse_lenient_u64,
 };
 
-use crate::clock::expiry;
-use crate::commands::effect::Next;
+use crate::commands::turn::Turn;
 use crate::counters::{Counter, Counters};
 use crate::net::output::Output;
-use crate::shared::Shared;
-use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem, Store, Time};
+use crate::store::{self, Entry, Expiry, Hash, InsertError, Item, NewItem, Time};
 
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;
 
-/// Counts a miss. An item that was there until its time came counts as expired too.
+/// Counts a miss; an item that is missing because it has expired is counted as that too.
 fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
     misses.add(1);
     counters.get_expired.add(entry.was_expired().into());
 }
 
-/// An item whose new value was refused must not be served with its old one.
-pub(crate) fn forget(key: &[u8], store: &Store, now: Time) {
+/// Removes the item of a key whose new value was refused: its old value is out of date.
+pub(crate) fn forget(key: &[u8], store: &store::Store, now: Time) {
     store.entry(key, store.hash(key), now).remove();
 }
 
-pub(super) fn get_items(
-    get: &Get<'_>,
-    hash: Hash,
-    reply: &Reply<'_>,
-    shared: &Shared,
-    counters: &Counters,
-    now: Time,
-    output: &mut Output,
-) {
+/// Reads the items of `get` and writes the whole reply.
+pub(super) fn get(get: &Get<'_>, turn: &mut Turn<'_>) {
     match get.keys {
-        Keys::One(key) => get_item(key, hash, get, reply, shared, counters, now, output),
+        Keys::One(key) => get_item(key, turn.hash(key), get, turn),
         Keys::Line(_) => {
-            let mut keys = get.keys.iter().map(|key| (key, shared.store.hash(key)));
+            let mut keys = get.keys.iter().map(|key| (key, turn.shared.store.hash(key)));
             loop {
                 let batch: ArrayVec<_, BATCH> = keys.by_ref().take(BATCH).collect();
                 if batch.is_empty() {
                     break;
                 }
-                shared.store.prefetch(batch.iter().map(|&(_, hash)| hash));
+                turn.shared.store.prefetch(batch.iter().map(|&(_, hash)| hash));
                 for (key, hash) in batch {
-                    get_item(key, hash, get, reply, shared, counters, now, output);
+                    get_item(key, hash, get, turn);
                 }
             }
         }
     }
-    reply.end_of_get(&mut output.bytes);
+    turn.reply.end_of_get(&mut turn.output.bytes);
 }
 
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "the loop over keys and the single key share it")]
-fn get_item(
-    key: &[u8],
-    hash: Hash,
-    get: &Get<'_>,
-    reply: &Reply<'_>,
-    shared: &Shared,
-    counters: &Counters,
-    now: Time,
-    output: &mut Output,
-) {
-    let mut entry = shared.store.entry(key, hash, now);
+fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
+    let (counters, now) = (turn.counters, turn.now);
+    let mut entry = turn.shared.store.entry(key, hash, now);
+    // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
     let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
     let mut created = false;
+    // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
+    // expires here; its time is set last, with that of an item which was there.
     if entry.item().is_none() && get.vivify.is_some() {
         let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
         created = entry.insert(stub).is_ok();
     }
+    // A read that touches counts as a touch only, as in memcached.
     let (hits, misses) = if get.touch.is_some() {
         counters.cmd_touch.add(1);
         (&counters.touch_hits, &counters.touch_misses)
@@ -82,23 +69,26 @@ fn get_item(
     };
     let Some(item) = entry.item() else {
         count_miss(misses, &entry, counters);
-        reply.miss(key, &mut output.bytes);
+        turn.reply.miss(key, &mut turn.output.bytes);
         return;
     };
     hits.add(1);
-    let touched = get.touch.or(get.vivify.filter(|_| created)).map(|exptime| expiry(exptime, now));
-    let ttl = touched.unwrap_or(item.expiry).remaining(now);
+    let new_expiry = get.touch.or(get.vivify.filter(|_| created)).map(|exptime| turn.expiry(exptime));
+    let ttl = new_expiry.unwrap_or(item.expiry).remaining(now);
+    // Meta flag `R`: the item expires so soon that a client should load it again already. An item that never expires
+    // (no `ttl`) is never due.
     let due = get.recache.is_some_and(|recache| {
-        let limit = expiry(recache, now).remaining(now);
+        let limit = turn.expiry(recache).remaining(now);
         !created && ttl.is_some_and(|left| limit.is_some_and(|limit| left < limit))
     });
-    // Only meta commands can tell a client that it has won.
-    let won = created || (matches!(reply, Reply::Meta(_)) && !item.won && (item.stale || due));
+    // One client wins the right to load a stale or due item. Only meta replies can say so, hence only meta commands win.
+    let won = created || (matches!(turn.reply, Reply::Meta(_)) && !item.won && (item.stale || due));
+    // Meta flag `C` of a client that has this version already.
     let with_value = get.want_value && get.unless_cas != Some(item.cas);
     let hit = Hit {
         key,
         flags: item.flags,
-        cas: shared.told_cas(item.cas),
+        cas: turn.shared.visible_cas(item.cas),
         value_len: item.value.len(),
         with_value,
         ttl,
@@ -109,10 +99,10 @@ fn get_item(
         already_won: item.won && !created,
         stale: item.stale,
     };
-    reply.hit(&hit, &mut output.bytes);
+    turn.reply.hit(&hit, &mut turn.output.bytes);
     if with_value {
-        append_value(&item, output);
-        output.bytes.extend_from_slice(reply.after_value());
+        append_value(&item, turn.output);
+        turn.output.bytes.extend_from_slice(turn.reply.after_value());
     }
     if won && !created {
         entry.mark_won();
@@ -120,8 +110,8 @@ fn get_item(
     if !get.no_bump {
         entry.bump();
     }
-    // Last, since an item that is touched to its end is gone; this answer still has it.
-    if let Some(expiry) = touched {
+    // Last: a negative time removes the item, and this reply still has it.
+    if let Some(expiry) = new_expiry {
         entry.set_expiry(expiry);
     }
 }
@@ -131,6 +121,75 @@ fn append_value(item: &Item<'_>, output: &mut Output) {
     match item.pin() {
         None => output.bytes.extend_from_slice(item.value),
         Some(value) => output.push_value(value),
+    }
+}
+
+pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
+    let (counters, store) = (turn.counters, &turn.shared.store);
+    counters.cmd_set.add(1);
+    let mut entry = store.entry_for_write(command.key, turn.hash(command.key), turn.now, command.value);
+    counters.get_expired.add(entry.was_expired().into());
+    let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
+    let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
+    let limits = Limits { item_size_max: store.item_size_max() };
+    let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
+    let value_len = joined.0 + command.value.len();
+    let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);
+    let mut new =
+        NewItem { cas: command.set_cas, ..NewItem::new(command.value, command.flags, turn.expiry(command.exptime)) };
+    let result = match (command.mode, command.compare_cas, found) {
+        // An add that loses is still a use of the item: memcached moves it to the front of its LRU.
+        (StoreMode::Add, _, Some(_)) => {
+            entry.promote();
+            return Outcome::NotStored;
+        }
+        // There is nothing to join. Meta flag `N` creates the item instead, with a time of its own.
+        (StoreMode::Append | StoreMode::Prepend, _, None) => {
+            let Some(exptime) = command.vivify else { return Outcome::NotStored };
+            new.expiry = turn.expiry(exptime);
+            entry.insert(new)
+        }
+        // A comparison with an item that is not there is a miss, which clients can tell from a mismatch.
+        (StoreMode::Set | StoreMode::Replace, Some(_), None) => {
+            counters.cas_misses.add(1);
+            return Outcome::NotFound;
+        }
+        (StoreMode::Replace, None, None) => return Outcome::NotStored,
+        // 0 is "any" in the binary protocol. Joins do not count in the statistics of cas.
+        (StoreMode::Append | StoreMode::Prepend, Some(cas), Some((item_cas, ..))) if cas != 0 && cas != item_cas => {
+            return Outcome::Exists;
+        }
+        (StoreMode::Set | StoreMode::Replace, Some(cas), Some((item_cas, item_expiry, won))) => {
+            if cas == item_cas {
+                counters.cas_hits.add(1);
+            } else if command.invalidate && cas < item_cas {
+                counters.cas_hits.add(1);
+                // Meta flag `I`, an older writer: its value may be served as stale, but it neither lives longer than the
+                // newer one would have, nor takes the right to load from the client that has won it.
+                new = NewItem { stale: true, won, expiry: item_expiry, ..new };
+            } else {
+                counters.cas_badval.add(1);
+                return Outcome::Exists;
+            }
+            entry.insert(new)
+        }
+        // The limit is on the joined value. The old one is still good, so it stays.
+        (StoreMode::Append | StoreMode::Prepend, ..) if too_long => return Outcome::NotStored,
+        (StoreMode::Append, ..) => entry.append(command.value, command.set_cas),
+        (StoreMode::Prepend, ..) => entry.prepend(command.value, command.set_cas),
+        // No condition, or one that holds: an add without an item, a replace with one.
+        (StoreMode::Set | StoreMode::Add | StoreMode::Replace, ..) => entry.insert(new),
+    };
+    match (is_join, result) {
+        // memcached's reply where the joined value finds no room. The old one stays here too.
+        (true, Err(_)) => Outcome::NotStored,
+        (_, result) => {
+            // A value that was refused must not leave its predecessor to be served.
+            if result.is_err() {
+                entry.remove();
+            }
+            stored(result, value_len, counters)
+        }
     }
 }
 
@@ -148,80 +207,9 @@ fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counter
     }
 }
 
-pub(super) fn store_item(
-    command: &larder_protocol::Store<'_>,
-    hash: Hash,
-    store: &Store,
-    counters: &Counters,
-    now: Time,
-) -> Outcome<'static> {
-    counters.cmd_set.add(1);
-    let mut entry = store.entry_for_write(command.key, hash, now, command.value);
-    counters.get_expired.add(entry.was_expired().into());
-    let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
-    let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
-    let limits = Limits { item_size_max: store.item_size_max() };
-    let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
-    let value_len = joined.0 + command.value.len();
-    let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);
-    let mut new =
-        NewItem { cas: command.set_cas, ..NewItem::new(command.value, command.flags, expiry(command.exptime, now)) };
-    let result = match (command.mode, command.compare_cas, found) {
-        (StoreMode::Add, _, Some(_)) => {
-            entry.promote();
-            return Outcome::NotStored;
-        }
-        (StoreMode::Append | StoreMode::Prepend, _, None) => {
-            let Some(exptime) = command.vivify else { return Outcome::NotStored };
-            new.expiry = expiry(exptime, now);
-            entry.insert(new)
-        }
-        (StoreMode::Set | StoreMode::Replace, Some(_), None) => {
-            counters.cas_misses.add(1);
-            return Outcome::NotFound;
-        }
-        (StoreMode::Replace, None, None) => return Outcome::NotStored,
-        (StoreMode::Append | StoreMode::Prepend, Some(cas), Some((item_cas, ..))) if cas != 0 && cas != item_cas => {
-            return Outcome::Exists;
-        }
-        (StoreMode::Set | StoreMode::Replace, Some(cas), Some((item_cas, item_expiry, won))) => {
-            if cas == item_cas {
-                counters.cas_hits.add(1);
-            } else if command.invalidate && cas < item_cas {
-                counters.cas_hits.add(1);
-                // An older writer's value may be served as stale, and does not take the newer one's place in time.
-                new = NewItem { stale: true, won, expiry: item_expiry, ..new };
-            } else {
-                counters.cas_badval.add(1);
-                return Outcome::Exists;
-            }
-            entry.insert(new)
-        }
-        (StoreMode::Append | StoreMode::Prepend, ..) if too_long => return Outcome::NotStored,
-        (StoreMode::Append, ..) => entry.append(command.value, command.set_cas),
-        (StoreMode::Prepend, ..) => entry.prepend(command.value, command.set_cas),
-        (StoreMode::Set | StoreMode::Add | StoreMode::Replace, ..) => entry.insert(new),
-    };
-    match (is_join, result) {
-        // memcached answers so where the longer value finds no room.
-        (true, Err(_)) => Outcome::NotStored,
-        (_, result) => {
-            if result.is_err() {
-                entry.remove();
-            }
-            stored(result, value_len, counters)
-        }
-    }
-}
-
-pub(super) fn delete_item(
-    delete: &Delete<'_>,
-    hash: Hash,
-    store: &Store,
-    counters: &Counters,
-    now: Time,
-) -> Outcome<'static> {
-    let mut entry = store.entry(delete.key, hash, now);
+pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
+    let counters = turn.counters;
+    let mut entry = turn.entry(delete.key);
     let Some(item) = entry.item() else {
         count_miss(&counters.delete_misses, &entry, counters);
         return Outcome::NotFound;
@@ -231,16 +219,18 @@ pub(super) fn delete_item(
         return Outcome::Exists;
     }
     let cas = item.cas;
+    // Meta flag `x`: the item stays, empty.
     if delete.remove_value {
         let exptime = delete.touch.unwrap_or(Exptime(0));
-        let empty = NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", 0, expiry(exptime, now)) };
+        let empty = NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", 0, turn.expiry(exptime)) };
         if entry.insert(empty).is_err() {
             return Outcome::Error(Error::Server("out of memory"));
         }
     }
+    // Meta flag `I`: the item stays, to be served as stale until a client has loaded it again.
     if delete.invalidate {
         if let Some(exptime) = delete.touch {
-            entry.set_expiry(expiry(exptime, now));
+            entry.set_expiry(turn.expiry(exptime));
         }
         entry.mark_stale(delete.set_cas);
         return Outcome::Deleted;
@@ -252,18 +242,13 @@ pub(super) fn delete_item(
     Outcome::Deleted
 }
 
-pub(super) fn calculate(
-    arithmetic: &Arithmetic<'_>,
-    hash: Hash,
-    store: &Store,
-    counters: &Counters,
-    now: Time,
-) -> Outcome<'static> {
+pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcome<'static> {
+    let (counters, now) = (turn.counters, turn.now);
     let (hits, misses) = match arithmetic.direction {
         Direction::Up => (&counters.incr_hits, &counters.incr_misses),
         Direction::Down => (&counters.decr_hits, &counters.decr_misses),
     };
-    let mut entry = store.entry(arithmetic.key, hash, now);
+    let mut entry = turn.entry(arithmetic.key);
     let mut buffer = itoa::Buffer::new();
     let Some(item) = entry.item() else {
         let Some(exptime) = arithmetic.vivify else {
@@ -271,7 +256,7 @@ pub(super) fn calculate(
             return Outcome::NotFound;
         };
         let value = buffer.format(arithmetic.initial).as_bytes();
-        let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, expiry(exptime, now)) };
+        let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, turn.expiry(exptime)) };
         return match entry.insert(new) {
             Ok(cas) => Outcome::Number {
                 value: arithmetic.initial,
@@ -308,53 +293,47 @@ pub(super) fn calculate(
         return Outcome::Error(Error::Server("out of memory"));
     };
     if let Some(exptime) = arithmetic.touch {
-        entry.set_expiry(expiry(exptime, now));
+        entry.set_expiry(turn.expiry(exptime));
     }
     Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
 }
 
-pub(super) fn touch(
-    key: &[u8],
-    hash: Hash,
-    exptime: Exptime,
-    store: &Store,
-    counters: &Counters,
-    now: Time,
-) -> Outcome<'static> {
+pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Outcome<'static> {
+    let counters = turn.counters;
     counters.cmd_touch.add(1);
-    let mut entry = store.entry(key, hash, now);
+    let mut entry = turn.entry(key);
     if entry.item().is_none() {
         count_miss(&counters.touch_misses, &entry, counters);
         return Outcome::NotFound;
     }
     counters.touch_hits.add(1);
-    entry.set_expiry(expiry(exptime, now));
+    entry.set_expiry(turn.expiry(exptime));
     entry.bump();
     Outcome::Touched
 }
 
-pub(super) fn debug(
-    key: &[u8],
-    hash: Hash,
-    reply: &Reply<'_>,
-    shared: &Shared,
-    now: Time,
-    output: &mut Output,
-) -> Next {
-    let entry = shared.store.entry(key, hash, now);
-    match entry.item() {
-        None => reply.outcome(&Outcome::Miss, &mut output.bytes),
-        Some(item) => {
-            let line = format!(
-                "exp={} la={} cas={} fetch={} cls=1 size={}",
-                item.expiry.remaining(now).map_or(-1, i64::from),
-                now.0.saturating_sub(item.last_access.0),
-                shared.told_cas(item.cas),
-                if item.fetched { "yes" } else { "no" },
-                item.size,
-            );
-            reply.outcome(&Outcome::Debug(&line), &mut output.bytes);
-        }
+/// Writes the metadata of an item (`me`).
+pub(super) fn debug(key: &[u8], turn: &mut Turn<'_>) {
+    let entry = turn.entry(key);
+    let Some(item) = entry.item() else { return turn.write_reply(Outcome::Miss) };
+    let line = format!(
+        "exp={} la={} cas={} fetch={} cls=1 size={}",
+        item.expiry.remaining(turn.now).map_or(-1, i64::from),
+        turn.now.0.saturating_sub(item.last_access.0),
+        turn.shared.visible_cas(item.cas),
+        if item.fetched { "yes" } else { "no" },
+        item.size,
+    );
+    turn.write_reply(Outcome::Debug(&line));
+}
+
+pub(super) fn flush_all(at: Option<Exptime>, turn: &Turn<'_>) -> Outcome<'static> {
+    turn.counters.cmd_flush.add(1);
+    if turn.shared.settings.no_flush_all {
+        return Outcome::Error(Error::Client("flush_all not allowed"));
     }
-    Next::Continue
+    // As in memcached, a delay of 0 or less is at once.
+    let at = at.filter(|at| at.0 > 0).and_then(|at| turn.expiry(at).time());
+    turn.shared.store.flush_all(at.unwrap_or(turn.now), turn.now);
+    Outcome::Ok
 }

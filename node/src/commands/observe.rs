@@ -1,98 +1,74 @@
-//! Commands while somebody wants to know of them: `stats detail` and `watch`.
+//! Commands while `watch` or `stats detail` is on.
 //!
-//! What a command does is told from outside it, by a look at its keys before and at what it came to; so the code of the
-//! commands themselves is free of this, and where nobody asks it costs one branch.
+//! A command is observed from outside: its keys are looked up before it, and its effect is read after it. So the commands
+//! themselves know nothing of this, and while nobody observes it costs one branch.
 
-use std::os::fd::RawFd;
+use larder_protocol::{Command, Outcome, Reply};
 
-use larder_protocol::{Command, Outcome, Reply, Request};
-
-use crate::clock::expiry;
-use crate::commands::effect::Next;
+use crate::commands::effect::Effect;
 use crate::commands::events::{Found, Topics};
-use crate::counters::Counters;
-use crate::net::output::Output;
-use crate::shared::Shared;
+use crate::commands::turn::Turn;
 use crate::statistics::prefixes::Asked;
-use crate::store::{Hash, Time};
 
-/// Carries out `request` and tells of it.
-#[cold]
-pub(crate) fn carry_out(
-    request: &Request<'_>,
-    hash: Hash,
-    shared: &Shared,
-    counters: &Counters,
-    now: Time,
-    client: RawFd,
-    output: &mut Output,
-) -> Result<Outcome<'static>, Next> {
-    let observer = Observer { shared, counters, now, client };
-    let found = match &request.command {
+/// Counts the keys of `command` by prefix, and reports what it is about to find under each.
+///
+/// Returns what the key of a single-key command has. Every such command is looked up, but for `me`, which only shows.
+pub(crate) fn before(command: &Command<'_>, turn: &Turn<'_>) -> Found {
+    match command {
         Command::Get(get) => {
             for key in get.keys.iter() {
-                let found = observer.look_up(key);
-                observer.count(key, Asked::Get { hit: matches!(found, Found::Item { .. }) });
+                let found = look_up(key, turn);
+                count(key, Asked::Get { hit: matches!(found, Found::Item { .. }) }, turn);
             }
-            Found::Nothing
+            return Found::Nothing;
         }
-        Command::Store(command) => {
-            observer.count(command.key, Asked::Set);
-            observer.look_up(command.key)
+        Command::Store(store) => count(store.key, Asked::Set, turn),
+        Command::Delete(delete) => count(delete.key, Asked::Delete, turn),
+        Command::Debug { .. } => return Found::Nothing,
+        _ => {}
+    }
+    command.key().map_or(Found::Nothing, |key| look_up(key, turn))
+}
+
+/// Reports the change that `command` has made. `found` is what [`before`] returned.
+pub(crate) fn after(command: &Command<'_>, found: Found, effect: &Effect, turn: &Turn<'_>) {
+    let watchers = &turn.shared.watchers;
+    match (command, effect) {
+        (Command::Store(store), Effect::Reply(outcome)) if watchers.wants(Topics::MUTATIONS) => {
+            watchers.stored(store, outcome, turn.expiry(store.exptime), turn.now, turn.descriptor);
         }
-        Command::Delete(delete) => {
-            observer.count(delete.key, Asked::Delete);
-            observer.look_up(delete.key)
-        }
-        Command::Arithmetic(arithmetic) => observer.look_up(arithmetic.key),
-        Command::Touch { key, .. } => observer.look_up(key),
-        _ => Found::Nothing,
-    };
-    let outcome = super::carry_out(request, hash, shared, counters, now, output)?;
-    match (&request.command, found) {
-        (Command::Store(command), _) if shared.watchers.wants(Topics::MUTATIONS) => {
-            shared.watchers.stored(command, &outcome, expiry(command.exptime, now), now, client);
-        }
-        (Command::Delete(delete), Found::Item { size })
-            if outcome == Outcome::Deleted && !delete.invalidate && shared.watchers.wants(Topics::DELETIONS) =>
+        (Command::Delete(delete), Effect::Reply(Outcome::Deleted))
+            if !delete.invalidate && watchers.wants(Topics::DELETIONS) =>
         {
-            let command = if matches!(request.reply, Reply::Meta(_)) { "md" } else { "delete" };
-            shared.watchers.deleted(delete.key, command, size);
+            if let Found::Item { size } = found {
+                let command = if matches!(turn.reply, Reply::Meta(_)) { "md" } else { "delete" };
+                watchers.deleted(delete.key, command, size);
+            }
         }
         _ => {}
     }
-    Ok(outcome)
 }
 
-struct Observer<'a> {
-    shared: &'a Shared,
-    counters: &'a Counters,
-    now: Time,
-    client: RawFd,
-}
-
-impl Observer<'_> {
-    /// Finds what the command is about to find, and tells of it.
-    fn look_up(&self, key: &[u8]) -> Found {
-        let store = &self.shared.store;
-        let entry = store.entry(key, store.hash(key), self.now);
-        // The look itself removes what has expired, and the command finds nothing any more.
-        self.counters.get_expired.add(entry.was_expired().into());
-        let found = match entry.item() {
-            Some(item) => Found::Item { size: item.value.len() },
-            None if entry.was_expired() => Found::Expired,
-            None => Found::Nothing,
-        };
-        drop(entry);
-        if self.shared.watchers.wants(Topics::FETCHERS) {
-            self.shared.watchers.fetched(key, found, self.client);
-        }
-        found
+/// Finds what the command is about to find, and reports it.
+fn look_up(key: &[u8], turn: &Turn<'_>) -> Found {
+    let store = &turn.shared.store;
+    let entry = store.entry(key, store.hash(key), turn.now);
+    // This look-up itself removes an expired item, so the command will not count it.
+    turn.counters.get_expired.add(entry.was_expired().into());
+    let found = match entry.item() {
+        Some(item) => Found::Item { size: item.value.len() },
+        None if entry.was_expired() => Found::Expired,
+        None => Found::Nothing,
+    };
+    drop(entry);
+    if turn.shared.watchers.wants(Topics::FETCHERS) {
+        turn.shared.watchers.fetched(key, found, turn.descriptor);
     }
+    found
+}
 
-    fn count(&self, key: &[u8], asked: Asked) {
-        if self.shared.prefixes.on() {
-            self.shared.prefixes.count(key, asked);
-        }
+fn count(key: &[u8], asked: Asked, turn: &Turn<'_>) {
+    if turn.shared.prefixes.on() {
+        turn.shared.prefixes.count(key, asked);
     }
 }

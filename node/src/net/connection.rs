@@ -1,10 +1,10 @@
-//! A connection: reads what there is, carries out every whole command in it, and writes the answers at once.
+//! A connection reads what there is, has every whole command in it carried out, and sends the replies in one write.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_protocol::{Limits, Protocol};
+use larder_protocol::Protocol;
 
 use crate::commands::crawler::BUSY;
 use crate::commands::dump::{Dump, Listing};
@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::{OpenSocket, State};
 use crate::net::output::Output;
-use crate::net::session::{Ended, OUTPUT_HIGH_WATER, Progress, Session, work};
+use crate::net::session::{Ended, OUTPUT_HIGH_WATER, Progress, Session};
 use crate::net::socket::Socket;
 use crate::shared::Shared;
 
@@ -37,6 +37,7 @@ pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Ar
     shared.connections.closed();
 }
 
+/// Reads requests and sends replies until the connection ends. Returns why it ended.
 async fn converse(
     socket: &Socket,
     protocol: Option<Protocol>,
@@ -44,10 +45,10 @@ async fn converse(
     shared: &Shared,
     counters: &Counters,
 ) -> io::Result<Ended> {
-    let limits = Limits { item_size_max: shared.store.item_size_max() };
-    let mut session = Session::new(protocol, shared, open);
+    let mut session = Session::new(protocol, open, shared, counters);
     let idle_timeout = shared.settings.idle_timeout();
     loop {
+        // An idle connection holds no buffers: they are taken once there is something to read.
         if !wait_for_input(socket, idle_timeout, counters).await? {
             return Ok(Ended::IdleTimeout);
         }
@@ -55,55 +56,28 @@ async fn converse(
         let mut need = 1;
         loop {
             buffers.make_room(need);
-            let room = &mut buffers.input[buffers.end..];
-            let asked = room.len();
-            let read = match socket.try_read(room) {
-                Ok(0) => return Ok(Ended::Normal),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if buffers.start == buffers.end {
-                        break;
-                    }
+            let (read, room) = match read_once(socket, &mut buffers, counters)? {
+                Read::Bytes { read, room } => (read, room),
+                Read::EndOfFile => return Ok(Ended::Normal),
+                Read::Nothing if buffers.start == buffers.end => break,
+                Read::Nothing => {
                     if !wait_for_input(socket, idle_timeout, counters).await? {
                         return Ok(Ended::IdleTimeout);
                     }
                     continue;
                 }
-                Err(error) => return Err(error),
             };
-            counters.bytes_read.add(read as u64);
-            buffers.end += read;
-            loop {
-                let progress = work(&mut buffers, &mut session, &limits, shared, counters);
-                flush(socket, &mut buffers.output, counters).await?;
-                match progress {
-                    Progress::NeedInput(bytes) => {
-                        need = bytes;
-                        break;
-                    }
-                    Progress::OthersFirst => {
-                        counters.conn_yields.add(1);
-                        tokio::task::yield_now().await;
-                    }
-                    Progress::Close(why) => return socket.finish().await.map(|()| why),
-                    Progress::Watch(topics) => {
-                        open.set(State::Watch);
-                        if let Some(watching) = shared.watchers.add(topics) {
-                            return watch(socket, watching, &mut buffers, shared, counters).await;
-                        }
-                        buffers.output.bytes.extend_from_slice(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
-                    }
-                    Progress::Dump(asked) => {
-                        open.set(State::Watch);
-                        dump(socket, asked, &mut buffers.output, shared, counters).await?;
-                    }
-                }
-            }
-            open.set(if buffers.start == buffers.end { State::Read } else { State::ReadRest });
-            if buffers.start == buffers.end && read < asked {
+            need = match drain(socket, &mut session, &mut buffers, open, shared, counters).await? {
+                Drained::NeedInput(bytes) => bytes,
+                Drained::Ended(why) => return Ok(why),
+            };
+            let is_empty = buffers.start == buffers.end;
+            open.set(if is_empty { State::Read } else { State::ReadRest });
+            // A read that leaves room has emptied the socket.
+            if is_empty && read < room {
                 break;
             }
-            if read == asked {
+            if read == room {
                 // There is more at once: the worker's other connections go first.
                 counters.conn_yields.add(1);
                 tokio::task::yield_now().await;
@@ -113,7 +87,76 @@ async fn converse(
     }
 }
 
-/// Waits until there may be something to read; `false` where the client has been idle for too long.
+/// The result of one read.
+enum Read {
+    /// `read` bytes came; there was room for `room`.
+    Bytes {
+        read: usize,
+        room: usize,
+    },
+    EndOfFile,
+    /// There is nothing to read yet.
+    Nothing,
+}
+
+/// Reads once into the room behind the input.
+fn read_once(socket: &Socket, buffers: &mut Buffers, counters: &Counters) -> io::Result<Read> {
+    let room = &mut buffers.input[buffers.end..];
+    let len = room.len();
+    match socket.try_read(room) {
+        Ok(0) => Ok(Read::EndOfFile),
+        Ok(read) => {
+            counters.bytes_read.add(read as u64);
+            buffers.end += read;
+            Ok(Read::Bytes { read, room: len })
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why all that was read has been carried out.
+enum Drained {
+    /// At least so many more bytes must come.
+    NeedInput(usize),
+    Ended(Ended),
+}
+
+/// Carries out all whole commands in the input and sends their replies.
+async fn drain(
+    socket: &Socket,
+    session: &mut Session<'_>,
+    buffers: &mut Buffers,
+    open: &OpenSocket,
+    shared: &Shared,
+    counters: &Counters,
+) -> io::Result<Drained> {
+    loop {
+        let progress = session.work(buffers);
+        flush(socket, &mut buffers.output, counters).await?;
+        match progress {
+            Progress::NeedInput(bytes) => return Ok(Drained::NeedInput(bytes)),
+            Progress::OthersFirst => {
+                counters.conn_yields.add(1);
+                tokio::task::yield_now().await;
+            }
+            Progress::Close(why) => return socket.finish().await.map(|()| Drained::Ended(why)),
+            Progress::Watch(topics) => {
+                open.set(State::Watch);
+                if let Some(watching) = shared.watchers.add(topics) {
+                    return watch(socket, watching, buffers, shared, counters).await.map(Drained::Ended);
+                }
+                buffers.output.bytes.extend_from_slice(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
+            }
+            Progress::Dump(asked) => {
+                open.set(State::Watch);
+                dump(socket, asked, &mut buffers.output, shared, counters).await?;
+            }
+        }
+    }
+}
+
+/// Waits until there may be something to read. Returns `false` if the client has been idle for too long.
 async fn wait_for_input(socket: &Socket, timeout: Option<Duration>, counters: &Counters) -> io::Result<bool> {
     let Some(timeout) = timeout else { return socket.readable().await.map(|()| true) };
     match tokio::time::timeout(timeout, socket.readable()).await {
@@ -147,7 +190,7 @@ async fn flush(socket: &Socket, output: &mut Output, counters: &Counters) -> io:
     Ok(())
 }
 
-/// Shows events until the client goes. What it sends meanwhile is not looked at.
+/// Shows events until the client closes the connection. Bytes that it sends meanwhile are dropped, as in memcached.
 async fn watch(
     socket: &Socket,
     watching: Watching,
@@ -177,7 +220,7 @@ async fn watch(
     }
 }
 
-/// A client that takes longer than this to read a slice of a dump is given up.
+/// How long a client may take to read a slice of a dump before the connection is closed.
 const DUMP_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Lists all items.

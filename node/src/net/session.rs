@@ -1,40 +1,41 @@
-//! A session: the commands at the front of what a connection has read are carried out. Bytes in, bytes out; no socket.
+//! A session carries out the commands at the front of a connection's input. Bytes in, bytes out; no socket.
 
 use arrayvec::ArrayVec;
-use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
+use larder_protocol::{Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 
 use crate::commands::dump::Dump;
-use crate::commands::effect::Next;
+use crate::commands::effect::Effect;
 use crate::commands::events::Topics;
 use crate::commands::execute;
-use crate::commands::items::BATCH;
-use crate::commands::items::forget;
+use crate::commands::items::{BATCH, forget};
+use crate::commands::turn::Turn;
 use crate::counters::Counters;
 use crate::net::auth::Asked;
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::OpenSocket;
 use crate::net::output::Output;
 use crate::shared::Shared;
-use crate::store::{Hash, Store};
+use crate::store::{Hash, Store, Time};
 
-/// Answers are written before further commands are carried out once there are this many bytes of them: a client that
-/// sends and does not read is not read from either.
+/// Bytes of replies above which they are sent before further commands are carried out: a client that sends and does not
+/// read is not read from either.
 pub(crate) const OUTPUT_HIGH_WATER: usize = 256 * 1024;
-/// Why a connection's input was left for now.
+
+/// Why a session has stopped carrying out commands for now.
 pub(crate) enum Progress {
-    /// More bytes must come, at least so many.
+    /// The next command is incomplete: at least so many more bytes must come.
     NeedInput(usize),
-    /// Answers are to be written, and other connections to be served, first.
+    /// Replies are sent, and other connections are served, before the next command.
     OthersFirst,
-    /// The connection ends when the answers are written.
+    /// The connection ends when the replies are sent.
     Close(Ended),
-    /// Events are shown from now on.
+    /// The connection shows events from now on.
     Watch(Topics),
-    /// Keys are listed, then other commands carried out.
+    /// The connection lists items before the next command.
     Dump(Dump),
 }
 
-/// Why a connection ended. memcached's names for it.
+/// Why a connection ended, by memcached's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Normal,
@@ -54,128 +55,185 @@ impl Ended {
     }
 }
 
-/// What a connection has said of itself.
+/// The state of one connection's conversation.
 pub(crate) struct Session<'a> {
-    /// Found by the first byte unless the listener told.
+    /// Set by the listener, or by the first byte.
     protocol: Option<Protocol>,
-    /// Bytes of a refused body that are still to come.
+    /// Bytes of a refused value that are still to come and are skipped.
     swallow: usize,
     authenticated: bool,
     open: &'a OpenSocket,
+    limits: Limits,
+    shared: &'a Shared,
+    counters: &'a Counters,
 }
 
-impl<'a> Session<'a> {
-    pub(crate) fn new(protocol: Option<Protocol>, shared: &Shared, open: &'a OpenSocket) -> Self {
-        Session { protocol, swallow: 0, authenticated: shared.users.is_none(), open }
-    }
-}
-
-/// A decoded command, about to be carried out.
+/// A decoded request, about to be carried out.
 struct Planned<'a> {
     request: Request<'a>,
-    /// Of its key; of nothing where it has none.
-    hash: Hash,
-    /// Bytes of input it took.
+    /// Hash of a single-key command's key.
+    hash: Option<Hash>,
+    /// Length of the request in the input, bytes.
     consumed: usize,
 }
 
-/// Carries out the whole commands at the front of the input, a batch at a time.
-pub(crate) fn work(
-    buffers: &mut Buffers,
-    session: &mut Session<'_>,
-    limits: &Limits,
-    shared: &Shared,
-    counters: &Counters,
-) -> Progress {
-    let Buffers { input, start, end, scratches, output } = buffers;
-    let mut now = shared.clock.now();
-    session.open.begin(now);
-    let mut done = 0;
-    while done < shared.settings.requests_per_turn as usize {
-        let skipped = session.swallow.min(*end - *start);
-        session.swallow -= skipped;
-        *start += skipped;
-        if start == end {
-            return Progress::NeedInput(1);
-        }
-        let protocol = *session.protocol.get_or_insert_with(|| Protocol::of_first_byte(input[*start]));
-        if let (Some(users), false) = (&shared.users, session.authenticated) {
-            match users.ask(protocol, &input[*start..*end], counters, &mut output.bytes) {
-                Asked::NeedInput(bytes) => return Progress::NeedInput(bytes),
-                Asked::Answered { consumed, authenticated } => {
-                    *start += consumed;
-                    session.authenticated = authenticated;
-                }
-                Asked::Close => return Progress::Close(Ended::Normal),
+impl<'a> Session<'a> {
+    pub(crate) fn new(
+        protocol: Option<Protocol>,
+        open: &'a OpenSocket,
+        shared: &'a Shared,
+        counters: &'a Counters,
+    ) -> Self {
+        let limits = Limits { item_size_max: shared.store.item_size_max() };
+        Session { protocol, swallow: 0, authenticated: shared.users.is_none(), open, limits, shared, counters }
+    }
+
+    /// Carries out the whole commands at the front of the input, a batch at a time, and appends their replies to the
+    /// output.
+    pub(crate) fn work(&mut self, buffers: &mut Buffers) -> Progress {
+        let requests_per_turn = self.shared.settings.requests_per_turn as usize;
+        let mut now = self.shared.clock.now();
+        self.open.begin(now);
+        let mut done = 0;
+        while done < requests_per_turn {
+            let skipped = self.swallow.min(buffers.end - buffers.start);
+            self.swallow -= skipped;
+            buffers.start += skipped;
+            if buffers.start == buffers.end {
+                return Progress::NeedInput(1);
             }
-            done += 1;
-            continue;
+            let first = buffers.input[buffers.start];
+            let protocol = *self.protocol.get_or_insert_with(|| Protocol::of_first_byte(first));
+            if !self.authenticated {
+                if let Some(stop) = self.authenticate(protocol, buffers) {
+                    return stop;
+                }
+                done += 1;
+                continue;
+            }
+            let most = BATCH.min(requests_per_turn - done);
+            match self.carry_out_batch(protocol, most, buffers, &mut now) {
+                Ok(carried_out) => done += carried_out.max(1),
+                Err(stop) => return stop,
+            }
         }
-        let most = BATCH.min(shared.settings.requests_per_turn as usize - done);
+        Progress::OthersFirst
+    }
+
+    /// Takes the next request of a connection that has not logged in. Returns why the session stops, if it does.
+    fn authenticate(&mut self, protocol: Protocol, buffers: &mut Buffers) -> Option<Progress> {
+        let Some(users) = &self.shared.users else {
+            self.authenticated = true;
+            return None;
+        };
+        let input = &buffers.input[buffers.start..buffers.end];
+        match users.ask(protocol, input, self.counters, &mut buffers.output.bytes) {
+            Asked::NeedInput(bytes) => Some(Progress::NeedInput(bytes)),
+            Asked::Answered { consumed, authenticated } => {
+                buffers.start += consumed;
+                self.authenticated = authenticated;
+                None
+            }
+            Asked::Close => Some(Progress::Close(Ended::Normal)),
+        }
+    }
+
+    /// Decodes up to `most` requests and carries them out. Decoding comes first, so that the memory of all their keys is
+    /// fetched at once. Returns how many requests were carried out, or why the session stops.
+    #[inline]
+    fn carry_out_batch(
+        &mut self,
+        protocol: Protocol,
+        most: usize,
+        buffers: &mut Buffers,
+        now: &mut Time,
+    ) -> Result<usize, Progress> {
+        let Buffers { input, start, end, scratches, output } = buffers;
+        let store = &self.shared.store;
         let mut batch = ArrayVec::new();
         let other =
-            decode_batch(protocol, &input[*start..*end], limits, &mut scratches[..most], &shared.store, &mut batch);
+            decode_batch(protocol, &input[*start..*end], &self.limits, &mut scratches[..most], store, &mut batch);
         if batch.len() > 1 {
-            shared.store.prefetch(batch.iter().map(|planned| planned.hash));
+            store.prefetch(batch.iter().filter_map(|planned| planned.hash));
         }
         for Planned { request, hash, consumed } in &batch {
             if output.len() >= OUTPUT_HIGH_WATER {
-                return Progress::OthersFirst;
+                return Err(Progress::OthersFirst);
             }
-            if shared.settings.debug_time {
-                now = shared.clock.now();
+            if self.shared.settings.debug_time {
+                *now = self.shared.clock.now();
             }
-            let next = match (&request.command, &shared.users) {
-                (Command::Sasl(sasl), Some(users)) => {
-                    request.reply.outcome(&users.sasl(sasl, counters).0, &mut output.bytes);
-                    Next::Continue
-                }
-                _ => execute(request, *hash, shared, counters, now, session.open.descriptor, output),
-            };
+            let stop = self.carry_out(request, *hash, *now, output);
             *start += consumed;
-            match next {
-                Next::Continue => {}
-                Next::Close => return Progress::Close(Ended::Normal),
-                Next::ShutDown => return Progress::Close(Ended::Shutdown),
-                Next::Watch(topics) => return Progress::Watch(topics),
-                Next::Dump(asked) => return Progress::Dump(asked),
+            if let Some(stop) = stop {
+                return Err(stop);
             }
         }
-        done += batch.len().max(1);
+        let carried_out = batch.len();
         drop(batch);
         match other {
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                execute(&request, shared.store.hash(b""), shared, counters, now, session.open.descriptor, output);
-                // The command's name goes before the keys that are left.
+                self.carry_out(&request, None, *now, output);
+                // The command's name is copied in front of the keys that are left.
                 let front = *start;
                 *start += consumed - repeat;
                 input.copy_within(front..front + repeat, *start);
             }
-            Some(Decoded::Incomplete { need }) => return Progress::NeedInput(need),
+            Some(Decoded::Incomplete { need }) => return Err(Progress::NeedInput(need)),
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
-                counters.store_too_large.add((error == Error::TOO_LARGE).into());
                 if let Some(key) = outdated {
-                    forget(key, &shared.store, now);
-                    if shared.watchers.wants(Topics::MUTATIONS) {
-                        shared.watchers.refused(key, session.open.descriptor);
-                    }
+                    self.forget_outdated(key, *now);
                 }
+                self.counters.store_too_large.add((error == Error::TOO_LARGE).into());
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
                 *start += consumed;
-                session.swallow = swallow;
+                self.swallow = swallow;
                 if close {
-                    return Progress::Close(Ended::Error);
+                    return Err(Progress::Close(Ended::Error));
                 }
             }
-            Some(Decoded::Close) => return Progress::Close(Ended::Error),
+            Some(Decoded::Close) => return Err(Progress::Close(Ended::Error)),
+        }
+        Ok(carried_out)
+    }
+
+    /// Carries out one request and appends its reply. Returns why the session stops, if it does.
+    #[inline]
+    fn carry_out(&self, request: &Request<'_>, hash: Option<Hash>, now: Time, output: &mut Output) -> Option<Progress> {
+        let mut turn = Turn {
+            shared: self.shared,
+            counters: self.counters,
+            now,
+            descriptor: self.open.descriptor,
+            reply: &request.reply,
+            hash,
+            output,
+        };
+        match execute(&request.command, &mut turn) {
+            Effect::Reply(outcome) => {
+                turn.write_reply(outcome);
+                None
+            }
+            Effect::Replied => None,
+            Effect::Close => Some(Progress::Close(Ended::Normal)),
+            Effect::ShutDown => Some(Progress::Close(Ended::Shutdown)),
+            Effect::Watch(topics) => Some(Progress::Watch(topics)),
+            Effect::Dump(dump) => Some(Progress::Dump(dump)),
         }
     }
-    Progress::OthersFirst
+
+    /// Removes the item of a key whose new value was refused, and reports the refusal to watchers.
+    fn forget_outdated(&self, key: &[u8], now: Time) {
+        forget(key, &self.shared.store, now);
+        if self.shared.watchers.wants(Topics::MUTATIONS) {
+            self.shared.watchers.refused(key, self.open.descriptor);
+        }
+    }
 }
 
-/// Decodes the commands at the front of `input`, as many as there are `scratches`; tells what comes instead of one more.
+/// Decodes up to as many requests as there are `scratches`. Returns what stands in the input in place of one more.
 #[inline]
 fn decode_batch<'a>(
     protocol: Protocol,
@@ -193,7 +251,7 @@ fn decode_batch<'a>(
         match protocol.decode(&input[at..], limits, scratch) {
             Decoded::Request { request, consumed } => {
                 at += consumed;
-                let hash = store.hash(request.command.key().unwrap_or(b""));
+                let hash = request.command.key().map(|key| store.hash(key));
                 batch.push(Planned { request, hash, consumed });
             }
             other => return Some(other),
@@ -202,7 +260,7 @@ fn decode_batch<'a>(
     None
 }
 
-/// Carries out the commands of a datagram.
+/// Carries out the commands of a datagram and appends their replies to `output`.
 pub(crate) fn work_on_datagram(
     payload: &[u8],
     protocol: Option<Protocol>,
@@ -212,8 +270,7 @@ pub(crate) fn work_on_datagram(
     output: &mut Output,
 ) {
     let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
-    let limits = Limits { item_size_max: shared.store.item_size_max() };
-    // What is cut off is lost, as everything is in a datagram.
-    work(&mut buffers, &mut Session::new(protocol, shared, open), &limits, shared, counters);
+    // A command that is cut off is dropped: a datagram has no continuation.
+    Session::new(protocol, open, shared, counters).work(&mut buffers);
     *output = buffers.output;
 }

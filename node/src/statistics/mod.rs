@@ -11,7 +11,9 @@ use larder_protocol::{Error, Outcome, Reply};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
-use crate::commands::dump::cache_dump;
+use crate::commands::dump::{Dump, Format, cache_dump};
+use crate::commands::effect::Effect;
+use crate::commands::turn::Turn;
 use crate::counters::Totals;
 use crate::daemon::RESERVED_DESCRIPTORS;
 use crate::net::open_sockets::Transport;
@@ -31,45 +33,32 @@ impl Answer<'_> {
     }
 }
 
-/// Appends the answer to `stats group`.
-pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time, bytes: &mut Vec<u8>) {
-    let out = &mut Answer { reply, bytes };
+/// Writes the answer to `stats group`.
+pub(crate) fn answer(group: &[u8], turn: &mut Turn<'_>) -> Effect {
+    let (shared, now, reply) = (turn.shared, turn.now, turn.reply);
+    let out = &mut Answer { reply, bytes: &mut turn.output.bytes };
     let words: Vec<&[u8]> = group.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
-    let refused = match words[..] {
-        [] => {
-            general(shared, now, out);
-            None
+    let is_text = matches!(reply, Reply::Text(_));
+    match words[..] {
+        [] => general(shared, now, out),
+        [b"settings", ..] => settings::tell(shared, out),
+        [b"items", ..] => items(shared, now, out),
+        [b"slabs", ..] => slabs(shared, out),
+        // Counted now, a slice of the store at a time.
+        [b"sizes"] if is_text && shared.settings.given("track_sizes") => {
+            return Effect::Dump(Dump { format: Format::Sizes, all: true });
         }
-        [b"settings", ..] => {
-            settings::tell(shared, out);
-            None
-        }
-        [b"items", ..] => {
-            items(shared, now, out);
-            None
-        }
-        [b"slabs", ..] => {
-            slabs(shared, out);
-            None
-        }
-        // With -o track_sizes they are counted: see `dump`.
-        [b"sizes", ..] => {
-            out.stat("sizes_status", "disabled");
-            None
-        }
-        [b"conns", ..] => {
-            connections(shared, now, out);
-            None
-        }
+        [b"sizes", ..] => out.stat("sizes_status", "disabled"),
+        [b"conns", ..] => connections(shared, now, out),
         [b"reset", ..] => {
             shared.workers.iter().for_each(|worker| worker.reset());
             shared.store.reset_statistics();
             shared.prefixes.clear();
             shared.watchers.reset_statistics();
-            Some(Outcome::Reset)
+            return Effect::Reply(Outcome::Reset);
         }
         [b"detail", ..] if shared.settings.no_dumping => {
-            Some(Outcome::Error(Error::Client("stats detail not allowed")))
+            return refuse(Error::Client("stats detail not allowed"), reply);
         }
         [b"detail", b"dump", ..] => {
             let lines = shared.prefixes.dump();
@@ -77,27 +66,32 @@ pub(crate) fn answer(group: &[u8], reply: &Reply<'_>, shared: &Shared, now: Time
                 Reply::Binary(_) => out.stat("detailed", lines + "END\r\n"),
                 _ => out.bytes.extend_from_slice(lines.as_bytes()),
             }
-            None
         }
-        [b"detail", b"on", ..] => Some(detail(shared, true)),
-        [b"detail", b"off", ..] => Some(detail(shared, false)),
-        [b"detail", ..] => Some(Outcome::Error(Error::Client("usage: stats detail on|off|dump"))),
-        [b"cachedump", ..] if matches!(reply, Reply::Text(_)) => {
-            cache_dump(&words[1..], shared, now, out.bytes).err().map(Outcome::Error)
+        [b"detail", switch @ (b"on" | b"off"), ..] => {
+            shared.prefixes.switch(switch == b"on");
+            // The binary protocol has no OK: its list of statistics is empty.
+            if !matches!(reply, Reply::Binary(_)) {
+                return Effect::Reply(Outcome::Ok);
+            }
         }
-        _ => Some(Outcome::Error(Error::UnknownCommand)),
-    };
-    match (refused, reply) {
-        (None, _) => reply.end_of_statistics(out.bytes),
-        (Some(Outcome::Ok), Reply::Binary(_)) => reply.end_of_statistics(out.bytes),
-        (Some(Outcome::Error(_)), Reply::Binary(_)) => reply.outcome(&Outcome::NotFound, out.bytes),
-        (Some(outcome), _) => reply.outcome(&outcome, out.bytes),
+        [b"detail", ..] => return refuse(Error::Client("usage: stats detail on|off|dump"), reply),
+        [b"cachedump", ..] if is_text => {
+            if let Err(error) = cache_dump(&words[1..], shared, now, out.bytes) {
+                return refuse(error, reply);
+            }
+        }
+        _ => return refuse(Error::UnknownCommand, reply),
     }
+    reply.end_of_statistics(out.bytes);
+    Effect::Replied
 }
 
-fn detail(shared: &Shared, on: bool) -> Outcome<'static> {
-    shared.prefixes.switch(on);
-    Outcome::Ok
+/// The binary protocol answers every group that it refuses as a key that is not there.
+fn refuse(error: Error, reply: &Reply<'_>) -> Effect {
+    Effect::Reply(match reply {
+        Reply::Binary(_) => Outcome::NotFound,
+        _ => Outcome::Error(error),
+    })
 }
 
 fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
