@@ -1,4 +1,4 @@
-//! The node's clock: Unix seconds that never jump, however the system's clock is set.
+//! The node's clock: Unix seconds that do not jump when the system's clock is set.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ pub(crate) struct Clock {
     unix: Duration,
     /// Seconds that `debugtime` added.
     shift: AtomicI64,
-    /// Where `debugtime p` stopped the clock, before the shift; 0 is not stopped.
+    /// Time at which `debugtime p` stopped the clock, before the shift; 0 if it runs.
     stopped: AtomicU32,
 }
 
@@ -33,7 +33,7 @@ impl Clock {
         Time(running.saturating_add(self.shift.load(Ordering::Relaxed)).clamp(1, u32::MAX.into()) as u32)
     }
 
-    /// Moves the clock.
+    /// Shifts the clock by `seconds`.
     pub(crate) fn shift(&self, seconds: i64) {
         let shift = self.shift.load(Ordering::Relaxed);
         self.shift.store(shift.saturating_add(seconds), Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl Clock {
         self.stopped.store(unshifted.clamp(1, u32::MAX.into()) as u32, Ordering::Relaxed);
     }
 
-    /// Lets it run on.
+    /// Lets a stopped clock run on.
     pub(crate) fn resume(&self) {
         self.stopped.store(0, Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ impl Clock {
     }
 }
 
-/// When an item with this expiration time expires (protocol.txt, "Expiration times").
+/// Returns when an item with this expiration time expires (protocol.txt, "Expiration times").
 pub(crate) fn expiry(exptime: Exptime, now: Time) -> Expiry {
     match exptime.0 {
         0 => Expiry::NEVER,

@@ -1,14 +1,14 @@
-//! Background work of the store, which no request waits for.
+//! Background work of the store; no request waits for it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::shared::Shared;
 
-/// Between slices of background work.
+/// Interval between slices of background work.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Works until the server stops.
+/// Runs the background work until the server stops.
 pub(crate) async fn maintain(shared: &Shared) {
     let mut stop = shared.stop.clone();
     let mut interval = tokio::time::interval(INTERVAL);

@@ -1,4 +1,4 @@
-//! The server: its workers, its listeners, and how it stops.
+//! The server starts workers and listeners, and stops them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::net::acceptor::{Accepted, accept};
 use crate::net::auth::Users;
 use crate::net::connection::serve;
 use crate::net::listener::Listeners;
-use crate::net::open_sockets::{Noted, OpenSocket, Transport};
+use crate::net::open_sockets::{OpenSocket, Registered, Transport};
 use crate::net::tls::Tls;
 use crate::net::udp;
 use crate::settings::Settings;
@@ -45,10 +45,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the workers and listens. Fails where an address cannot be listened on.
+    /// Starts the workers and listens.
     pub fn start(settings: Settings) -> io::Result<Server> {
         settings.check().map_err(io::Error::other)?;
-        // What only root may read, and low ports, come before root is left.
+        // Files that only root can read, and ports below 1024, are opened before `-u` takes effect.
         let users = Users::of(&settings)?;
         let tls = settings.tls.then(|| Tls::new(&settings)).transpose()?.map(Arc::new);
         let mut listeners = Listeners::open(&settings)?;
@@ -67,7 +67,7 @@ impl Server {
             let (queue, accepted) = mpsc::unbounded_channel();
             queues.push(queue);
             let (shared, counters) = (shared.clone(), counters.clone());
-            // Datagrams have no connection to spread: the first worker serves them.
+            // Datagrams have no connection to hand out, so the first worker serves them all.
             let udp = if number == 0 { std::mem::take(&mut listeners.udp) } else { Vec::new() };
             threads.push(spawn(format!("worker-{number}"), move || work(shared, counters, accepted, udp))?);
         }
@@ -87,7 +87,7 @@ impl Server {
         Ok(Server { shared, addresses, udp_addresses, stop, threads })
     }
 
-    /// The TCP addresses it listens on, with the ports that were free.
+    /// Returns the TCP addresses that the server listens on. A port of -1 is reported as the free port that was taken.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -96,7 +96,7 @@ impl Server {
         &self.udp_addresses
     }
 
-    /// Reads users and certificates again. What is of no use is logged, and the old ones stay.
+    /// Reads users and certificates again. A file that cannot be used is logged, and the old one stays in force.
     pub(crate) fn reload(&self) {
         let users =
             self.shared.users.as_ref().map_or(Ok(()), |users| users.reload().map_err(|error| error.to_string()));
@@ -106,14 +106,14 @@ impl Server {
         }
     }
 
-    /// Comes to an end when a client sends `shutdown` (only served with -A).
+    /// Waits until a client sends `shutdown` (only with -A).
     pub(crate) async fn shutdown_requested(&self) {
         self.shared.shutdown.notified().await;
     }
 
-    /// Stops: no new connections, every command that was read is answered, then the threads end.
+    /// Stops the server: accepts no more connections, replies to every command that was read, then ends the threads.
     pub fn stop(self) {
-        // The receivers live as long as the threads.
+        // An error is ignored: it means that all threads have ended.
         let _ = self.stop.send(true);
         for thread in self.threads {
             if thread.join().is_err() {
@@ -123,8 +123,8 @@ impl Server {
     }
 }
 
-/// Notes the sockets that listen.
-fn listening(shared: &Shared, listeners: &Listeners) -> Vec<Noted> {
+/// Registers the listening sockets for `stats conns`.
+fn listening(shared: &Shared, listeners: &Listeners) -> Vec<Registered> {
     let now = shared.clock.now();
     let tcp = listeners
         .tcp
@@ -135,7 +135,7 @@ fn listening(shared: &Shared, listeners: &Listeners) -> Vec<Noted> {
         .udp
         .iter()
         .map(|(socket, _)| OpenSocket::listening(socket, Transport::Udp, socket.local_addr().ok(), now));
-    tcp.chain(unix).chain(udp).map(|socket| shared.sockets.note(socket)).collect()
+    tcp.chain(unix).chain(udp).map(|socket| shared.sockets.register(socket)).collect()
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -146,7 +146,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs an epoll descriptor")
 }
 
-/// A worker: serves the connections it is handed, on one thread, until the server stops.
+/// Runs a worker: one thread that serves its connections until the server stops.
 fn work(
     shared: Arc<Shared>,
     counters: Arc<Counters>,

@@ -1,4 +1,4 @@
-//! The state that everything which serves stands on.
+//! The state that all workers share.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::statistics::prefixes::Prefixes;
 use crate::store::{Config, Store};
 
-/// What all connections share.
+/// The state that all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
@@ -27,10 +27,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) workers: Vec<Arc<Counters>>,
     pub(crate) connections: Connections,
-    /// Who may use the node; everybody where there is none.
+    /// Users that may log in; `None` if the node asks for no login.
     pub(crate) users: Option<Users>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// A client asked for the end of the process.
+    /// Notified when a client sends `shutdown`.
     pub(crate) shutdown: Notify,
     pub(crate) stop: watch::Receiver<bool>,
     verbosity: AtomicU32,
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The state of a node that begins to serve.
+    /// Creates the state of a node that is about to serve.
     pub(crate) fn new(
         settings: Settings,
         users: Option<Users>,
@@ -76,7 +76,7 @@ impl Shared {
         })
     }
 
-    /// Whether what commands do is counted by prefix or watched.
+    /// Whether commands are counted by prefix or watched.
     #[inline]
     pub(crate) fn observed(&self) -> bool {
         self.watchers.wants(Topics::COMMANDS) | self.prefixes.on()

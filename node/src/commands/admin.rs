@@ -1,7 +1,7 @@
 //! Operators' commands (protocol.txt, "Slabs Reassign", "LRU_Crawler", "LRU Tuning", "cache_memlimit", "Shutdown").
 //!
-//! This engine has no slabs and no LRU segments to tune: where memcached would change them, the words are checked as it
-//! does and the answer is its own, so that scripts go on working; nothing changes.
+//! This engine has no slabs and no LRU segments to tune. Arguments are checked and answered as memcached does, so that
+//! scripts go on working; nothing changes.
 
 use larder_protocol::{Admin, Error, Outcome};
 
@@ -150,7 +150,7 @@ fn lru_crawler(words: &[&str], turn: &Turn<'_>) -> Effect {
         }
         ["crawl", "hash"] => Outcome::Line("ERROR an unknown error happened"),
         ["crawl", classes] => match crawled(classes, shared) {
-            // Expired items are reclaimed without being asked for.
+            // Expired items are reclaimed by background work already.
             Ok(_) => {
                 shared.crawler.count_crawl();
                 Outcome::Ok
@@ -170,8 +170,8 @@ fn lru_crawler(words: &[&str], turn: &Turn<'_>) -> Effect {
     })
 }
 
-/// Whether these classes (`all`, `hash`, or numbers with commas between) hold all items or none, or why they cannot be
-/// crawled.
+/// Whether these classes (`all`, `hash`, or numbers separated by commas) hold all items or none. The error says why
+/// they cannot be crawled.
 fn crawled(classes: &str, shared: &Shared) -> Result<bool, Outcome<'static>> {
     if !shared.crawler.enabled() {
         return Err(Outcome::Error(Error::Client("lru crawler disabled")));

@@ -1,16 +1,16 @@
-//! The state of dumps and crawls: whether they are allowed, whether one is on its way, and counts.
+//! The state of dumps and crawls: whether they are enabled, whether one is running, and counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The answer while another dump is on its way.
+/// The reply while another dump is running.
 pub(crate) const BUSY: &str = "BUSY currently processing crawler request";
 
-/// What memcached calls its LRU crawler. Here it lists items; expired ones are reclaimed without it.
+/// memcached's LRU crawler. Here it only lists items; background work reclaims expired ones.
 #[derive(Debug, Default)]
 pub(crate) struct Crawler {
     enabled: AtomicBool,
     running: AtomicBool,
-    /// Dumps and crawls ever begun.
+    /// Dumps and crawls started so far.
     pub(crate) starts: AtomicU64,
     /// Items listed.
     pub(crate) checked: AtomicU64,
@@ -33,7 +33,7 @@ impl Crawler {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins a dump; false where a dump is on its way.
+    /// Starts a dump. Returns `false` if one is running.
     pub(crate) fn begin(&self) -> bool {
         let free = !self.running.swap(true, Ordering::Acquire);
         self.starts.fetch_add(free.into(), Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl Crawler {
         self.running.store(false, Ordering::Release);
     }
 
-    /// Counts a crawl, which is done at once.
+    /// Counts a crawl. It has nothing to do, so it ends at once.
     pub(crate) fn count_crawl(&self) {
         self.starts.fetch_add(1, Ordering::Relaxed);
     }

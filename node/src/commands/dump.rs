@@ -1,6 +1,6 @@
 //! `lru_crawler metadump` and `mgdump`, and `stats sizes`: all items, a slice of the store at a time.
 //!
-//! A slice is written before the next is read, so a client that does not read holds up its own connection and nothing
+//! A slice is sent before the next is read, so a client that does not read stops its own connection and nothing
 //! else: no memory grows, and the store is locked for one slice only.
 
 use std::collections::BTreeMap;
@@ -15,18 +15,18 @@ use crate::shared::Shared;
 use crate::statistics::slab_classes::{CLASS, CLASSES};
 use crate::store::{Cursor, ItemInfo, Time};
 
-/// A dump that a client asked for.
+/// A dump that a client has requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dump {
     pub(crate) format: Format,
-    /// Of all items, not of a slab class without any.
+    /// `false` lists nothing: the request names slab classes without items.
     pub(crate) all: bool,
 }
 
-/// What is told.
+/// The form of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Of each item all that is known (protocol.txt, "LRU_Crawler").
+    /// A line of metadata for each item (protocol.txt, "LRU_Crawler").
     Metadata,
     /// For each item a command that reads it.
     Get,
@@ -37,7 +37,7 @@ pub(crate) enum Format {
 /// Bytes of one step of item sizes.
 const SIZE_STEP: usize = 32;
 
-/// A dump on its way: one at a time.
+/// A running dump. There is one at a time.
 pub(crate) struct Listing<'a> {
     dump: Dump,
     shared: &'a Shared,
@@ -46,7 +46,7 @@ pub(crate) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    /// Begins to write to `out`; `None` where another dump is on its way.
+    /// Starts a dump and writes its head to `out`. Returns `None` if another dump is running.
     pub(crate) fn begin(dump: Dump, shared: &'a Shared, out: &mut Vec<u8>) -> Option<Self> {
         if !shared.crawler.begin() {
             return None;
@@ -57,7 +57,7 @@ impl<'a> Listing<'a> {
         Some(Listing { dump, shared, cursor: Cursor::default(), sizes: BTreeMap::new() })
     }
 
-    /// Appends a slice; false where it was the last.
+    /// Appends a slice. Returns `false` after the last one.
     pub(crate) fn slice(&mut self, out: &mut Vec<u8>) -> bool {
         let Listing { dump: Dump { format, all }, shared, cursor, sizes } = self;
         let mut items = 0;
@@ -92,14 +92,14 @@ fn metadata(info: &ItemInfo<'_>, out: &mut Vec<u8>) {
     let (key, access) = (url(key), info.last_access.0);
     let expiry = info.expiry.time().map_or(-1, |Time(time)| i64::from(time));
     let fetched = if info.fetched { "yes" } else { "no" };
-    // The blank at the end is memcached's.
+    // memcached ends the line with a blank, too.
     let _ = writeln!(
         out,
         "key={key} exp={expiry} la={access} cas={cas} fetch={fetched} cls={CLASS} size={size} flags={flags} "
     );
 }
 
-/// Longest answer to `stats cachedump`, bytes, and the most items that are looked at for it.
+/// Longest reply to `stats cachedump` in bytes, and the most items that it examines.
 const CACHE_DUMP_MAX: usize = 2 * 1024 * 1024;
 const CACHE_DUMP_ITEMS: u32 = 1 << 17;
 

@@ -1,8 +1,8 @@
 //! The `watch` command: events as they happen, a line each (protocol.txt, "Watchers").
 //!
-//! Whoever causes an event writes its line into the buffer of each watcher that asked for it. A buffer has a bound: a line
-//! that does not fit is skipped and counted, so a watcher that is slow to read delays nobody. Without watchers an event
-//! costs the look at one word ([`Watchers::wants`]).
+//! The worker that causes an event writes its line into the buffer of each watcher of its topic. A buffer is bounded: a
+//! line that does not fit is skipped and counted, so a watcher that is slow to read delays nobody. Without watchers an
+//! event costs one load ([`Watchers::wants`]).
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::statistics::slab_classes::CLASS;
 use crate::store::{Expiry, Store, Time};
 
-/// Watchers at a time, as in memcached.
+/// Most watchers at a time, as in memcached.
 const WATCHERS_MAX: usize = 20;
 
-/// What a watcher may ask for, a bit each.
+/// The topics of `watch`, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Topics(u32);
 
@@ -32,10 +32,10 @@ impl Topics {
     pub(crate) const DELETIONS: Topics = Topics(1 << 2);
     pub(crate) const EVICTIONS: Topics = Topics(1 << 3);
     pub(crate) const CONNECTIONS: Topics = Topics(1 << 4);
-    /// What commands do.
+    /// Topics of what commands do.
     pub(crate) const COMMANDS: Topics = Topics::FETCHERS.and(Topics::MUTATIONS).and(Topics::DELETIONS);
 
-    /// The topics of a `watch` line; `None` where a word is none.
+    /// Parses the topics of a `watch` line. Returns `None` if a word is not a topic.
     pub(crate) fn parse(words: &[&str]) -> Option<Topics> {
         if words.is_empty() {
             return Some(Topics::FETCHERS);
@@ -47,7 +47,7 @@ impl Topics {
                 "deletions" => Topics::DELETIONS,
                 "evictions" => Topics::EVICTIONS,
                 "connevents" => Topics::CONNECTIONS,
-                // Nothing of these happens here; memcached 1.6.45 has no line for a raw command either.
+                // These have no events here; memcached 1.6.45 has no line for a raw command either.
                 "rawcmds" | "sysevents" | "proxyreqs" | "proxyevents" | "proxyuser" => Topics::NONE,
                 _ => return None,
             };
@@ -67,12 +67,12 @@ impl Topics {
 /// All watchers.
 #[derive(Debug)]
 pub(crate) struct Watchers {
-    /// What any of them asks for.
+    /// Topics that any watcher has asked for.
     wanted: AtomicU32,
     list: RwLock<Vec<Arc<Watcher>>>,
     /// The number of the last event.
     last_id: AtomicU64,
-    /// Whether the store notes evictions.
+    /// Whether the store records evictions.
     notes_evictions: AtomicBool,
     buffer_max: usize,
     written: AtomicU64,
@@ -90,7 +90,7 @@ struct Watcher {
 #[derive(Debug, Default)]
 struct Buffer {
     lines: Vec<u8>,
-    /// Lines left out since one was taken.
+    /// Lines skipped since the last one was written.
     skipped: u64,
 }
 
@@ -113,13 +113,13 @@ impl Watchers {
         self.buffer_max
     }
 
-    /// Whether anybody wants to know.
+    /// Whether a watcher has asked for one of `topics`.
     #[inline]
     pub(crate) fn wants(&self, topic: Topics) -> bool {
         self.wanted.load(Ordering::Relaxed) & topic.0 != 0
     }
 
-    /// Adds a watcher; `None` where there are as many as may be.
+    /// Adds a watcher. Returns `None` if there are [`WATCHERS_MAX`] already.
     pub(crate) fn add(self: &Arc<Self>, topics: Topics) -> Option<Watching> {
         let mut list = self.list.write();
         if list.len() >= WATCHERS_MAX {
@@ -136,7 +136,7 @@ impl Watchers {
         self.wanted.store(all.0, Ordering::Relaxed);
     }
 
-    /// Writes an event to those who asked for it. `line` is all that comes behind the number.
+    /// Writes an event to the watchers of its topic. `line` is the text after the event's number.
     fn log(&self, topic: Topics, line: std::fmt::Arguments<'_>) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
@@ -144,7 +144,7 @@ impl Watchers {
         self.written.fetch_add(1, Ordering::Relaxed);
         for watcher in self.list.read().iter().filter(|watcher| watcher.topics.has(topic)) {
             let mut buffer = watcher.buffer.lock();
-            // Room for a line that tells how many are missing.
+            // Room for a line with the number of skipped events.
             if buffer.lines.len() + line.len() + 32 > self.buffer_max {
                 buffer.skipped += 1;
                 self.skipped.fetch_add(1, Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl Watchers {
         }
     }
 
-    /// A key was looked up: `found` has the item's size where it is there.
+    /// Reports the look-up of a key and what it found.
     pub(crate) fn fetched(&self, key: &[u8], found: Found, descriptor: i32) {
         let (status, class, size) = match found {
             Found::Item { size } => ("found", CLASS, size),
@@ -172,7 +172,7 @@ impl Watchers {
         );
     }
 
-    /// A value was to be stored.
+    /// Reports a store and its outcome.
     pub(crate) fn stored(
         &self,
         store: &larder_protocol::Store<'_>,
@@ -207,7 +207,7 @@ impl Watchers {
         );
     }
 
-    /// A value was refused before it was read.
+    /// Reports a value that was refused before it was read.
     pub(crate) fn refused(&self, key: &[u8], descriptor: i32) {
         let key = url(key);
         self.log(
@@ -216,13 +216,13 @@ impl Watchers {
         );
     }
 
-    /// An item was removed by a client.
+    /// Reports an item that a client has removed.
     pub(crate) fn deleted(&self, key: &[u8], command: &str, size: usize) {
         let key = url(key);
         self.log(Topics::DELETIONS, format_args!("type=deleted key={key} cmd={command} clsid={CLASS} size={size}"));
     }
 
-    /// Shows the items that left since the last call to make room.
+    /// Reports the items evicted since the last call.
     pub(crate) fn show_evictions(&self, store: &Store, now: Time) {
         let wanted = self.wants(Topics::EVICTIONS);
         if self.notes_evictions.swap(wanted, Ordering::Relaxed) != wanted {
@@ -248,18 +248,18 @@ impl Watchers {
         }
     }
 
-    /// A connection began.
+    /// Reports a new connection.
     pub(crate) fn connected(&self, socket: &OpenSocket) {
         self.log(Topics::CONNECTIONS, format_args!("type=conn_new {} cfd={}", whence(socket), socket.descriptor));
     }
 
-    /// A connection ended, for a reason in memcached's words.
+    /// Reports the end of a connection, with the reason in memcached's words.
     pub(crate) fn closed(&self, socket: &OpenSocket, reason: &str) {
         let (whence, descriptor) = (whence(socket), socket.descriptor);
         self.log(Topics::CONNECTIONS, format_args!("type=conn_close {whence} reason={reason} cfd={descriptor}"));
     }
 
-    /// Shows the statistics of watching.
+    /// Reports the statistics of watchers for `stats`.
     pub(crate) fn statistics(&self, mut show: impl FnMut(&str, u64)) {
         show("log_worker_written", self.written.load(Ordering::Relaxed));
         show("log_watcher_skipped", self.skipped.load(Ordering::Relaxed));
@@ -283,7 +283,7 @@ impl Buffer {
     }
 }
 
-/// One watcher, until this is dropped.
+/// One watcher. It is removed when this drops.
 #[derive(Debug)]
 pub(crate) struct Watching {
     watchers: Arc<Watchers>,
@@ -291,7 +291,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Waits for lines and takes all there are in exchange for the empty `lines`.
+    /// Waits for lines, then swaps all of them into the empty `lines`.
     pub(crate) async fn take(&self, lines: &mut Vec<u8>) {
         loop {
             std::mem::swap(&mut self.watcher.buffer.lock().lines, lines);
@@ -311,14 +311,14 @@ impl Drop for Watching {
     }
 }
 
-/// What a lookup came to.
+/// The result of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// The item, with so many bytes of value.
+    /// An item with a value of `size` bytes.
     Item {
         size: usize,
     },
-    /// An item whose time had come.
+    /// An item that had expired.
     Expired,
     Nothing,
 }
@@ -333,10 +333,10 @@ fn whence(socket: &OpenSocket) -> String {
     format!("rip={ip} rport={port} transport={transport}")
 }
 
-/// What a key keeps as it is where it must be one word; the rest becomes percent and two hexadecimal digits (RFC 3986).
+/// Bytes of a key that stand for themselves; others are written as percent and two hexadecimal digits (RFC 3986).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A key as one word.
+/// Returns a key as one word without blanks.
 pub(crate) fn url(key: &[u8]) -> PercentEncode<'_> {
     percent_encode(key, ENCODED)
 }

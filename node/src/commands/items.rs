@@ -81,7 +81,8 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
         let limit = turn.expiry(recache).remaining(now);
         !created && ttl.is_some_and(|left| limit.is_some_and(|limit| left < limit))
     });
-    // One client wins the right to load a stale or due item. Only meta replies can say so, hence only meta commands win.
+    // One client wins the right to load a stale or due item. Only meta replies can say so, hence only meta commands
+    // win.
     let won = created || (matches!(turn.reply, Reply::Meta(_)) && !item.won && (item.stale || due));
     // Meta flag `C` of a client that has this version already.
     let with_value = get.want_value && get.unless_cas != Some(item.cas);
@@ -164,8 +165,8 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
                 counters.cas_hits.add(1);
             } else if command.invalidate && cas < item_cas {
                 counters.cas_hits.add(1);
-                // Meta flag `I`, an older writer: its value may be served as stale, but it neither lives longer than the
-                // newer one would have, nor takes the right to load from the client that has won it.
+                // Meta flag `I`, an older writer: its value may be served as stale, but it neither lives longer than
+                // the newer one would have, nor takes the right to load from the client that has won it.
                 new = NewItem { stale: true, won, expiry: item_expiry, ..new };
             } else {
                 counters.cas_badval.add(1);

@@ -1,7 +1,7 @@
 //! Commands while `watch` or `stats detail` is on.
 //!
-//! A command is observed from outside: its keys are looked up before it, and its effect is read after it. So the commands
-//! themselves know nothing of this, and while nobody observes it costs one branch.
+//! A command is observed from outside: its keys are looked up before it, and its effect is read after it. So the
+//! commands themselves know nothing of this, and while nobody observes it costs one branch.
 
 use larder_protocol::{Command, Outcome, Reply};
 

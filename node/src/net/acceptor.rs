@@ -15,21 +15,21 @@ use crate::net::socket::Socket;
 use crate::net::tls::Tls;
 use crate::shared::Shared;
 
-/// A socket on its way from the acceptor to a worker, and how it is spoken on.
+/// An accepted socket, before its worker takes it, and the listener's protocol and TLS settings.
 pub(crate) enum Accepted {
     Tcp(std::net::TcpStream, Speech),
     Unix(std::os::unix::net::UnixStream, Speech),
 }
 
 impl Accepted {
-    /// The one protocol that is spoken; `None` is found by the first byte.
+    /// The listener's one protocol; with `None` the first byte of the connection decides.
     pub(crate) fn protocol(&self) -> Option<Protocol> {
         match self {
             Accepted::Tcp(_, speech) | Accepted::Unix(_, speech) => speech.protocol,
         }
     }
 
-    /// The socket for the runtime of the worker that calls.
+    /// Returns the socket, registered with the runtime of the calling worker.
     pub(crate) fn into_socket(self, tls: Option<&Arc<Tls>>) -> io::Result<Socket> {
         match self {
             Accepted::Tcp(socket, speech) => {
@@ -62,7 +62,7 @@ impl Listener {
     }
 }
 
-/// Accepts on all listeners, a task for each, as long as the runtime of the caller runs.
+/// Starts a task for each listener that accepts until the caller's runtime ends.
 pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Accepted>>) {
     let queues: Arc<[_]> = queues.into();
     let turn = Arc::new(AtomicUsize::new(0));
@@ -94,10 +94,10 @@ async fn accept_from(
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
-            // The client did not wait.
+            // The client has closed the connection already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                // Out of descriptors, mostly: one that is closed makes room, and accepting again at once would spin.
+                // Usually the process has no free descriptor. Accepting again at once would spin until one is closed.
                 tracing::warn!(%error, "no connection is accepted for now");
                 let retry = async {
                     loop {
@@ -124,7 +124,7 @@ async fn accept_from(
     }
 }
 
-/// Says why, where the socket takes it at once, and closes.
+/// Sends the reason if the socket takes it at once, and closes.
 fn refuse(accepted: Accepted) {
     let words = b"ERROR Too many open connections\r\n";
     let _ = match accepted {

@@ -1,5 +1,5 @@
-//! Who may use the node: users and passwords from a file of `user:password` lines, and connections that have yet to say
-//! who they are.
+//! Authentication: users and passwords from a file of `user:password` lines, and the requests of connections that have
+//! not logged in.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::settings::Settings;
 /// Longest line before its end, in bytes.
 const LINE_MAX: usize = 2048;
 
-/// Shortest line that is answered, its end not counted.
+/// Shortest line that gets a reply, in bytes without its end.
 const LINE_MIN: usize = 6;
 
 /// Longest user and password together, in bytes.
@@ -37,7 +37,7 @@ struct Entry {
 }
 
 impl Users {
-    /// Those of `-Y` or, with `-S`, of MEMCACHED_SASL_PWDB; `None` where nobody is asked.
+    /// Reads the users of `-Y` or, with `-S`, of MEMCACHED_SASL_PWDB. Returns `None` if the node asks for no login.
     pub(crate) fn of(settings: &Settings) -> io::Result<Option<Users>> {
         let file = match (&settings.auth_file, settings.sasl) {
             (Some(path), _) => path.clone(),
@@ -49,15 +49,15 @@ impl Users {
         Ok(Some(Users { entries: RwLock::new(read(&file)?), file }))
     }
 
-    /// Reads the file again. Where it is of no use the users stay as they were.
+    /// Reads the file again. If it cannot be used, the old users stay in force.
     pub(crate) fn reload(&self) -> io::Result<()> {
         let entries = read(&self.file)?;
         *self.entries.write() = entries;
         Ok(())
     }
 
-    /// Whether there is such a user with this password. Takes as long for a wrong one as for a right one: every user
-    /// is looked at, and compared in constant time.
+    /// Whether a user has this password. The time does not depend on the answer: every user
+    /// is compared in constant time.
     fn accept(&self, user: &[u8], password: &[u8]) -> bool {
         let mut accepted = subtle::Choice::from(0);
         for entry in &*self.entries.read() {
@@ -75,7 +75,7 @@ impl Users {
         }
     }
 
-    /// Answers a SASL command, and tells whether it authenticates.
+    /// Returns the outcome of a SASL command, and whether the connection is now logged in.
     pub(crate) fn sasl(&self, sasl: &Sasl<'_>, counters: &Counters) -> (Outcome<'static>, bool) {
         match sasl {
             Sasl::ListMechanisms => return (Outcome::Line("PLAIN"), false),
@@ -96,7 +96,7 @@ impl Users {
         }
     }
 
-    /// Reads the front of the input of a connection that has not said who it is, and answers nothing but that.
+    /// Reads the first request of a connection that is not logged in. Every request but a login is refused.
     pub(crate) fn ask(&self, protocol: Protocol, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
         match protocol {
             Protocol::Text => self.ask_in_text(input, counters, output),
@@ -165,20 +165,20 @@ impl Users {
     }
 }
 
-/// As memcached does to who sends another binary command before it has said who it is.
+/// Closes the connection after a binary command other than SASL or version, as memcached does.
 fn close(reply: &Reply<'_>, output: &mut Vec<u8>) -> Asked {
     reply.outcome(&Outcome::Error(Error::UNAUTHENTICATED), output);
     Asked::Close
 }
 
-/// What came of the input of a connection that has not said who it is.
+/// The result of a request on a connection that is not logged in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// At least so many more bytes must come.
     NeedInput(usize),
-    /// There is an answer to the first `consumed` bytes.
+    /// The reply to the first `consumed` bytes has been written.
     Answered { consumed: usize, authenticated: bool },
-    /// The connection ends when the answers are written.
+    /// The connection ends when the replies are sent.
     Close,
 }
 
@@ -189,7 +189,7 @@ fn read(file: &Path) -> io::Result<Vec<Entry>> {
         .ok_or_else(|| io::Error::other(format!("{} needs lines of user:password, and no others", file.display())))
 }
 
-/// Users by line; `None` where there are none, or a line is none.
+/// Parses the users, one a line. Returns `None` if there is none, or if a line is not `user:password`.
 fn parse(text: &[u8]) -> Option<Vec<Entry>> {
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty());
     let entries = lines.map(|line| {

@@ -13,17 +13,17 @@ const READ: usize = 16 * 1024;
 /// Buffers larger than this are not kept.
 const KEPT_BUFFER: usize = 256 * 1024;
 
-/// Buffers that no connection of this worker is using, so that an idle connection holds none.
+/// This worker's free buffers: an idle connection holds none.
 const POOLED_BUFFERS: usize = 64;
 
 thread_local! {
     static POOL: RefCell<Vec<Buffers>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A connection's buffers, which it holds only while it has something in them.
+/// The buffers of a connection with bytes in them.
 pub(crate) struct Buffers {
     pub(crate) input: Vec<u8>,
-    /// Where unread input begins and ends in `input`.
+    /// Range of `input` that has not been decoded.
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) scratches: Box<[Scratch; BATCH]>,

@@ -19,13 +19,14 @@ use crate::shared::Shared;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
-    // Declared behind the socket, so dropped before it is closed.
-    let open = shared.sockets.note(socket.open(&shared));
+    // Declared after the socket, so that it is dropped before the socket is closed.
+    let open = shared.sockets.register(socket.open(&shared));
     tracing::debug!(client = open.descriptor, peer = open.peer_address(), "connected");
     if shared.watchers.wants(Topics::CONNECTIONS) {
         shared.watchers.connected(&open);
     }
-    // A stopping worker drops its connections where they wait for their clients: what was read has been answered.
+    // A stopping worker drops its connections while they wait for their clients; every command that was read has its
+    // reply.
     let ended = converse(&socket, protocol, &open, &shared, &counters).await.unwrap_or_else(|error| {
         tracing::debug!(client = open.descriptor, %error, "connection broke");
         Ended::Error
@@ -199,7 +200,7 @@ async fn watch(
     counters: &Counters,
 ) -> io::Result<Ended> {
     if shared.watchers.wants(Topics::EVICTIONS) {
-        // From now on, not from the next round of background work on.
+        // Evictions are recorded from this moment, not from the next round of background work.
         shared.watchers.show_evictions(&shared.store, shared.clock.now());
     }
     buffers.output.bytes.extend_from_slice(b"OK\r\n");

@@ -1,4 +1,4 @@
-//! How many connections there are, and what becomes of those above the limit.
+//! The limit of connections (-c), and counts of open, refused and waiting ones.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -26,11 +26,11 @@ pub(crate) struct ConnectionStatistics {
     pub(crate) accepting: bool,
 }
 
-/// Between looks at whether there is room again.
+/// Interval between checks for room, while the limit is reached.
 pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
 impl Connections {
-    /// Counts a new connection, unless there are `most` already.
+    /// Counts a new connection. Returns `false` if there are `most` already.
     pub(crate) fn try_open(&self, most: u32) -> bool {
         let room = |current| (current < u64::from(most)).then_some(current + 1);
         if self.current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
@@ -40,7 +40,7 @@ impl Connections {
         true
     }
 
-    /// Counts a new connection as soon as there is room for it; meanwhile its listener does not accept others.
+    /// Waits until there is room for a new connection and counts it. Its listener accepts no others meanwhile.
     pub(crate) async fn open(&self, most: u32) {
         if self.try_open(most) {
             return;
@@ -62,7 +62,7 @@ impl Connections {
         self.current.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts the time until `end` as one in which a listener did not accept.
+    /// Adds the time until `end` to the time in which a listener did not accept.
     pub(crate) async fn pause<T>(&self, end: impl Future<Output = T>) -> T {
         self.pauses.fetch_add(1, Ordering::Relaxed);
         self.pausing.fetch_add(1, Ordering::Relaxed);

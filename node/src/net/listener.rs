@@ -1,4 +1,4 @@
-//! The sockets that a server listens on: opened by the settings, or inherited from systemd.
+//! The listening sockets: opened by the settings, or inherited from systemd.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use crate::address::{Address, Speech};
 use crate::settings::Settings;
 
-/// All sockets of a server, and how it speaks on each. None blocks.
+/// The listening sockets, each with its protocol and TLS settings. All are non-blocking.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     pub(crate) tcp: Vec<(std::net::TcpListener, Speech)>,
@@ -22,7 +22,8 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// The sockets that systemd opened for this process, where it did (sd_listen_fds(3)); otherwise those of `-p`, `-U` and
+    /// The sockets that systemd opened for this process, where it did (sd_listen_fds(3)); otherwise those of `-p`, `-U`
+    /// and
     /// `-l`, unless `-s` takes their place.
     pub(crate) fn open(settings: &Settings) -> io::Result<Listeners> {
         let mut listeners = Listeners::default();
@@ -44,7 +45,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Opens the socket of `-s`. It belongs to whoever serves: root has been left by then.
+    /// Opens the socket of `-s`. It is called after `-u` took effect, so the file belongs to the serving user.
     pub(crate) fn open_unix(&mut self, settings: &Settings) -> io::Result<()> {
         let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(()) };
         let listener = listen_unix(path, settings.socket_mode, settings.backlog)
@@ -89,7 +90,7 @@ fn in_words(what: &str, address: impl std::fmt::Display, error: io::Error) -> io
     io::Error::new(error.kind(), format!("failed to listen on {what} {address}: {error}"))
 }
 
-/// Binds what `address` stands for: as much of it as there is, since a name, or `*`, may stand for addresses of a family
+/// Binds all addresses of `address`. It is enough if one can be bound: a name, or `*`, may have addresses of a family
 /// that this machine does not have.
 fn bind(address: &Address, port: u16, kind: Type) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
@@ -107,7 +108,7 @@ fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it: a client that vanished is found out.
+        // Accepted sockets inherit it. Keep-alive probes detect clients that are gone.
         socket.set_keepalive(true)?;
     }
     if address.is_ipv6() {
@@ -122,7 +123,7 @@ fn listen(sockets: Vec<Socket>, backlog: i32) -> io::Result<Vec<std::net::TcpLis
     sockets.into_iter().map(|socket| socket.listen(backlog).map(|()| socket.into())).collect()
 }
 
-/// Listens on a unix socket that `mode` gives access to, taking the place of one that a dead process left.
+/// Listens on a unix socket with the access rights `mode`. A socket file is replaced if its process is dead.
 fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<std::os::unix::net::UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path).is_err()
@@ -130,7 +131,7 @@ fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<std::os::unix
         std::fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The mode is right from the first moment.
+    // The mask gives the file its mode when it is created, so it never has a wider one.
     let before = umask(Mode::from_bits_truncate(!mode & 0o777));
     let bound = socket.bind(&socket2::SockAddr::unix(path)?);
     umask(before);

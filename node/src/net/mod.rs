@@ -1,4 +1,4 @@
-//! From sockets to bytes and back: who may connect, what was read, what is to be sent.
+//! From sockets to bytes and back: listeners, the accept loop, connections and their buffers, sessions, logins, TLS.
 
 pub(crate) mod acceptor;
 pub(crate) mod auth;

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 
 use crate::store::Time;
 
-/// What a socket is doing.
+/// The state of a socket, as `stats conns` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -20,7 +20,7 @@ pub(crate) enum State {
     ParseCommand,
     /// Waiting for the rest of a command.
     ReadRest,
-    /// Showing events or keys.
+    /// Showing events, or listing keys.
     Watch,
 }
 
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// How peers reach a socket.
+/// The transport of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Local,
@@ -47,21 +47,21 @@ pub(crate) enum Transport {
     Udp,
 }
 
-/// One socket. Its connection writes what it does, anybody may read.
+/// One open socket. Its connection sets the state; any thread may read it.
 #[derive(Debug)]
 pub(crate) struct OpenSocket {
     pub(crate) descriptor: RawFd,
     pub(crate) transport: Transport,
-    /// Of a connection that has such an address.
+    /// Address of the peer, if the transport has one.
     pub(crate) peer: Option<SocketAddr>,
-    /// Where it has one.
+    /// The socket's own address, if the transport has one.
     own: Option<SocketAddr>,
     state: AtomicU8,
     last_command: AtomicU32,
 }
 
 impl OpenSocket {
-    /// Of a connection.
+    /// Returns the entry of a connection.
     pub(crate) fn connection(
         socket: &impl AsRawFd,
         transport: Transport,
@@ -79,7 +79,7 @@ impl OpenSocket {
         }
     }
 
-    /// Of a socket that waits for connections or datagrams.
+    /// Returns the entry of a socket that waits for connections or datagrams.
     pub(crate) fn listening(socket: &impl AsRawFd, transport: Transport, own: Option<SocketAddr>, now: Time) -> Self {
         let listening = OpenSocket::connection(socket, transport, None, own, now);
         if transport != Transport::Udp {
@@ -93,7 +93,7 @@ impl OpenSocket {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Commands have come.
+    /// Sets the state while commands are carried out, and the time of the last one.
     #[inline]
     pub(crate) fn begin(&self, now: Time) {
         self.set(State::ParseCommand);
@@ -113,7 +113,7 @@ impl OpenSocket {
         self.state() == State::Listening || self.transport == Transport::Udp
     }
 
-    /// The own address in memcached's words; `path` is the unix socket's.
+    /// The socket's own address in memcached's form; `path` is the unix socket's file.
     pub(crate) fn own_address(&self, path: &str) -> String {
         match self.own {
             Some(address) => self.in_words(address),
@@ -121,7 +121,7 @@ impl OpenSocket {
         }
     }
 
-    /// The peer's address in memcached's words: a client of a unix socket has none.
+    /// The peer's address in memcached's form. A client of a unix socket has none.
     pub(crate) fn peer_address(&self) -> String {
         self.peer.map_or("?:<AF 0>".to_owned(), |peer| self.in_words(peer))
     }
@@ -133,20 +133,20 @@ impl OpenSocket {
     }
 }
 
-/// All of them.
+/// The open sockets by descriptor.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets(DashMap<RawFd, Arc<OpenSocket>>);
 
 impl Sockets {
-    /// Notes a socket for as long as the answer lives, which must be dropped before the socket: its descriptor is given
-    /// away again.
-    pub(crate) fn note(self: &Arc<Self>, socket: OpenSocket) -> Noted {
+    /// Registers a socket until the returned guard drops. The guard must drop before the socket: the kernel reuses
+    /// descriptors.
+    pub(crate) fn register(self: &Arc<Self>, socket: OpenSocket) -> Registered {
         let socket = Arc::new(socket);
         self.0.insert(socket.descriptor, socket.clone());
-        Noted { sockets: self.clone(), socket }
+        Registered { sockets: self.clone(), socket }
     }
 
-    /// All sockets in the order of their descriptors.
+    /// Returns all sockets, ordered by descriptor.
     pub(crate) fn list(&self) -> Vec<Arc<OpenSocket>> {
         let mut list: Vec<_> = self.0.iter().map(|entry| entry.value().clone()).collect();
         list.sort_by_key(|socket| socket.descriptor);
@@ -158,14 +158,14 @@ impl Sockets {
     }
 }
 
-/// A socket in the list.
+/// Keeps a socket in the list until it drops.
 #[derive(Debug)]
-pub(crate) struct Noted {
+pub(crate) struct Registered {
     sockets: Arc<Sockets>,
     socket: Arc<OpenSocket>,
 }
 
-impl std::ops::Deref for Noted {
+impl std::ops::Deref for Registered {
     type Target = OpenSocket;
 
     #[inline]
@@ -174,7 +174,7 @@ impl std::ops::Deref for Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.sockets.0.remove(&self.socket.descriptor);
     }

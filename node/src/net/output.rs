@@ -1,4 +1,4 @@
-//! What a connection has yet to send: bytes of its own, and large values by reference among them.
+//! The unsent replies of a connection: bytes, and references to large values between them.
 
 use std::io::IoSlice;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Replies, but for the large values.
+    /// Replies without the large values.
     pub(crate) bytes: Vec<u8>,
-    /// Large values, each with the place in `bytes` that it goes before.
+    /// Large values, each with the offset in `bytes` that it goes before.
     values: Vec<(usize, Bytes)>,
     values_len: usize,
-    /// Bytes already sent, counted over both.
+    /// Bytes already sent, of `bytes` and values together.
     sent: usize,
 }
 
@@ -25,7 +25,7 @@ impl Output {
         self.values.push((self.bytes.len(), value));
     }
 
-    /// Bytes to send, sent ones included.
+    /// Length of all replies in bytes, with those already sent.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.values_len
     }
@@ -34,7 +34,7 @@ impl Output {
         self.sent == self.len()
     }
 
-    /// Forgets what was sent, keeping the room.
+    /// Empties the output; the allocation is kept.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.values.clear();
@@ -46,7 +46,7 @@ impl Output {
         self.sent += sent;
     }
 
-    /// All of it in one piece.
+    /// Returns all replies in one piece.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());
         let mut from = 0;
@@ -59,7 +59,7 @@ impl Output {
         all
     }
 
-    /// Whether all of it lies in one slice.
+    /// Returns the unsent bytes if they lie in one slice.
     pub(crate) fn unsent(&self) -> Option<&[u8]> {
         self.values.is_empty().then(|| &self.bytes[self.sent..])
     }

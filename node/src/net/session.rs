@@ -138,8 +138,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Decodes up to `most` requests and carries them out. Decoding comes first, so that the memory of all their keys is
-    /// fetched at once. Returns how many requests were carried out, or why the session stops.
+    /// Decodes up to `most` requests and carries them out. Decoding comes first, so that the memory of all their keys
+    /// is fetched at once. Returns how many requests were carried out, or why the session stops.
     #[inline]
     fn carry_out_batch(
         &mut self,

@@ -34,8 +34,8 @@ impl Socket {
         let mut read = 0;
         let mut receive = |socket: SockRef<'_>| {
             read = (&*socket).read(buffer)?;
-            // A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and would
-            // let the next read ask the kernel in vain.
+            // A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and
+            // would let the next read ask the kernel in vain.
             if 0 < read && read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         };
         let result = match self {
@@ -78,7 +78,7 @@ impl Socket {
         }
     }
 
-    /// Sends what a layer below still holds, before the end.
+    /// Sends what TLS still holds, before the connection ends.
     pub(crate) async fn finish(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(_) | Socket::Unix(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! TLS by rustls: certificates and their renewal, and a socket that speaks through a session.
+//! TLS by rustls: certificates and their renewal, and a socket with a TLS session.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::path::Path;
@@ -23,10 +23,10 @@ use tokio::net::TcpStream;
 use crate::address::ClientCertificate;
 use crate::settings::Settings;
 
-/// Sessions that can be resumed at a time (`ssl_session_cache`), as many as OpenSSL keeps.
+/// Number of sessions kept for resumption (`ssl_session_cache`); OpenSSL's default.
 const SESSIONS: usize = 20 * 1024;
 
-/// OpenSSL's names (`ssl_ciphers`) of what rustls has for TLS 1.2.
+/// OpenSSL's names (`ssl_ciphers`) of rustls' cipher suites for TLS 1.2.
 const TLS12_CIPHERS: [(&str, CipherSuite); 6] = [
     ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
     ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
@@ -36,20 +36,20 @@ const TLS12_CIPHERS: [(&str, CipherSuite); 6] = [
     ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
-/// The certificates in use, and counts of what went wrong with clients.
+/// The certificates in force, and counts of handshakes and errors.
 #[derive(Debug)]
 pub(crate) struct Tls {
     settings: Settings,
     provider: Arc<CryptoProvider>,
     certificates: RwLock<Certificates>,
-    /// Sessions that were not resumed ones.
+    /// Full handshakes.
     new_sessions: AtomicU64,
     handshake_errors: AtomicU64,
     /// Errors after the handshake.
     protocol_errors: AtomicU64,
 }
 
-/// What is read from the files, for each way to treat clients.
+/// The rustls configurations made from the files, one for each mode of client certificates.
 #[derive(Debug)]
 struct Certificates {
     not_asked: Arc<ServerConfig>,
@@ -74,14 +74,14 @@ impl Tls {
         })
     }
 
-    /// Reads the files again. New connections get what is in them; where that is of no use, all stays as it was.
+    /// Reads the files again, for new connections. If they cannot be used, the old certificates stay in force.
     pub(crate) fn refresh(&self) -> Result<(), String> {
         let certificates = read_certificates(&self.settings, &self.provider)?;
         *self.certificates.write() = certificates;
         Ok(())
     }
 
-    /// A session with a client that has just connected. The handshake is part of the first reads.
+    /// Starts a session with a client that has just connected. The handshake happens in the first reads.
     pub(crate) fn accept(self: &Arc<Self>, stream: TcpStream, client: ClientCertificate) -> io::Result<TlsSocket> {
         let config = {
             let certificates = self.certificates.read();
@@ -97,7 +97,7 @@ impl Tls {
         Ok(TlsSocket { stream, session: Mutex::new(session), tls: self.clone() })
     }
 
-    /// Tells `stats` its part, by memcached's names.
+    /// Reports the statistics of TLS for `stats`, by memcached's names.
     pub(crate) fn statistics(&self, stat: &mut dyn FnMut(&str, u64)) {
         if self.settings.given("ssl_session_cache") {
             stat("ssl_new_sessions", self.new_sessions.load(Ordering::Relaxed));
@@ -119,14 +119,14 @@ impl Tls {
     }
 }
 
-/// Tells `stats settings` its part, by memcached's names.
+/// Reports the settings of TLS for `stats settings`, by memcached's names.
 pub(crate) fn settings(settings: &Settings, stat: &mut dyn FnMut(&str, &str)) {
     let yes = |holds: bool| if holds { "yes" } else { "no" };
     let told = |name| settings.told(name).unwrap_or("NULL");
     stat("ssl_enabled", yes(settings.tls));
     stat("ssl_chain_cert", told("ssl_chain_cert"));
     stat("ssl_key", told("ssl_key"));
-    // OpenSSL's bits: a peer's certificate is looked at, must be there, once.
+    // OpenSSL's bits: verify the peer's certificate, require one, ask once.
     let bits = [("1", "1"), ("2", "3"), ("3", "7")];
     let mode = bits.iter().find(|(mode, _)| settings.told("ssl_verify_mode") == Some(mode));
     stat("ssl_verify_mode", mode.map_or("0", |(_, bits)| bits));
@@ -139,7 +139,7 @@ pub(crate) fn settings(settings: &Settings, stat: &mut dyn FnMut(&str, &str)) {
     stat("ssl_min_version", if settings.told("ssl_min_version") == Some("3") { "tlsv1.3" } else { "tlsv1.2" });
 }
 
-/// The cipher suites that `ciphers`, OpenSSL's list for TLS 1.2, leaves; those of TLS 1.3 are always there.
+/// Returns a provider with the cipher suites of `ciphers`, OpenSSL's list for TLS 1.2. Suites of TLS 1.3 are always on.
 fn provider(ciphers: Option<&str>) -> CryptoProvider {
     let mut provider = ring::default_provider();
     let Some(ciphers) = ciphers else { return provider };
@@ -210,7 +210,7 @@ fn config(
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
-    // Sessions are kept here, not in the client's tickets, and each kind of listener keeps its own.
+    // Sessions are kept in the server, not in the client's tickets. Each mode of client certificates keeps its own.
     if settings.given("ssl_session_cache") {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     } else {
@@ -231,7 +231,7 @@ fn verifier(
     }
     let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
     let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-    // Fails only where there are no roots.
+    // This fails only without roots.
     builder.build().unwrap_or_else(|_| Arc::new(TrustsNobody { mandatory, provider: provider.clone() }))
 }
 
@@ -283,11 +283,11 @@ impl ClientCertVerifier for TrustsNobody {
     }
 }
 
-/// A TCP connection under a TLS session, used as the socket would be.
+/// A TCP connection with a TLS session, with the methods of a plain socket.
 #[derive(Debug)]
 pub(crate) struct TlsSocket {
     stream: TcpStream,
-    /// Only ever used by the connection's own worker, one call at a time.
+    /// Only the connection's own worker uses it, one call at a time.
     session: Mutex<ServerConnection>,
     tls: Arc<Tls>,
 }
@@ -305,13 +305,13 @@ impl TlsSocket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
-            // A client that goes without a word of goodbye has gone all the same.
+            // A client that closes without a close_notify alert has closed all the same.
             if session.read_tls(&mut Ciphertext(&self.stream))? == 0 {
                 return Ok(0);
             }
             let handshaking = session.is_handshaking();
             let processed = session.process_new_packets();
-            // What the session has to say to it, an alert too; what cannot be sent now is sent before the next wait.
+            // The session may have an alert to send. What cannot be sent now is sent before the next wait.
             let sent = self.send(session);
             if let Err(error) = processed {
                 self.tls.count_error(session);
@@ -326,7 +326,7 @@ impl TlsSocket {
         }
     }
 
-    /// Takes as much as the session's buffer has room for, once what was taken before is sent.
+    /// Sends what the session holds, then takes as much as its buffer has room for. Returns the bytes taken.
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let session = &mut *self.session.lock();
         self.send(session)?;
@@ -344,7 +344,7 @@ impl TlsSocket {
         Ok(())
     }
 
-    /// Waits until there may be something to read; meanwhile sends what was taken.
+    /// Waits until there may be something to read, and sends what the session holds meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         while self.session.lock().wants_write() {
             let ready = self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
@@ -365,7 +365,7 @@ impl TlsSocket {
         self.stream.writable().await
     }
 
-    /// Sends all that was taken, and that no more comes.
+    /// Sends all that the session holds, then a close_notify alert.
     pub(crate) async fn finish(&self) -> io::Result<()> {
         self.session.lock().send_close_notify();
         loop {
@@ -379,11 +379,11 @@ impl TlsSocket {
 }
 
 impl Drop for TlsSocket {
-    /// Says goodbye, where the socket takes it at once: some clients take an end without it for an attack.
+    /// Sends a close_notify alert if the socket takes it at once: some clients treat an end without it as an attack.
     fn drop(&mut self) {
         let mut session = self.session.lock();
         session.send_close_notify();
-        // The client may be gone.
+        // An error is ignored: the client may be gone.
         let _ = self.send(&mut session);
     }
 }

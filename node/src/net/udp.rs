@@ -14,7 +14,7 @@ use crate::shared::Shared;
 /// Largest datagram there is.
 const DATAGRAM_MAX: usize = 65_536;
 
-/// Answers datagrams until the worker ends.
+/// Serves datagrams until the worker ends.
 pub(crate) async fn serve(
     socket: std::net::UdpSocket,
     protocol: Option<Protocol>,
@@ -28,7 +28,7 @@ pub(crate) async fn serve(
     loop {
         let Ok((len, from)) = socket.recv_from(&mut datagram).await else { continue };
         counters.bytes_read.add(len as u64);
-        // What has no header has nobody to answer.
+        // A datagram without a header has no request id to reply to.
         let Some((frame, request)) = udp::decode_request(&datagram[..len]) else { continue };
         output.clear();
         match request {
