@@ -22,9 +22,8 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// The sockets that systemd opened for this process, where it did (sd_listen_fds(3)); otherwise those of `-p`, `-U`
-    /// and
-    /// `-l`, unless `-s` takes their place.
+    /// Returns the sockets that systemd opened for this process, if any (sd_listen_fds(3)); otherwise those of `-p`, `-U`
+    /// and `-l`, unless `-s` takes their place.
     pub(crate) fn open(settings: &Settings) -> io::Result<Listeners> {
         let mut listeners = Listeners::default();
         listeners.inherit(settings.speech())?;
