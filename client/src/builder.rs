@@ -16,9 +16,9 @@ use crate::metrics::LoadMetrics;
 use crate::near::Near;
 use crate::node::NodeSettings;
 use crate::read_through::Flights;
-use crate::ring::{Hashing, Server};
 use crate::tls::Tls;
 use crate::topology::{Failover, Plan, StandIns, Topology};
+use larder_protocol::ring::{Hashing, Server};
 
 /// How a client is made: servers, hashing, fail-over and time-outs.
 #[derive(Debug, Clone)]
@@ -188,7 +188,8 @@ impl Builder {
         self
     }
 
-    /// How often names are resolved and lists of servers asked for again, 30 s unless told.
+    /// How often names are resolved and lists of servers asked for again, 30 s unless told. The list of a cluster
+    /// ([`Builder::discover`]) is asked for every 5 s at least, of all its nodes in turn, and at once where one is lost.
     ///
     /// Where the name of a server no longer answers the address that it is connected to, the connection follows.
     pub fn refresh_every(mut self, pause: Duration) -> Self {

@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::client::Inner;
 use crate::connect::Connector;
-use crate::ring::Server;
+use larder_protocol::ring::Server;
 
 /// Who knows the servers.
 #[derive(Debug, Clone)]
@@ -34,6 +35,26 @@ impl Source {
 
     /// Asks for the servers; at least one, or an error.
     pub(crate) async fn ask(&self, connector: &Connector) -> io::Result<Discovered> {
+        self.ask_one_of(std::slice::from_ref(&self.name().to_owned()), connector).await
+    }
+
+    /// As [`Source::ask`], of the first of these addresses that answers. Of a name service there is one.
+    async fn ask_one_of(&self, addresses: &[String], connector: &Connector) -> io::Result<Discovered> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is nobody to ask");
+        for address in addresses {
+            let source = match self {
+                Source::Dns(_) => self.clone(),
+                Source::Endpoint(_) => Source::Endpoint(address.clone()),
+            };
+            match source.ask_once(connector).await {
+                Ok(discovered) => return Ok(discovered),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_once(&self, connector: &Connector) -> io::Result<Discovered> {
         let asked = tokio::time::timeout(connector.timeout, self.ask_patiently(connector)).await;
         let discovered = asked.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if discovered.servers.is_empty() {
@@ -104,14 +125,54 @@ fn parse(list: &str) -> Option<Discovered> {
     Some(Discovered { version, servers })
 }
 
+/// A cluster's list is asked for at least so often: it tells of changes before they are felt.
+const CLUSTER_REFRESH: Duration = Duration::from_secs(5);
+
+/// Between looks at whether a node was lost.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until the list is to be asked for: as often as was asked for, and at once where a node of a cluster is lost. `false`: the
+/// client is gone.
+async fn wait(source: &Source, connector: &Connector, client: &Weak<Inner>) -> bool {
+    let Source::Endpoint(_) = source else {
+        tokio::time::sleep(connector.refresh).await;
+        return client.strong_count() > 0;
+    };
+    let lost = || {
+        let topology = client.upgrade()?.topology.load_full();
+        Some(topology.nodes.iter().filter(|node| !node.may_serve()).count())
+    };
+    let until = tokio::time::Instant::now() + connector.refresh.min(CLUSTER_REFRESH);
+    let mut before = lost();
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK)).await;
+        match lost() {
+            None => return false,
+            now if now > before => return true,
+            now => before = now,
+        }
+    }
+    client.strong_count() > 0
+}
+
+/// Whom to ask: of a cluster all nodes known, in turn, since any of them may have left.
+fn addresses(source: &Source, client: &Weak<Inner>, turn: usize) -> Vec<String> {
+    let mut addresses = vec![source.name().to_owned()];
+    if let (Source::Endpoint(_), Some(client)) = (source, client.upgrade()) {
+        addresses.extend(client.topology.load().servers().iter().map(Server::address));
+    }
+    let len = addresses.len();
+    addresses.rotate_left(turn % len);
+    addresses
+}
+
 /// Asks again and again, and swaps in a topology where the list is another, until the client is dropped.
 pub(crate) async fn keep_asking(source: Source, connector: Connector, mut version: u64, client: Weak<Inner>) {
-    loop {
-        tokio::time::sleep(connector.refresh).await;
-        if client.strong_count() == 0 {
+    for turn in 0.. {
+        if !wait(&source, &connector, &client).await {
             return;
         }
-        let discovered = match source.ask(&connector).await {
+        let discovered = match source.ask_one_of(&addresses(&source, &client, turn), &connector).await {
             // A node that has not heard of the newest list yet must not bring an older one back.
             Ok(discovered) if discovered.version < version => continue,
             Ok(discovered) => discovered,

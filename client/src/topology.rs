@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use crate::client::Client;
 use crate::error::Result;
 use crate::node::{Node, NodeSettings, NodeStatus};
-use crate::ring::{Hashing, Ring, Server};
+use larder_protocol::ring::{Hashing, Ring, Server};
 
 /// What happens to the keys of a node that is ejected (see [`Circuit`](crate::Circuit)).
 ///

@@ -3,8 +3,8 @@
 //! A packet is a header of 24 bytes followed by extras, key and value. Numbers are big-endian.
 
 use crate::command::{
-    Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, RELATIVE_EXPTIME_MAX, Reply,
-    Request, Sasl, Store, StoreMode,
+    Admin, Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, KEY_MAX_LEN, Keys, RELATIVE_EXPTIME_MAX,
+    Reply, Request, Sasl, Store, StoreMode,
 };
 use crate::decoded::{BODY_MAX, Decoded, Limits};
 use crate::error::{EncodeError, Error};
@@ -59,6 +59,7 @@ pub mod opcode {
     pub const SASL_STEP: u8 = 0x22;
     pub const GATK: u8 = 0x23;
     pub const GATKQ: u8 = 0x24;
+    pub const CONFIG_GET: u8 = 0x60;
 }
 
 /// Response statuses.
@@ -236,6 +237,7 @@ impl<'a> Packet<'_, 'a> {
                 Command::Verbosity { level: self.u32_at(0) }
             }
             STAT if bare => Command::Stats { group: key },
+            CONFIG_GET if has_key && bare => Command::Admin(Admin::Config { key }),
             SASL_LIST if !has_key && bare => Command::Sasl(Sasl::ListMechanisms),
             SASL_AUTH if has_key && self.extras.is_empty() => Command::Sasl(Sasl::Auth { mechanism: key, data: value }),
             SASL_STEP if has_key && self.extras.is_empty() => Command::Sasl(Sasl::Step { mechanism: key, data: value }),
@@ -423,6 +425,7 @@ pub fn opcode_of(command: &Command<'_>, quiet: bool, with_key: bool) -> Option<u
         Command::Sasl(Sasl::ListMechanisms) => (SASL_LIST, SASL_LIST),
         Command::Sasl(Sasl::Auth { .. }) => (SASL_AUTH, SASL_AUTH),
         Command::Sasl(Sasl::Step { .. }) => (SASL_STEP, SASL_STEP),
+        Command::Admin(Admin::Config { .. }) => (CONFIG_GET, CONFIG_GET),
         Command::Debug { .. } | Command::Admin(_) => return None,
     };
     Some(if quiet { silent } else { loud })
@@ -463,6 +466,7 @@ impl<'a> RequestBody<'a> {
             }
             Command::FlushAll { at: None } | Command::Noop | Command::Version | Command::Quit => {}
             Command::Sasl(Sasl::ListMechanisms) => {}
+            Command::Admin(Admin::Config { key }) => body.key = checked(key)?,
             Command::Stats { .. } => return Err(EncodeError::Key),
             Command::Debug { .. } | Command::Admin(_) => return Err(EncodeError::Command),
         }

@@ -308,13 +308,19 @@ pub enum Direction {
     Down,
 }
 
-/// Commands for operators: text only.
+/// Commands for operators: text only, but for [`Admin::Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admin<'a> {
     /// `cache_memlimit <MiB>`.
     CacheMemlimit {
         /// The new limit in MiB.
         mebibytes: u64,
+    },
+    /// `config get <key>`, and binary opcode 0x60: the list of nodes, under the key `cluster` (the auto-discovery of managed
+    /// memcache services).
+    Config {
+        /// The key.
+        key: &'a [u8],
     },
     /// `lru_crawler …`, `lru …`, `slabs …`, `watch …`, `shutdown …`, `refresh_certs`, `debugtime …`, `config …`: the
     /// words, which the server reads.

@@ -33,11 +33,14 @@ pub mod binary;
 mod command;
 mod decoded;
 mod error;
+mod hash;
 mod line;
 pub mod meta;
 mod number;
 mod outcome;
+pub mod peer;
 mod response;
+pub mod ring;
 pub mod text;
 pub mod udp;
 

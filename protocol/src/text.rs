@@ -8,7 +8,7 @@ use crate::command::{
 };
 use crate::decoded::{Decoded, LINE_MAX, Limits, RETRIEVAL_PART};
 use crate::error::{EncodeError, Error};
-use crate::line::{Body, body, first_line, is_text_key, next_key, next_word, trim, value_len};
+use crate::line::{Body, Words, body, first_line, is_text_key, next_key, next_word, trim, value_len};
 use crate::number::{parse_i32, parse_lenient_i32, parse_lenient_u32, parse_u32, parse_u64, push_number};
 use crate::outcome::{Hit, Outcome};
 use crate::response::{DecodedResponse, response_value, unfinished_response};
@@ -275,6 +275,10 @@ fn operator_command(line: &[u8], consumed: usize) -> Decoded<'_> {
             }
             None => Decoded::refuse_quietly(Error::UnknownCommand, reply, consumed),
         },
+        b"config" if Words(rest).next() == Some(b"get") && Words(rest).count() == 2 => {
+            let key = Words(rest).nth(1).unwrap_or_default();
+            done(Command::Admin(Admin::Config { key }), TextReply::default(), consumed)
+        }
         b"lru_crawler" | b"lru" | b"slabs" | b"shutdown" | b"refresh_certs" | b"debugtime" | b"config" => {
             admin(name, rest, consumed)
         }
@@ -330,6 +334,10 @@ pub(crate) fn encode_request(command: &Command<'_>, reply: TextReply, out: &mut 
         Command::Admin(Admin::CacheMemlimit { mebibytes }) => {
             out.extend_from_slice(b"cache_memlimit");
             push_argument(*mebibytes, out);
+        }
+        Command::Admin(Admin::Config { key }) => {
+            out.extend_from_slice(b"config get");
+            push_key(key, out)?;
         }
         Command::Admin(Admin::Words { name, arguments }) => push_words(name, arguments, out)?,
         Command::Sasl(_) => return Err(EncodeError::Command),

@@ -19,6 +19,8 @@ pub(super) fn carry_out(command: Admin<'_>, turn: &Turn<'_>) -> Effect {
     let shared = turn.shared;
     let (name, arguments) = match command {
         Admin::CacheMemlimit { mebibytes } => return Effect::Reply(cache_memlimit(mebibytes, shared)),
+        // Of a node in no cluster; the others answer it where they answer for all members.
+        Admin::Config { .. } => return Effect::Reply(Outcome::Error(Error::UnknownCommand)),
         Admin::Words { name, arguments } => (name, arguments),
     };
     let Ok(arguments) = std::str::from_utf8(arguments) else {

@@ -26,7 +26,7 @@ pub struct Server {
 
 impl Server {
     /// What its points are made of. Ketama leaves its default port out.
-    pub(crate) fn ring_name(&self) -> String {
+    pub fn ring_name(&self) -> String {
         match (&self.name, self.port) {
             (Some(name), _) => name.clone(),
             (None, DEFAULT_PORT) => self.host.clone(),
@@ -35,7 +35,7 @@ impl Server {
     }
 
     /// `host:port`, or the path of a unix socket.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         if self.host.starts_with('/') { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 }
@@ -86,13 +86,37 @@ impl KeyHash {
     }
 }
 
+impl std::str::FromStr for Hashing {
+    type Err = String;
+
+    /// Reads `ketama-weighted`, `ketama`, `ketama-md5`, `rendezvous`, or `twemproxy-` and one of twemproxy's names for a hash.
+    fn from_str(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "ketama-weighted" => Hashing::KetamaWeighted,
+            "ketama" => Hashing::Ketama,
+            "ketama-md5" => Hashing::KetamaMd5,
+            "rendezvous" => Hashing::Rendezvous,
+            "twemproxy-md5" => Hashing::Twemproxy(KeyHash::Md5),
+            "twemproxy-fnv1a_64" => Hashing::Twemproxy(KeyHash::Fnv1a64),
+            "twemproxy-one_at_a_time" => Hashing::Twemproxy(KeyHash::OneAtATime),
+            "twemproxy-murmur" => Hashing::Twemproxy(KeyHash::Murmur),
+            "twemproxy-crc32a" => Hashing::Twemproxy(KeyHash::Crc32a),
+            _ => {
+                return Err("a hashing is ketama-weighted, ketama, ketama-md5, rendezvous, or twemproxy- and md5, \
+                            fnv1a_64, one_at_a_time, murmur or crc32a"
+                    .to_owned());
+            }
+        })
+    }
+}
+
 /// The port that libmemcached leaves out of a point's name.
 const DEFAULT_PORT: u16 = 11211;
 
 /// Maps keys to servers. Build a new one for a new topology.
 ///
 /// ```
-/// use larder_client::{Hashing, Ring, Server};
+/// use larder_protocol::ring::{Hashing, Ring, Server};
 ///
 /// let servers: Vec<Server> = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
 ///     .map(|host| Server { host: host.to_owned(), port: 11211, weight: 1, name: None })
