@@ -34,7 +34,7 @@ enum Command {
     GenerateTrace(larder_bench::trace::GenerateOptions),
     /// Run a node, as the demo does
     #[command(hide = true)]
-    Node(larder_node::Settings),
+    Node(Box<larder_node::Settings>),
     /// Print completions for a shell: larder-bench completions bash > /etc/bash_completion.d/larder-bench
     Completions {
         /// The shell
@@ -70,7 +70,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
         Command::Node(settings) => {
             larder_bench::process::end_with_parent();
-            Ok(larder_node::run(settings))
+            Ok(larder_node::run(*settings))
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "larder-bench", &mut std::io::stdout());

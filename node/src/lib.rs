@@ -5,6 +5,7 @@
 
 mod address;
 mod clock;
+pub mod cluster;
 mod commands;
 mod counters;
 mod daemon;
@@ -18,12 +19,16 @@ mod shared;
 mod statistics;
 pub mod store;
 
+pub use cluster::ClusterOptions;
 pub use options::ExtendedOption;
 pub use server::Server;
 pub use settings::{Settings, Verbosity};
 
-/// What `version` answers: first the memcached whose behaviour this is, since clients and their tests switch on it.
-pub const VERSION: &str = concat!("1.6.45-larder-", env!("CARGO_PKG_VERSION"));
+/// What `version` answers: the memcached whose behaviour this is, and nothing else, since clients parse it.
+pub const VERSION: &str = "1.6.45";
+
+/// The version of this node: `stats` has it as `larder_version`.
+pub const LARDER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs a node in the foreground until SIGTERM or SIGINT: what the `larder-node` binary does.
 pub fn run(settings: Settings) -> std::process::ExitCode {
@@ -58,6 +63,11 @@ fn serve_until_signalled(settings: Settings) -> std::io::Result<()> {
             }
         };
         tracing::info!("stopping: {why}");
+        tokio::select! {
+            () = server.leave() => {}
+            _ = terminate.recv() => server.leave().await,
+            _ = interrupt.recv() => server.leave().await,
+        }
         server.stop();
         daemon::clean_up(&settings);
         Ok(())

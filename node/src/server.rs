@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 use larder_protocol::Protocol;
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster::{self, Cluster};
 use crate::counters::Counters;
 use crate::daemon;
 use crate::maintenance::maintain;
-use crate::net::acceptor::{Accepted, accept};
+use crate::net::acceptor::{Work, accept};
 use crate::net::auth::Users;
 use crate::net::connection::serve;
 use crate::net::listener::Listeners;
@@ -58,8 +59,9 @@ impl Server {
         if !settings.ignored().is_empty() {
             tracing::info!("accepted, and without meaning for this engine: {}", settings.ignored().join(" "));
         }
+        let (cluster, members) = Cluster::open(&settings, addresses.first().copied())?.unzip();
         let (stop, stopping) = watch::channel(false);
-        let shared = Arc::new(Shared::new(settings, users, tls, stopping)?);
+        let shared = Arc::new(Shared::new(settings, users, tls, stopping, cluster.map(Arc::new))?);
         let listening = listening(&shared, &listeners);
         let mut queues = Vec::new();
         let mut threads = Vec::new();
@@ -69,7 +71,17 @@ impl Server {
             let (shared, counters) = (shared.clone(), counters.clone());
             // Datagrams have no connection to hand out, so the first worker serves them all.
             let udp = if number == 0 { std::mem::take(&mut listeners.udp) } else { Vec::new() };
-            threads.push(spawn(format!("worker-{number}"), move || work(shared, counters, accepted, udp))?);
+            threads.push(spawn(format!("worker-{number}"), move || {
+                if let Some(cluster) = &shared.cluster {
+                    cluster.become_worker(number);
+                }
+                work(shared, counters, accepted, udp);
+            })?);
+        }
+        if let Some(members) = members {
+            let (shared, queues) = (shared.clone(), queues.clone());
+            let run = move || runtime().block_on(cluster::run(shared, members, queues));
+            threads.push(spawn("cluster".to_owned(), run)?);
         }
         threads.push(spawn("acceptor".to_owned(), {
             let shared = shared.clone();
@@ -111,6 +123,14 @@ impl Server {
         self.shared.shutdown.notified().await;
     }
 
+    /// Leaves the cluster, if the node is in one: returns once nobody needs it any more. A second call does not wait for
+    /// its items to be taken over.
+    pub(crate) async fn leave(&self) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.leave().await;
+        }
+    }
+
     /// Stops the server: accepts no more connections, replies to every command that was read, then ends the threads.
     pub fn stop(self) {
         // An error is ignored: it means that all threads have ended.
@@ -150,7 +170,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn work(
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut accepted: mpsc::UnboundedReceiver<Work>,
     udp: Vec<(std::net::UdpSocket, Option<Protocol>)>,
 ) {
     runtime().block_on(async move {
@@ -163,7 +183,14 @@ fn work(
                 socket = accepted.recv() => socket,
                 _ = stop.wait_for(|&stopping| stopping) => None,
             };
-            let Some(accepted) = socket else { break };
+            let accepted = match socket {
+                Some(Work::Client(accepted)) => accepted,
+                Some(Work::Peer(socket, rest, member)) => {
+                    tokio::spawn(cluster::answer_peer(socket, rest, member, shared.clone(), counters.clone()));
+                    continue;
+                }
+                None => break,
+            };
             let protocol = accepted.protocol();
             match accepted.into_socket(shared.tls.as_ref()) {
                 Ok(socket) => {

@@ -9,6 +9,7 @@ use clap::{ArgAction, Parser};
 use larder_protocol::Protocol;
 
 use crate::address::{Address, ClientCertificate, Speech};
+use crate::cluster::ClusterOptions;
 use crate::options::ExtendedOption;
 use crate::store::Eviction;
 
@@ -135,6 +136,9 @@ pub struct Settings {
     /// Count by key prefix (stats detail); a prefix ends at this character, : without -D
     #[arg(short = 'D', value_parser = parse_delimiter, value_name = "CHARACTER")]
     pub prefix_delimiter: Option<u8>,
+    /// The node's part in a cluster
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
     /// Print the version
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
     version: Option<bool>,
@@ -201,6 +205,14 @@ impl Settings {
         }
         if (self.sasl || self.auth_file.is_some()) && self.udp_port != 0 {
             return Err("UDP (-U) cannot ask for a user: leave out -U, or -Y and -S".to_owned());
+        }
+        if self.cluster.cluster.is_some() && self.udp_port != 0 {
+            return Err("a datagram cannot wait for another member: leave out -U, or --cluster".to_owned());
+        }
+        if self.cluster.cluster.is_some() && self.tls {
+            return Err(
+                "links between members are not encrypted yet, so -Z and --cluster exclude each other".to_owned()
+            );
         }
         if self.item_size_max > self.memory_limit() / 2 {
             return Err("the largest item (-I) cannot be more than half of the memory (-m)".to_owned());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::commands::crawler::Crawler;
 use crate::commands::events::{Topics, Watchers};
 use crate::counters::Counters;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// Notified when a client sends `shutdown`.
     pub(crate) shutdown: Notify,
     pub(crate) stop: watch::Receiver<bool>,
+    /// The node's part in a cluster, if it is in one.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     verbosity: AtomicU32,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) prefixes: Prefixes,
@@ -49,6 +52,7 @@ impl Shared {
         users: Option<Users>,
         tls: Option<Arc<Tls>>,
         stop: watch::Receiver<bool>,
+        cluster: Option<Arc<Cluster>>,
     ) -> io::Result<Shared> {
         let clock = Clock::start();
         Ok(Shared {
@@ -73,6 +77,7 @@ impl Shared {
             tls,
             shutdown: Notify::new(),
             stop,
+            cluster,
         })
     }
 

@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+pub mod fleet;
+pub mod history;
+
 use larder_bench::process::ServerProcess;
 
 /// The longest time that a program may take to start or to answer, on a busy machine.

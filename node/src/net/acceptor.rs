@@ -21,6 +21,13 @@ pub(crate) enum Accepted {
     Unix(std::os::unix::net::UnixStream, Speech),
 }
 
+/// What a worker is handed.
+pub(crate) enum Work {
+    Client(Accepted),
+    /// A member's link for commands: its socket, what was read of it and not yet used, and the member's id.
+    Peer(std::net::TcpStream, Vec<u8>, String),
+}
+
 impl Accepted {
     /// The listener's one protocol; with `None` the first byte of the connection decides.
     pub(crate) fn protocol(&self) -> Option<Protocol> {
@@ -63,7 +70,7 @@ impl Listener {
 }
 
 /// Starts a task for each listener that accepts until the caller's runtime ends.
-pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Accepted>>) {
+pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<UnboundedSender<Work>>) {
     let queues: Arc<[_]> = queues.into();
     let turn = Arc::new(AtomicUsize::new(0));
     let tcp =
@@ -86,7 +93,7 @@ pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<Unb
 async fn accept_from(
     listener: Listener,
     shared: Arc<Shared>,
-    queues: Arc<[UnboundedSender<Accepted>]>,
+    queues: Arc<[UnboundedSender<Work>]>,
     turn: Arc<AtomicUsize>,
 ) {
     let connections = &shared.connections;
@@ -120,7 +127,7 @@ async fn accept_from(
             connections.open(most).await;
         }
         // A worker ends only when the server does.
-        let _ = queues[turn.fetch_add(1, Ordering::Relaxed) % queues.len()].send(accepted);
+        let _ = queues[turn.fetch_add(1, Ordering::Relaxed) % queues.len()].send(Work::Client(accepted));
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use larder_protocol::Scratch;
 
+use crate::cluster::Incomplete;
 use crate::commands::items::BATCH;
 use crate::net::output::Output;
 
@@ -28,11 +29,13 @@ pub(crate) struct Buffers {
     pub(crate) end: usize,
     pub(crate) scratches: Box<[Scratch; BATCH]>,
     pub(crate) output: Output,
+    /// Commands that wait for other members of the cluster.
+    pub(crate) holes: Vec<Incomplete>,
 }
 
 impl Buffers {
     pub(crate) fn new(input: Vec<u8>) -> Self {
-        Buffers { input, start: 0, end: 0, scratches: Box::default(), output: Output::default() }
+        Buffers { input, start: 0, end: 0, scratches: Box::default(), output: Output::default(), holes: Vec::new() }
     }
 
     pub(crate) fn take() -> Self {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use larder_protocol::Protocol;
 
+use crate::cluster::resolve;
 use crate::commands::crawler::BUSY;
 use crate::commands::dump::{Dump, Listing};
 use crate::commands::events::{Topics, Watching};
@@ -134,6 +135,9 @@ async fn drain(
 ) -> io::Result<Drained> {
     loop {
         let progress = session.work(buffers);
+        if !buffers.holes.is_empty() {
+            resolve(shared, counters, &mut buffers.holes, &mut buffers.output).await;
+        }
         flush(socket, &mut buffers.output, counters).await?;
         match progress {
             Progress::NeedInput(bytes) => return Ok(Drained::NeedInput(bytes)),

@@ -25,6 +25,29 @@ impl Output {
         self.values.push((self.bytes.len(), value));
     }
 
+    /// Leaves a place for bytes that [`Output::fill`] brings before anything is sent.
+    pub(crate) fn hole(&mut self) -> usize {
+        self.values.push((self.bytes.len(), Bytes::new()));
+        self.values.len() - 1
+    }
+
+    /// Puts bytes into the place that [`Output::hole`] left.
+    pub(crate) fn fill(&mut self, hole: usize, bytes: Bytes) {
+        self.values_len += bytes.len();
+        self.values[hole].1 = bytes;
+    }
+
+    /// Appends all replies to `out`.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        let mut from = 0;
+        for (at, value) in &self.values {
+            out.extend_from_slice(&self.bytes[from..*at]);
+            out.extend_from_slice(value);
+            from = *at;
+        }
+        out.extend_from_slice(&self.bytes[from..]);
+    }
+
     /// Length of all replies in bytes, with those already sent.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.values_len
@@ -49,13 +72,7 @@ impl Output {
     /// Returns all replies in one piece.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());
-        let mut from = 0;
-        for (at, value) in &self.values {
-            all.extend_from_slice(&self.bytes[from..*at]);
-            all.extend_from_slice(value);
-            from = *at;
-        }
-        all.extend_from_slice(&self.bytes[from..]);
+        self.append_to(&mut all);
         all
     }
 

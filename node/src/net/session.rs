@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 use larder_protocol::{Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 
+use crate::cluster::{Incomplete, Routed, Router};
 use crate::commands::dump::Dump;
 use crate::commands::effect::Effect;
 use crate::commands::events::Topics;
@@ -94,6 +95,18 @@ impl<'a> Session<'a> {
         let requests_per_turn = self.shared.settings.requests_per_turn as usize;
         let mut now = self.shared.clock.now();
         self.open.begin(now);
+        let shared = self.shared;
+        let cluster = shared.cluster.as_deref();
+        // Held for the turn: no other member hears of a newer routing before its commands are carried out.
+        let gate = cluster.map(|cluster| cluster.enter());
+        let router = cluster.zip(gate.as_deref()).map(|(cluster, routing)| Router {
+            shared,
+            cluster,
+            routing,
+            counters: self.counters,
+            descriptor: self.open.descriptor,
+            taken: None,
+        });
         let mut done = 0;
         while done < requests_per_turn {
             let skipped = self.swallow.min(buffers.end - buffers.start);
@@ -112,7 +125,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let most = BATCH.min(requests_per_turn - done);
-            match self.carry_out_batch(protocol, most, buffers, &mut now) {
+            match self.carry_out_batch(protocol, most, buffers, router.as_ref(), &mut now) {
                 Ok(carried_out) => done += carried_out.max(1),
                 Err(stop) => return stop,
             }
@@ -146,9 +159,10 @@ impl<'a> Session<'a> {
         protocol: Protocol,
         most: usize,
         buffers: &mut Buffers,
+        router: Option<&Router<'_>>,
         now: &mut Time,
     ) -> Result<usize, Progress> {
-        let Buffers { input, start, end, scratches, output } = buffers;
+        let Buffers { input, start, end, scratches, output, holes } = buffers;
         let store = &self.shared.store;
         let mut batch = ArrayVec::new();
         let other =
@@ -163,7 +177,18 @@ impl<'a> Session<'a> {
             if self.shared.settings.debug_time {
                 *now = self.shared.clock.now();
             }
-            let stop = self.carry_out(request, *hash, *now, output);
+            let routed = match router {
+                None => Routed::Here,
+                Some(router) => {
+                    let bytes = &input[*start..*start + consumed];
+                    router.route(request, *hash, protocol, bytes, *now, output, holes)
+                }
+            };
+            let stop = match routed {
+                Routed::Here => self.carry_out(request, *hash, *now, output),
+                Routed::Answered => None,
+                Routed::Later => return Err(Progress::OthersFirst),
+            };
             *start += consumed;
             if let Some(stop) = stop {
                 return Err(stop);
@@ -175,7 +200,18 @@ impl<'a> Session<'a> {
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                self.carry_out(&request, None, *now, output);
+                let routed = match router {
+                    None => Routed::Here,
+                    Some(router) => {
+                        let bytes = &input[*start..*start + consumed];
+                        router.route(&request, None, protocol, bytes, *now, output, holes)
+                    }
+                };
+                match routed {
+                    Routed::Here => drop(self.carry_out(&request, None, *now, output)),
+                    Routed::Answered => {}
+                    Routed::Later => return Err(Progress::OthersFirst),
+                }
                 // The command's name is copied in front of the keys that are left.
                 let front = *start;
                 *start += consumed - repeat;
@@ -184,7 +220,7 @@ impl<'a> Session<'a> {
             Some(Decoded::Incomplete { need }) => return Err(Progress::NeedInput(need)),
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
                 if let Some(key) = outdated {
-                    self.forget_outdated(key, *now);
+                    self.forget_outdated(key, router, *now, output, holes);
                 }
                 self.counters.store_too_large.add((error == Error::TOO_LARGE).into());
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
@@ -225,8 +261,18 @@ impl<'a> Session<'a> {
     }
 
     /// Removes the item of a key whose new value was refused, and reports the refusal to watchers.
-    fn forget_outdated(&self, key: &[u8], now: Time) {
-        forget(key, &self.shared.store, now);
+    fn forget_outdated(
+        &self,
+        key: &[u8],
+        router: Option<&Router<'_>>,
+        now: Time,
+        output: &mut Output,
+        holes: &mut Vec<Incomplete>,
+    ) {
+        match router {
+            None => forget(key, &self.shared.store, now),
+            Some(router) => router.forget(key, now, output, holes),
+        }
         if self.shared.watchers.wants(Topics::MUTATIONS) {
             self.shared.watchers.refused(key, self.open.descriptor);
         }

@@ -11,6 +11,7 @@ use larder_protocol::{Error, Outcome, Reply};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::cluster;
 use crate::commands::dump::{Dump, Format, cache_dump};
 use crate::commands::effect::Effect;
 use crate::commands::turn::Turn;
@@ -41,6 +42,11 @@ pub(crate) fn answer(group: &[u8], turn: &mut Turn<'_>) -> Effect {
     let is_text = matches!(reply, Reply::Text(_));
     match words[..] {
         [] => general(shared, now, out),
+        [b"cluster", ..] => {
+            for (name, value) in shared.cluster.iter().flat_map(|cluster| cluster::statistics(cluster)) {
+                out.stat(&name, value);
+            }
+        }
         [b"settings", ..] => settings::tell(shared, out),
         [b"items", ..] => items(shared, now, out),
         [b"slabs", ..] => slabs(shared, out),
@@ -112,6 +118,7 @@ fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     out.stat("uptime", shared.clock.uptime());
     out.stat("time", now.0);
     out.stat("version", crate::VERSION);
+    out.stat("larder_version", crate::LARDER_VERSION);
     out.stat("pointer_size", usize::BITS);
     out.stat("rusage_user", usage.map_or_else(String::new, |usage| seconds(usage.user_time())));
     out.stat("rusage_system", usage.map_or_else(String::new, |usage| seconds(usage.system_time())));

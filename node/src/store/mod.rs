@@ -202,6 +202,22 @@ impl Store {
         &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]
     }
 
+    /// Whether there is an item under `key` that has not expired.
+    #[inline]
+    pub fn contains(&self, key: &[u8], hash: Hash, now: Time) -> bool {
+        let mut shard = self.shard(hash).lock();
+        self.flush_if_due(&mut shard, now);
+        shard.has(key, hash.0, now)
+    }
+
+    /// Numbers CAS uniques from now on so that no other member of a cluster gives them out: `slot` is this one's, below 64.
+    pub fn start_cas(&self, slot: u8, now: Time) {
+        let count = cas_start(now) | u64::from(slot) << CAS_SLOT_SHIFT;
+        for shard in &self.shards {
+            shard.lock().cas_count = count;
+        }
+    }
+
     /// Locks the shard of `key` and finds its item. An item that has expired or was flushed counts as missing.
     #[inline]
     pub fn entry<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time) -> Entry<'s, 'k> {
@@ -356,11 +372,18 @@ impl Store {
 /// Lower bound of every shard's `small_max`: shorter values are never stored as large ones.
 const SMALL_MAX: usize = 512;
 
-/// Returns the count that CAS numbers start from: 2^25 a second in each shard.
+/// A CAS unique is, from the top: 0, a member's slot (6 bits), a count (51 bits) and the shard (up to 6 bits). The top bit is 0 since
+/// some clients read a signed number.
+const CAS_SLOT_SHIFT: u32 = 51;
+
+/// Unix time of the beginning of 2020.
+const YEAR_2020: u32 = 1_577_836_800;
+
+/// Counting starts at 2^21 a second since 2020, in each shard: more than a shard is written to, on average over a restart.
 fn cas_start(now: Time) -> u64 {
-    let subsecond =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    (u64::from(now.0) << 25) + u64::from(subsecond >> 5)
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let subsecond = since.map_or(0, |since| since.subsec_nanos());
+    (u64::from(now.0.saturating_sub(YEAR_2020)) << 21) + u64::from(subsecond >> 9)
 }
 
 fn rand_seed() -> u64 {
