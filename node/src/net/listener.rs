@@ -33,11 +33,12 @@ impl Listeners {
         for address in settings.addresses().map_err(io::Error::other)? {
             if let Some(port) = settings.tcp_port() {
                 let sockets = bind(&address, port, Type::STREAM).and_then(|sockets| listen(sockets, settings.backlog));
-                let sockets = sockets.map_err(|error| in_words("TCP", &address, error))?;
+                let sockets = sockets.map_err(|error| listen_error("TCP", &address, error))?;
                 listeners.tcp.extend(sockets.into_iter().map(|socket| (socket, address.speech)));
             }
             if let Some(port) = settings.udp_port() {
-                let sockets = bind(&address, port, Type::DGRAM).map_err(|error| in_words("UDP", &address, error))?;
+                let sockets =
+                    bind(&address, port, Type::DGRAM).map_err(|error| listen_error("UDP", &address, error))?;
                 listeners.udp.extend(sockets.into_iter().map(|socket| (socket.into(), address.speech.protocol)));
             }
         }
@@ -48,7 +49,7 @@ impl Listeners {
     pub(crate) fn open_unix(&mut self, settings: &Settings) -> io::Result<()> {
         let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(()) };
         let listener = listen_unix(path, settings.socket_mode, settings.backlog)
-            .map_err(|error| in_words("unix socket", path.display(), error))?;
+            .map_err(|error| listen_error("unix socket", path.display(), error))?;
         self.unix.push((listener, Speech { tls: None, ..settings.speech() }));
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Listeners {
     }
 }
 
-fn in_words(what: &str, address: impl std::fmt::Display, error: io::Error) -> io::Error {
+fn listen_error(what: &str, address: impl std::fmt::Display, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("failed to listen on {what} {address}: {error}"))
 }
 

@@ -116,17 +116,17 @@ impl OpenSocket {
     /// The socket's own address in memcached's form; `path` is the unix socket's file.
     pub(crate) fn own_address(&self, path: &str) -> String {
         match self.own {
-            Some(address) => self.in_words(address),
+            Some(address) => self.formatted(address),
             None => format!("unix:{path}"),
         }
     }
 
     /// The peer's address in memcached's form. A client of a unix socket has none.
     pub(crate) fn peer_address(&self) -> String {
-        self.peer.map_or("?:<AF 0>".to_owned(), |peer| self.in_words(peer))
+        self.peer.map_or("?:<AF 0>".to_owned(), |peer| self.formatted(peer))
     }
 
-    fn in_words(&self, address: SocketAddr) -> String {
+    fn formatted(&self, address: SocketAddr) -> String {
         let name = if self.transport == Transport::Udp { "udp" } else { "tcp" };
         let version = if address.is_ipv4() { "" } else { "6" };
         format!("{name}{version}:{address}")

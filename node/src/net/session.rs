@@ -320,3 +320,85 @@ pub(crate) fn work_on_datagram(
     Session::new(protocol, open, shared, counters).work(&mut buffers);
     *output = buffers.output;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::net::open_sockets::Transport;
+
+    /// A node that nobody can connect to.
+    fn node(settings: Settings) -> Shared {
+        Shared::new(settings, None, None, tokio::sync::watch::channel(false).1, None).unwrap()
+    }
+
+    fn settings() -> Settings {
+        let mut settings = Settings::default();
+        (settings.memory_mebibytes, settings.item_size_max) = (4, 64 * 1024);
+        settings
+    }
+
+    /// Gives `input` to a session in two pieces, and returns the replies to both and the last progress.
+    fn converse(shared: &Shared, input: &[u8], split: usize) -> (String, Progress) {
+        let open = OpenSocket::connection(&std::io::stdin(), Transport::Tcp, None, None, shared.clock.now());
+        let mut session = Session::new(None, &open, shared, &shared.workers[0]);
+        let mut buffers = Buffers::new(Vec::new());
+        let mut progress = Progress::NeedInput(1);
+        for piece in [&input[..split], &input[split..]] {
+            buffers.make_room(piece.len());
+            buffers.input[buffers.end..][..piece.len()].copy_from_slice(piece);
+            buffers.end += piece.len();
+            progress = session.work(&mut buffers);
+        }
+        (String::from_utf8(buffers.output.to_vec()).unwrap(), progress)
+    }
+
+    #[test]
+    fn the_replies_are_the_same_however_the_input_is_split() {
+        let shared = node(settings());
+        let input = b"set a 0 0 3\r\nabc\r\nget a b\r\nmn\r\nno such command\r\nincr a 1\r\ndelete a\r\n";
+        let replies = "STORED\r\nVALUE a 0 3\r\nabc\r\nEND\r\nMN\r\nERROR\r\n\
+                       CLIENT_ERROR cannot increment or decrement non-numeric value\r\nDELETED\r\n";
+        for split in 0..=input.len() {
+            let (output, progress) = converse(&shared, input, split);
+            assert_eq!(output, replies, "split at {split}");
+            assert!(matches!(progress, Progress::NeedInput(1)));
+        }
+    }
+
+    #[test]
+    fn a_session_says_how_many_bytes_of_a_value_are_missing() {
+        let shared = node(settings());
+        let (output, progress) = converse(&shared, b"mn\r\nset a 0 0 100\r\nabc", 0);
+        assert_eq!(output, "MN\r\n");
+        assert!(matches!(progress, Progress::NeedInput(need) if need == 100 + b"\r\n".len() - b"abc".len()));
+    }
+
+    #[test]
+    fn the_bytes_of_a_refused_value_are_skipped_wherever_they_are_split() {
+        let shared = node(settings());
+        let value = "mn\r\n".repeat(50_000);
+        let input = format!("set a 0 0 {}\r\n{value}\r\nmn\r\n", value.len());
+        for split in [1, 12, 20, 100_000, input.len() - 6, input.len() - 1] {
+            let (output, _) = converse(&shared, input.as_bytes(), split);
+            assert_eq!(output, "SERVER_ERROR object too large for cache\r\nMN\r\n", "split at {split}");
+        }
+    }
+
+    #[test]
+    fn other_connections_are_served_after_the_requests_of_one_turn() {
+        let mut settings = settings();
+        settings.requests_per_turn = 2;
+        let shared = node(settings);
+        let (output, progress) = converse(&shared, b"mn\r\nmn\r\nmn\r\n", 0);
+        assert_eq!(output, "MN\r\nMN\r\n");
+        assert!(matches!(progress, Progress::OthersFirst));
+    }
+
+    #[test]
+    fn quit_ends_a_session_before_the_commands_behind_it() {
+        let (output, progress) = converse(&node(settings()), b"mn\r\nquit\r\nmn\r\n", 0);
+        assert_eq!(output, "MN\r\n");
+        assert!(matches!(progress, Progress::Close(Ended::Normal)));
+    }
+}
