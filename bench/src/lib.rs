@@ -1,6 +1,7 @@
 //! Load generator and reports for any memcache server. Each subcommand of `larder-bench` is a module here.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod compare;
 pub mod demo;
 pub mod interrupt;

@@ -27,7 +27,7 @@ enum Command {
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
     Demo(larder_bench::demo::DemoOptions),
     /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
-    Replay(larder_bench::replay::ReplayOptions),
+    Replay(Box<larder_bench::replay::ReplayOptions>),
     /// Run the engine under each eviction policy, and exact LRU, over a trace: hit ratio by memory size
     Simulate(larder_bench::simulate::SimulateOptions),
     /// Write a small trace to replay or simulate
@@ -65,7 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare(args) => larder_bench::compare::run(&args),
         Command::Versus(args) => larder_bench::versus::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
-        Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(options)),
+        Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(*options)),
         Command::Simulate(options) => larder_bench::simulate::run(&options),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
         Command::Node(settings) => {

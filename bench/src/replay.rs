@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -12,9 +13,10 @@ use larder_client::{Client, Stored};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
+use crate::access::AccessArgs;
 use crate::interrupt::Interrupt;
 use crate::load::{Address, check_reachable, client_cpu};
-use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, parse_duration};
+use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, ServerStats, parse_duration};
 use crate::trace::{self, Command, Request};
 use crate::workload::Operation;
 
@@ -47,6 +49,9 @@ pub struct ReplayOptions {
     /// A request that has no answer after this time has failed
     #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
+    /// Access to protected servers
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Where the report goes, and its bounds
     #[command(flatten)]
     pub output: ReportArgs,
@@ -91,12 +96,13 @@ pub async fn replay(options: &ReplayOptions, interrupt: &Interrupt) -> Result<(R
     ensure!(!options.timeout.is_zero(), "--timeout: must be above 0");
     options.servers.iter().try_for_each(|address| check_reachable(address, options.timeout))?;
     let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
-    let cache = Client::builder().servers(&servers).timeout(options.timeout).build()?;
+    let cache = options.access.client(&servers, options.timeout)?.build()?;
     let progress = ProgressDisplay::new("replaying", options.limit, !options.output.no_progress);
     let requests = match options.limit {
         None => trace::read(&options.trace, progress.bar())?,
         Some(_) => trace::read(&options.trace, &indicatif::ProgressBar::hidden())?,
     };
+    let before = ServerStats::read(&cache).await;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let meter = Arc::new(Meter::new(servers.len(), options.timeout, interrupt.clone()));
     let cpu = client_cpu();
@@ -132,7 +138,8 @@ pub async fn replay(options: &ReplayOptions, interrupt: &Interrupt) -> Result<(R
     let mut report = meter.report(&servers);
     report.started = started;
     report.client_cpu_seconds = client_cpu() - cpu;
-    report.interrupted = interrupt.is_set() || ended.is_err();
+    report.interrupted = interrupt.is_set() || ended.is_err() || meter.hopeless.load(Ordering::Relaxed);
+    report.set_use(&before, &ServerStats::read(&cache).await);
     if speed.is_some() {
         let length = ended.as_ref().ok().and_then(|length| *length).filter(|_| !report.interrupted);
         let length = length.map_or(report.seconds, |length| length.as_secs_f64());
@@ -171,12 +178,15 @@ fn hand_out(
         let now = meter.started.elapsed();
         if now > shown + INTERVAL {
             shown = now;
+            if meter.is_hopeless() {
+                return Ok(false);
+            }
             meter.show(progress);
             if limited {
                 progress.bar().set_position(sent);
             }
         }
-        Ok(())
+        Ok(true)
     })
 }
 
@@ -187,21 +197,20 @@ struct Due {
     at: Option<Duration>,
 }
 
-/// Hands every request to `send` when it is due, until the trace ends or `interrupt` is set. Returns the length of the
+/// Hands every request to `send` when it is due, until the trace ends, `interrupt` is set, or `send` returns `false`. Returns the length of the
 /// schedule; `None` without `speed`.
 fn pace(
     requests: impl Iterator<Item = Result<Request>>,
     speed: Option<f64>,
     started: Instant,
     interrupt: &Interrupt,
-    mut send: impl FnMut(Due) -> Result<()>,
+    mut send: impl FnMut(Due) -> Result<bool>,
 ) -> Result<Option<Duration>> {
     let Some(speed) = speed else {
         for request in requests {
-            if interrupt.is_set() {
+            if interrupt.is_set() || !send(Due { request: request?, at: None })? {
                 break;
             }
-            send(Due { request: request?, at: None })?;
         }
         return Ok(None);
     };
@@ -226,7 +235,9 @@ fn pace(
             if interrupt.sleep_until(started, at) {
                 return Ok(None);
             }
-            send(Due { request, at: Some(at) })?;
+            if !send(Due { request, at: Some(at) })? {
+                return Ok(None);
+            }
         }
         last = last.max(scaled(begin + 1.0));
     }
@@ -247,7 +258,7 @@ async fn answer(cache: Client, mut due: mpsc::Receiver<Due>, meter: Arc<Meter>, 
             }
         };
         let Some(Due { request, at }) = next else { return };
-        if meter.interrupt.is_set() {
+        if meter.interrupt.is_set() || meter.hopeless.load(Ordering::Relaxed) {
             // Without a schedule, nothing was due.
             meter.count_unsent(at.is_some());
             continue;
@@ -296,6 +307,7 @@ struct Meter {
     servers: usize,
     timeout: Duration,
     interrupt: Interrupt,
+    hopeless: AtomicBool,
     counts: Mutex<(Collector, Interval)>,
     /// KiB of memory for the values of all requests under way.
     room: Semaphore,
@@ -305,7 +317,15 @@ impl Meter {
     fn new(servers: usize, timeout: Duration, interrupt: Interrupt) -> Meter {
         let counts = (Collector::new(servers, INTERVAL, timeout), Interval::new(0, servers));
         let room = Semaphore::new(VALUES_MAX_KIB as usize);
-        Meter { started: Instant::now(), servers, timeout, interrupt, counts: Mutex::new(counts), room }
+        Meter {
+            started: Instant::now(),
+            servers,
+            timeout,
+            interrupt,
+            hopeless: AtomicBool::new(false),
+            counts: Mutex::new(counts),
+            room,
+        }
     }
 
     /// Waits until there is memory for the value of `request`.
@@ -357,6 +377,12 @@ impl Meter {
         self.counts.lock().1.unsent += u64::from(was_due);
     }
 
+    /// Whether every request so far has failed, so that the replay is to end.
+    fn is_hopeless(&self) -> bool {
+        let hopeless = self.counts.lock().0.is_hopeless(self.started.elapsed());
+        self.hopeless.fetch_or(hopeless, Ordering::Relaxed) || hopeless
+    }
+
     fn show(&self, progress: &ProgressDisplay) {
         if let Some(point) = self.counts.lock().0.recent() {
             progress.show(&point);
@@ -367,6 +393,9 @@ impl Meter {
         let empty = (Collector::new(0, INTERVAL, self.timeout), Interval::new(0, 0));
         let (mut collector, last) = std::mem::replace(&mut *self.counts.lock(), empty);
         collector.take(last);
+        if self.hopeless.load(Ordering::Relaxed) {
+            collector.give_up();
+        }
         collector.report(servers, self.started.elapsed().as_secs_f64())
     }
 }
@@ -392,7 +421,7 @@ mod tests {
         let mut due = Vec::new();
         let length = pace(requests(times), speed, Instant::now(), &Interrupt::default(), |request| {
             due.push(request.at.map(|at| at.as_millis()));
-            Ok(())
+            Ok(true)
         });
         (due, length.expect("a good trace").map(|length| length.as_millis()))
     }

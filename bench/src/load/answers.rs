@@ -111,7 +111,7 @@ impl Worker {
     fn reconnect(&mut self, state: &mut PhaseState, index: usize, now: u64) {
         let connection = &mut self.connections[index];
         let address = &self.plan.servers[connection.server];
-        let fresh = Transport::connect(address, &self.plan.transport_kind, RETRY_PATIENCE).and_then(|transport| {
+        let fresh = Transport::connect(address, &self.plan.opening, RETRY_PATIENCE).and_then(|transport| {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&self.epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
             Ok(transport)

@@ -1,6 +1,6 @@
 //! The command line of `larder-bench load`.
 
-use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
@@ -8,9 +8,10 @@ use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
 use super::plan::{Plan, Schedule, Stop};
-use super::transport::{Address, TransportKind};
+use super::transport::{Address, Login, Opening, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
+use crate::access::AccessArgs;
 use crate::interrupt::Interrupt;
 use crate::report::{ReportArgs, parse_duration};
 use crate::workload::{Filler, HEADER_LEN, Operation, WorkloadArgs};
@@ -38,12 +39,6 @@ pub struct LoadArgs {
     /// Read over UDP: text, one get under way on each connection; populate over TCP first
     #[arg(long)]
     pub udp: bool,
-    /// Speak TLS and trust the certificate authorities in this file (PEM)
-    #[arg(long, value_name = "FILE", conflicts_with = "udp")]
-    pub tls_ca: Option<PathBuf>,
-    /// Name that certificates must have, if it is not the host's
-    #[arg(long, value_name = "NAME", requires = "tls_ca")]
-    pub tls_name: Option<String>,
     /// Send batches as quiet requests closed by a no-op (meta and binary)
     #[arg(long)]
     pub quiet: bool,
@@ -83,6 +78,9 @@ pub struct LoadArgs {
     /// A request that has no answer after this time has failed
     #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
+    /// Access to protected servers
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Which requests are sent
     #[command(flatten)]
     pub workload: WorkloadArgs,
@@ -176,16 +174,22 @@ impl LoadArgs {
         }
         if self.udp {
             let reads = Operation::ALL.iter().all(|&each| each == Operation::Get || !workload.mix.has(each));
+            let access = &self.access;
+            ensure!(
+                access.tls_ca.is_none() && access.user.is_none(),
+                "--udp: servers have neither TLS nor login there"
+            );
             ensure!(reads && !workload.fill, "--udp: servers take reads alone (--mix get, no --fill)");
             ensure!(self.protocol == Protocol::Text, "--udp: servers take text alone");
             ensure!(self.pipeline == 1, "--udp: one request is on its way a connection; use more --connections");
             ensure!(!self.populates(), "--udp: populate over TCP first: the same command without --udp, with -n 1");
         }
-        let transport_kind = match &self.tls_ca {
+        let kind = match self.access.tls()? {
             _ if self.udp => TransportKind::Udp,
-            Some(file) => TransportKind::tls(file, self.tls_name.clone())?,
+            Some(config) => TransportKind::Tls(config, self.access.tls_name.clone()),
             None => TransportKind::Tcp,
         };
+        let login = self.access.login()?.map(|(user, password)| Login::new(self.protocol, user, password));
         let spelled = self.servers.iter().map(|address| match address {
             Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1, name: None },
             Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1, name: None },
@@ -196,7 +200,7 @@ impl LoadArgs {
         Ok(Plan {
             ring: Ring::new(&servers, Hashing::KetamaWeighted),
             servers: self.servers.clone(),
-            transport_kind,
+            opening: Opening { kind, login },
             protocol: self.protocol,
             quiet: self.quiet,
             pipeline: self.pipeline,
@@ -208,6 +212,7 @@ impl LoadArgs {
             verifier: self.verify.then(|| Verifier::new(workload.keys.count, first_version)).transpose()?,
             workload,
             interrupt,
+            hopeless: AtomicBool::new(false),
             shows_progress: !self.output.no_progress,
         })
     }

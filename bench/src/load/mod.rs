@@ -15,6 +15,7 @@ mod wire;
 mod worker;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use args::LoadArgs;
 pub(crate) use args::cpus_exist;
@@ -28,7 +29,7 @@ pub use wire::Protocol;
 use find_max::Search;
 
 use crate::interrupt::Interrupt;
-use crate::report::Report;
+use crate::report::{Report, ServerStats};
 
 /// Runs `larder-bench load` to its report and returns the exit status.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
@@ -50,6 +51,16 @@ pub fn measure(args: &LoadArgs, interrupt: &Interrupt) -> anyhow::Result<Report>
     }
     match Search::of(args) {
         Some(search) => find_max::run(&session, &search),
-        None => session.run(args.warmup, args.stop(), args.schedule()),
+        None => {
+            session.warm_up(args.warmup, args.schedule())?;
+            let servers: Vec<String> = args.servers.iter().map(ToString::to_string).collect();
+            let stats = || ServerStats::read_blocking(&servers, &args.access);
+            let before = stats();
+            let mut report = session.run(Duration::ZERO, args.stop(), args.schedule())?;
+            if let Some((before, after)) = before.zip(stats()) {
+                report.set_use(&before, &after);
+            }
+            Ok(report)
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! What the workers of a run share: servers, workload, and the phases of the run.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use larder_client::Ring;
 
-use super::transport::{Address, TransportKind};
+use super::transport::{Address, Opening};
 use super::verify::Verifier;
 use super::wire::Protocol;
 use crate::interrupt::Interrupt;
@@ -15,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) servers: Vec<Address>,
     /// Returns the server that owns a key.
     pub(crate) ring: Ring,
-    pub(crate) transport_kind: TransportKind,
+    pub(crate) opening: Opening,
     pub(crate) protocol: Protocol,
     /// The requests of a batch are quiet, and a no-op ends it.
     pub(crate) quiet: bool,
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) verifier: Option<Verifier>,
     /// Once set, workers send no more requests, and the run ends with a report of what was measured.
     pub(crate) interrupt: Interrupt,
+    /// Once set, the phase ends: every request so far has failed.
+    pub(crate) hopeless: AtomicBool,
     /// Whether progress is printed.
     pub(crate) shows_progress: bool,
 }

@@ -1,10 +1,11 @@
 //! A run of load: worker threads with open connections, driven through one phase after the other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -54,21 +55,43 @@ impl Session {
         self.plan.shows_progress
     }
 
+    /// Whether every request so far has failed, so that the load was given up.
+    fn is_hopeless(&self) -> bool {
+        self.plan.hopeless.load(Ordering::Relaxed)
+    }
+
     /// Sets every key once.
+    ///
+    /// # Errors
+    ///
+    /// Every request fails.
     pub fn populate(&self) -> anyhow::Result<()> {
         let keys = Stop::Requests(self.plan.workload.keys.count);
         let report = self.phase("populating", Phase::new(keys, Schedule::Closed, true))?;
+        ensure!(!self.is_hopeless(), "{}", report.faults_to_text());
         if let (1.., Some(words)) = (report.total.errors, report.faults.first()) {
             tracing::warn!("{} keys could not be set: {words}", count(report.total.errors));
         }
         Ok(())
     }
 
+    /// Runs the workload for `length` without a report; not at all if `length` is 0.
+    ///
+    /// # Errors
+    ///
+    /// Every request fails.
+    pub fn warm_up(&self, length: Duration, schedule: Schedule) -> anyhow::Result<()> {
+        if length.is_zero() || self.is_interrupted() {
+            return Ok(());
+        }
+        let report = self.phase("warming up", Phase::new(Stop::After(length), schedule, false))?;
+        ensure!(!self.is_hopeless(), "{}", report.faults_to_text());
+        Ok(())
+    }
+
     /// Runs the workload and reports the part after `warmup`.
     pub fn run(&self, warmup: Duration, stop: Stop, schedule: Schedule) -> anyhow::Result<Report> {
-        if !warmup.is_zero() && !self.is_interrupted() {
-            self.phase("warming up", Phase::new(Stop::After(warmup), schedule, false))?;
-        }
+        self.warm_up(warmup, schedule)?;
         let mut report = self.phase("measuring", Phase::new(stop, schedule, false))?;
         report.verdict = self.plan.verifier.as_ref().map(Verifier::verdict);
         Ok(report)
@@ -85,6 +108,9 @@ impl Session {
         let progress = ProgressDisplay::new(name, Some(length), self.plan.shows_progress);
         self.workers.run(phase, |interval| {
             collector.take(interval);
+            if collector.is_hopeless(phase.start.elapsed()) {
+                self.plan.hopeless.store(true, Ordering::Relaxed);
+            }
             if let Some(point) = collector.recent() {
                 progress.show(&point);
                 progress.bar().set_position(match phase.stop {
@@ -94,7 +120,11 @@ impl Session {
             }
         })?;
         drop(progress);
-        let (elapsed, interrupted) = (phase.start.elapsed(), self.is_interrupted());
+        let hopeless = self.plan.hopeless.load(Ordering::Relaxed);
+        if hopeless {
+            collector.give_up();
+        }
+        let (elapsed, interrupted) = (phase.start.elapsed(), self.is_interrupted() || hopeless);
         // The options fix the length of the run: late answers do not stretch it.
         let seconds = match phase.stop {
             Stop::After(duration) if !interrupted => duration.as_secs_f64(),

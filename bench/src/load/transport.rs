@@ -4,16 +4,17 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use anyhow::{Context, bail, ensure};
+use larder_protocol::HostPort;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::datagrams::Datagrams;
+use super::wire::{Answer, Decoded, Encoder, Protocol};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,15 +40,9 @@ impl std::str::FromStr for Address {
         if text.starts_with('/') {
             return Ok(Address::Unix(text.into()));
         }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().with_context(|| format!("`{port}` is not a port"))?)
-            }
-            _ => (text, 11211),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        anyhow::ensure!(!host.is_empty(), "expected host:port, or the path of a unix socket");
-        Ok(Address::Tcp { host, port })
+        let HostPort { host, port } =
+            HostPort::parse(text).context("expected HOST, HOST:PORT or the path of a unix socket")?;
+        Ok(Address::Tcp { host: host.to_owned(), port: port.unwrap_or(11211) })
     }
 }
 
@@ -70,17 +65,53 @@ pub(crate) enum TransportKind {
     Tls(Arc<ClientConfig>, Option<String>),
 }
 
-impl TransportKind {
-    /// TLS that trusts the certificate authorities in `file` (PEM).
-    pub(crate) fn tls(file: &Path, name: Option<String>) -> anyhow::Result<TransportKind> {
-        let cannot = || format!("--tls-ca: cannot read certificates from {}", file.display());
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file).with_context(cannot)? {
-            roots.add(certificate.with_context(cannot)?).with_context(cannot)?;
+/// How every connection of a run is opened.
+#[derive(Clone)]
+pub(crate) struct Opening {
+    pub(crate) kind: TransportKind,
+    pub(crate) login: Option<Login>,
+}
+
+/// The first request of a connection to a server that demands a login.
+#[derive(Clone)]
+pub(crate) struct Login {
+    encoder: Encoder,
+    request: Vec<u8>,
+}
+
+impl Login {
+    /// A login by memcached's ASCII authentication in the text protocols, and by SASL PLAIN in binary (protocol.txt,
+    /// "Authentication"; RFC 4616).
+    pub(crate) fn new(protocol: Protocol, user: &str, password: &str) -> Login {
+        // ASCII authentication is a classic set, before meta commands too.
+        let protocol = if protocol == Protocol::Binary { protocol } else { Protocol::Text };
+        let encoder = Encoder { protocol, with_keys: false };
+        let mut request = Vec::new();
+        match protocol {
+            Protocol::Binary => encoder.sasl_plain(user, password, &mut request),
+            _ => encoder.set(b"login", format!("{user} {password}").as_bytes(), 0, false, &mut request),
         }
-        anyhow::ensure!(!roots.is_empty(), "--tls-ca: {} holds no certificate", file.display());
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(TransportKind::Tls(Arc::new(config), name))
+        Login { encoder, request }
+    }
+
+    /// Logs in on a connection that blocks.
+    fn perform(&self, transport: &mut Transport) -> anyhow::Result<()> {
+        transport.write_all(&self.request)?;
+        transport.flush()?;
+        let (mut input, mut buffer) = (Vec::new(), [0; 256]);
+        loop {
+            match self.encoder.decode(&input) {
+                Decoded::Answer { answer: Answer::Done, .. } => return Ok(()),
+                Decoded::Answer { answer: Answer::Error(words), .. } => {
+                    bail!("the server refused the login (--user, --password): {}", words.escape_ascii())
+                }
+                Decoded::Incomplete { .. } if input.len() < 4096 => {}
+                _ => bail!("the server did not understand the login (--user, --password)"),
+            }
+            let count = transport.read(&mut buffer).context("no answer to the login")?;
+            ensure!(count > 0, "the server closed the connection at the login (--user, --password)");
+            input.extend_from_slice(&buffer[..count]);
+        }
     }
 }
 
@@ -90,7 +121,7 @@ impl TransportKind {
 ///
 /// Nobody accepts connections there within `patience`; the text says so to a user.
 pub(crate) fn check_reachable(address: &Address, patience: Duration) -> anyhow::Result<()> {
-    Transport::connect(address, &TransportKind::Tcp, patience).map(drop)
+    Transport::connect(address, &Opening { kind: TransportKind::Tcp, login: None }, patience).map(drop)
 }
 
 /// A connected, non-blocking socket.
@@ -102,34 +133,35 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Connects to `address`; each of its addresses has `patience`.
+    /// Connects to `address` and logs in; each of its addresses has `patience`.
     ///
     /// # Errors
     ///
-    /// No address accepts the connection, or the TLS handshake fails.
-    pub(crate) fn connect(address: &Address, kind: &TransportKind, patience: Duration) -> anyhow::Result<Transport> {
+    /// No address accepts the connection, the TLS handshake fails, or the server refuses the login.
+    pub(crate) fn connect(address: &Address, opening: &Opening, patience: Duration) -> anyhow::Result<Transport> {
         let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
-        match address {
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).with_context(hint)?;
-                stream.set_nonblocking(true)?;
-                Ok(Transport::Unix(stream))
-            }
-            Address::Tcp { host, port } if matches!(kind, TransportKind::Udp) => {
-                Ok(Transport::Udp(Box::new(Datagrams::connect(host, *port).with_context(hint)?)))
+        let mut transport = match address {
+            Address::Unix(path) => Transport::Unix(UnixStream::connect(path).with_context(hint)?),
+            Address::Tcp { host, port } if matches!(opening.kind, TransportKind::Udp) => {
+                Transport::Udp(Box::new(Datagrams::connect(host, *port).with_context(hint)?))
             }
             Address::Tcp { host, port } => {
                 let addresses = (host.as_str(), *port).to_socket_addrs().with_context(hint)?;
                 let mut last = io::Error::other("the name has no address");
-                for address in addresses {
-                    match TcpStream::connect_timeout(&address, patience) {
-                        Ok(stream) => return Transport::over_tcp(stream, host, kind, patience),
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last).with_context(hint)
+                let connected = addresses.into_iter().find_map(|address| {
+                    TcpStream::connect_timeout(&address, patience).map_err(|error| last = error).ok()
+                });
+                let stream = connected.ok_or(last).with_context(hint)?;
+                Transport::over_tcp(stream, host, &opening.kind, patience)?
             }
+        };
+        if let Some(login) = &opening.login {
+            transport.set_read_timeout(Some(patience))?;
+            login.perform(&mut transport).with_context(|| address.to_string())?;
+            transport.set_read_timeout(None)?;
         }
+        transport.set_nonblocking()?;
+        Ok(transport)
     }
 
     fn over_tcp(
@@ -139,10 +171,7 @@ impl Transport {
         patience: Duration,
     ) -> anyhow::Result<Transport> {
         stream.set_nodelay(true)?;
-        let TransportKind::Tls(config, name) = kind else {
-            stream.set_nonblocking(true)?;
-            return Ok(Transport::Tcp(stream));
-        };
+        let TransportKind::Tls(config, name) = kind else { return Ok(Transport::Tcp(stream)) };
         let name = name.clone().unwrap_or_else(|| host.to_owned());
         let name = ServerName::try_from(name).context("not a name that TLS can check (--tls-name)")?;
         let mut session = ClientConnection::new(config.clone(), name)?;
@@ -151,8 +180,26 @@ impl Transport {
             session.complete_io(&mut stream).with_context(|| format!("the TLS handshake with {host} failed"))?;
         }
         stream.set_read_timeout(None)?;
-        stream.set_nonblocking(true)?;
         Ok(Transport::Tls(Box::new(StreamOwned::new(session, stream))))
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Transport::Tcp(stream) => stream.set_read_timeout(timeout),
+            Transport::Unix(stream) => stream.set_read_timeout(timeout),
+            Transport::Tls(stream) => stream.sock.set_read_timeout(timeout),
+            Transport::Udp(_) => Ok(()),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Transport::Tcp(stream) => stream.set_nonblocking(true),
+            Transport::Unix(stream) => stream.set_nonblocking(true),
+            Transport::Tls(stream) => stream.sock.set_nonblocking(true),
+            // Datagrams never block.
+            Transport::Udp(_) => Ok(()),
+        }
     }
 
     /// Whether the transport itself may hold input that the poll does not report: read until nothing is left.

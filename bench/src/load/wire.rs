@@ -3,7 +3,7 @@
 use larder_protocol::DecodedResponse;
 use larder_protocol::{
     Arithmetic, BinaryReply, Command, Delete, Direction, Exptime, Get, Keys, MetaCommand, MetaReply, Reply, Request,
-    Store, StoreMode, TextReply, binary, meta, text,
+    Sasl, Store, StoreMode, TextReply, binary, meta, text,
 };
 
 /// A protocol of memcached.
@@ -86,6 +86,14 @@ impl Encoder {
         self.request(Command::Get(Get::new(keys)), MetaCommand::Get, quiet, out);
     }
 
+    /// A login by SASL PLAIN, in the binary protocol.
+    pub(crate) fn sasl_plain(&self, user: &str, password: &str, out: &mut Vec<u8>) {
+        let data = format!("\0{user}\0{password}");
+        let command = Command::Sasl(Sasl::Auth { mechanism: b"PLAIN", data: data.as_bytes() });
+        self.request(command, MetaCommand::Noop, false, out);
+    }
+
+    /// A write of a value.
     pub(crate) fn set(&self, key: &[u8], value: &[u8], ttl: u32, quiet: bool, out: &mut Vec<u8>) {
         let store = Store { exptime: Exptime(ttl.into()), ..Store::new(StoreMode::Set, key, value) };
         self.request(Command::Store(store), MetaCommand::Set, quiet, out);

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ impl Worker {
         let mut connections = Vec::new();
         for group in 0..share {
             for (server, address) in plan.servers.iter().enumerate() {
-                let transport = Transport::connect(address, &plan.transport_kind, plan.timeout)?;
+                let transport = Transport::connect(address, &plan.opening, plan.timeout)?;
                 let data = epoll::EventData::new_u64(connections.len() as u64);
                 epoll::add(&epoll, transport.as_fd(), data, epoll::EventFlags::IN)?;
                 connections.push(Connection::new(transport, server, group));
@@ -142,7 +143,7 @@ impl Worker {
     fn check(&mut self, state: &mut PhaseState, now: u64) {
         self.expire(state, now);
         state.report(now);
-        if self.plan.interrupt.is_set() {
+        if self.plan.interrupt.is_set() || self.plan.hopeless.load(Ordering::Relaxed) {
             state.end = state.end.min(now);
             state.grace = 0;
         }

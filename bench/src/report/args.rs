@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Report, Threshold, Verdict, print, write};
+use super::{Report, Threshold, Unit, Verdict, print, write};
 
 /// Where the report goes, and the bounds that the run must keep.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -20,8 +20,8 @@ pub struct ReportArgs {
     /// Exit status 1 below this many requests a second
     #[arg(long, value_name = "PER_SECOND", help_heading = "Checks")]
     pub min_rate: Option<f64>,
-    /// Exit status 1 if the share of the read keys that are found is lower: 0 to 1
-    #[arg(long, value_name = "RATIO", help_heading = "Checks")]
+    /// Exit status 1 if the share of the read keys that are found is lower: 95% or 0.95
+    #[arg(long, value_parser = parse_share, value_name = "SHARE", help_heading = "Checks")]
     pub min_hit_ratio: Option<f64>,
     /// Exit status 1 above this many errors; requests never sent count too
     #[arg(long, value_name = "COUNT", help_heading = "Checks")]
@@ -32,6 +32,15 @@ pub struct ReportArgs {
     /// Write the report as a page with plots
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
+    /// Write the figures by operation and server as CSV
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
+    /// Write the figures over time as CSV
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv_series: Option<PathBuf>,
+    /// Write the latencies of all requests as HdrHistogram's percentile distribution, in milliseconds
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hgrm: Option<PathBuf>,
     /// Print nothing but the report
     #[arg(long, help_heading = "Output")]
     pub no_progress: bool,
@@ -44,7 +53,8 @@ impl ReportArgs {
     ///
     /// A folder does not exist.
     pub fn check(&self) -> anyhow::Result<()> {
-        for path in [&self.json, &self.html].into_iter().flatten() {
+        let files = [&self.json, &self.html, &self.csv, &self.csv_series, &self.hgrm];
+        for path in files.into_iter().flatten() {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             ensure!(folder.is_none_or(Path::is_dir), "cannot write {}: there is no such folder", path.display());
         }
@@ -61,10 +71,18 @@ impl ReportArgs {
     pub fn finish(&self, mut report: Report, interrupted: Option<u8>) -> anyhow::Result<ExitCode> {
         report.thresholds = self.thresholds(&report);
         // Every way to the reader is tried, even if another one fails.
-        let json = self.json.as_ref().map(|path| write(path, &serde_json::to_string_pretty(&report)?));
-        let html = self.html.as_ref().map(|path| write(path, &report.to_html()));
+        let file = |path: &Option<PathBuf>, render: &dyn Fn() -> anyhow::Result<String>| {
+            path.as_ref().map_or(Ok(()), |path| write(path, &render()?))
+        };
+        let written = [
+            file(&self.json, &|| Ok(serde_json::to_string_pretty(&report)?)),
+            file(&self.html, &|| Ok(report.to_html())),
+            file(&self.csv, &|| report.to_csv()),
+            file(&self.csv_series, &|| report.series_to_csv()),
+            file(&self.hgrm, &|| report.to_hgrm()),
+        ];
         print(&report.to_text())?;
-        [json, html].into_iter().flatten().collect::<anyhow::Result<()>>()?;
+        written.into_iter().collect::<anyhow::Result<()>>()?;
         let total = &report.total;
         let fine = report.thresholds.iter().all(|threshold| threshold.holds)
             && !report.verdict.as_ref().is_some_and(Verdict::is_bad)
@@ -75,21 +93,20 @@ impl ReportArgs {
     fn thresholds(&self, report: &Report) -> Vec<Threshold> {
         let total = &report.total;
         let anything = total.requests + report.unsent > 0;
-        let threshold = |name: &str, bound: Option<f64>, measured: Option<f64>, keeps: fn(f64, f64) -> bool| {
-            let measured = measured.filter(|_| anything);
-            let holds = |bound| measured.is_some_and(|measured| keeps(measured, bound));
-            bound.map(|bound| Threshold { name: name.to_owned(), bound, measured, holds: holds(bound) })
+        let threshold = |name: &str, unit: Unit, bound: Option<f64>, measured: Option<f64>| {
+            let (bound, measured) = (bound?, measured.filter(|_| anything));
+            let is_lowest = matches!(unit, Unit::PerSecond | Unit::Share);
+            let holds = measured.is_some_and(|measured| if is_lowest { measured >= bound } else { measured <= bound });
+            Some(Threshold { name: name.to_owned(), unit, bound, measured, holds })
         };
-        let at_most = |measured: f64, bound: f64| measured <= bound;
-        let at_least = |measured: f64, bound: f64| measured >= bound;
         let microseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
         let errors = (total.errors + report.unsent) as f64;
         [
-            threshold("--p99 (us)", microseconds(self.p99), Some(total.latency.p99), at_most),
-            threshold("--p999 (us)", microseconds(self.p999), Some(total.latency.p999), at_most),
-            threshold("--min-rate", self.min_rate, Some(total.per_second), at_least),
-            threshold("--min-hit-ratio", self.min_hit_ratio, report.found_ratio(), at_least),
-            threshold("--max-errors", self.max_errors.map(|count| count as f64), Some(errors), at_most),
+            threshold("--p99", Unit::Microseconds, microseconds(self.p99), Some(total.latency.p99)),
+            threshold("--p999", Unit::Microseconds, microseconds(self.p999), Some(total.latency.p999)),
+            threshold("--min-rate", Unit::PerSecond, self.min_rate, Some(total.per_second)),
+            threshold("--min-hit-ratio", Unit::Share, self.min_hit_ratio, report.found_ratio()),
+            threshold("--max-errors", Unit::Count, self.max_errors.map(|count| count as f64), Some(errors)),
         ]
         .into_iter()
         .flatten()
@@ -100,21 +117,30 @@ impl ReportArgs {
 /// The longest time, in seconds.
 const TIME_MAX: f64 = 10_000.0 * 3600.0;
 
-/// Parses a time: `10s`, `500ms`, `250us`, `2m`, `1h`. A number without a unit is in seconds.
+/// Parses a time: `10s`, `500ms`, `250µs` (or `250us`), `2m`, `1h`. A number without a unit is in seconds.
 pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().with_context(|| format!("`{text}` is not a time (10s, 500ms, 2m)"))?;
     let seconds = match unit {
-        "us" => number / 1e6,
+        // The micro sign, and the Greek letter that looks like it.
+        "us" | "\u{b5}s" | "\u{3bc}s" => number / 1e6,
         "ms" => number / 1e3,
         "s" | "" => number,
         "m" => number * 60.0,
         "h" => number * 3600.0,
-        _ => bail!("`{unit}` is no unit of time: use us, ms, s, m or h"),
+        _ => bail!("`{unit}` is no unit of time: use µs, ms, s, m or h"),
     };
     ensure!(seconds <= TIME_MAX, "`{text}` is too long: a time is at most 10,000 hours");
     Ok(Duration::try_from_secs_f64(seconds)?)
+}
+
+/// Parses a share: `95%` or `0.95`.
+pub(crate) fn parse_share(text: &str) -> anyhow::Result<f64> {
+    let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |number| (number.trim_end(), 100.0));
+    let share = number.parse::<f64>().with_context(|| format!("`{text}` is not a share (95%, 0.95)"))? / whole;
+    ensure!((0.0..=1.0).contains(&share), "a share is from 0 to 1, or from 0% to 100%");
+    Ok(share)
 }
 
 #[cfg(test)]
@@ -122,8 +148,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn shares_are_numbers_or_percent() {
+        for (text, share) in [("0.95", 0.95), ("95%", 0.95), ("95 %", 0.95), ("0", 0.0), ("1", 1.0), ("100%", 1.0)] {
+            assert_eq!(parse_share(text).expect("valid"), share, "{text}");
+        }
+        for wrong in ["95", "-1%", "101%", "nan", "%", ""] {
+            assert!(parse_share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn times_take_units() {
-        let cases = [("10s", 10_000_000), ("500ms", 500_000), ("250us", 250), ("1.5m", 90_000_000), ("2", 2_000_000)];
+        let cases = [
+            ("10s", 10_000_000),
+            ("500ms", 500_000),
+            ("250us", 250),
+            ("250\u{b5}s", 250),
+            ("250\u{3bc}s", 250),
+            ("1.5m", 90_000_000),
+            ("2", 2_000_000),
+        ];
         for (text, microseconds) in cases {
             assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
         }

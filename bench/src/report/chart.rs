@@ -1,6 +1,8 @@
-//! Charts as SVG, small enough to make by hand.
+//! Charts as SVG. A page has each chart twice, for wide and for narrow screens, and a script that shows the values under
+//! the pointer.
 
-use std::fmt::Write;
+use maud::{Markup, html};
+use serde::Serialize;
 
 /// A line of a chart.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +31,8 @@ pub enum Scale {
 pub struct Axis {
     /// What the axis shows, with its unit.
     pub label: &'static str,
+    /// What follows a value in a sentence: `s`, or nothing if `show` has the unit.
+    pub unit: &'static str,
     /// How values map to positions.
     pub scale: Scale,
     /// Formats a value.
@@ -50,42 +54,80 @@ pub struct Chart {
     pub level: Option<(&'static str, f64)>,
 }
 
-const WIDTH: f64 = 880.0;
-const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
-const TOP: f64 = 60.0;
-const BOTTOM: f64 = 48.0;
+/// The size of a chart and of the margins around its plot.
+struct Shape {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    left: f64,
+    right: f64,
+    bottom: f64,
+}
+
+const WIDE: Shape = Shape { class: "wide", width: 880.0, height: 320.0, left: 64.0, right: 24.0, bottom: 48.0 };
+const NARROW: Shape = Shape { class: "narrow", width: 400.0, height: 320.0, left: 58.0, right: 14.0, bottom: 46.0 };
+/// Height of a row of the legend.
+const ROW: f64 = 18.0;
 /// Lines in one chart: there are this many colours.
 pub const LINES_MAX: usize = 6;
 
-/// The style of charts. Colours follow the reader's setting, light or dark.
-pub const CHART_STYLE: &str = "
+/// The style of charts. Colours follow the reader's setting, light or dark. Readers who cannot tell all colours apart have
+/// the dashes.
+pub(super) const CHART_STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1f2937; --soft: #5b6472; --grid: #e5e7eb; --paper: #ffffff; --panel: #f6f7f9;
-  --c0: #2563eb; --c1: #dc2626; --c2: #059669; --c3: #d97706; --c4: #7c3aed; --c5: #0891b2; }
+  --c0: #0072b2; --c1: #c1500a; --c2: #00795f; --c3: #9c3587; --c4: #7a6200; --c5: #4b5563; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --soft: #9aa3b2; --grid: #2c333f; --paper: #14181f;
-  --panel: #1c222b; --c0: #60a5fa; --c1: #f87171; --c2: #34d399; --c3: #fbbf24; --c4: #a78bfa; --c5: #22d3ee; } }
+  --panel: #1c222b; --c0: #56b4e9; --c1: #ff9a57; --c2: #3fd4b4; --c3: #ee8fd0; --c4: #e6c84a; --c5: #b4bcc8; } }
 svg { font: 11px system-ui, sans-serif; background: var(--paper); } svg text { fill: var(--soft); }
 svg .title { font-size: 14px; font-weight: 600; fill: var(--ink); } svg .end { text-anchor: end; }
 svg .middle { text-anchor: middle; } svg .grid { stroke: var(--grid); }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg .level { stroke: var(--soft); stroke-dasharray: 5 4; }
+svg .over { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; } svg .hair { stroke: var(--soft); display: none; }
 svg .dot { stroke: var(--paper); stroke-width: 1; }
+.d1 { stroke-dasharray: 8 3; } .d2 { stroke-dasharray: 2 3; } .d3 { stroke-dasharray: 10 3 2 3; }
+.d4 { stroke-dasharray: 14 4; } .d5 { stroke-dasharray: 4 4; }
 ";
 
-/// Escapes text for HTML.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
+/// The style of charts in a page, which has them in two sizes.
+pub(super) const FIGURE_STYLE: &str = "
+figure { position: relative; margin: 1rem 0; } figure svg { display: block; width: 100%; height: auto; touch-action: pan-y; }
+figure .narrow { display: none; } figure .narrow { font-size: 12px; }
+@media (max-width: 640px) { figure .wide { display: none; } figure .narrow { display: block; } }
+.tip { position: absolute; top: 2.2rem; display: none; pointer-events: none; background: var(--panel); color: var(--ink);
+  border: 1px solid var(--grid); border-radius: 6px; padding: .3rem .5rem; font-size: 13px; white-space: nowrap; }
+.tip i { display: inline-block; width: .6rem; height: .6rem; border-radius: 2px; margin-right: .4rem; }
+";
 
-/// Turns a chart into a file of its own, with its style.
-pub fn standalone(svg: &str) -> String {
-    svg.replacen(
-        "<svg ",
-        &format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" "),
-        1,
-    )
-    .replacen("<title>", &format!("<style>{CHART_STYLE}</style><title>"), 1)
+/// Shows a line at the pointer, and the nearest point of each line of the chart.
+pub(super) const FIGURE_SCRIPT: &str = r#"
+for (const figure of document.querySelectorAll("figure[data-lines]")) {
+  const lines = JSON.parse(figure.dataset.lines), tip = figure.querySelector(".tip");
+  for (const svg of figure.querySelectorAll("svg")) {
+    const [left, width] = svg.dataset.box.split(" ").map(Number), hair = svg.querySelector(".hair");
+    const hide = () => { hair.style.display = tip.style.display = "none"; };
+    const show = event => {
+      const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const x = (at.x - left) / width;
+      const near = points => points.reduce((a, b) => Math.abs(b.x - x) < Math.abs(a.x - x) ? b : a);
+      const found = lines.filter(line => line.points.length).map(line => [line, near(line.points)]);
+      if (x < -0.02 || x > 1.02 || !found.length) return hide();
+      const first = near(found.map(([, point]) => point)), px = left + first.x * width;
+      hair.setAttribute("x1", px); hair.setAttribute("x2", px); hair.style.display = "inline";
+      tip.replaceChildren(first.at);
+      for (const [line, point] of found.filter(([, point]) => Math.abs(point.x - first.x) < 0.02)) {
+        const row = document.createElement("div"), swatch = document.createElement("i");
+        swatch.style.background = `var(--c${line.color})`;
+        row.append(swatch, `${line.name}: ${point.value}`); tip.append(row);
+      }
+      tip.style.display = "block";
+      const box = figure.getBoundingClientRect(), screen = event.clientX - box.left;
+      tip.style.left = `${Math.max(0, screen < box.width / 2 ? screen + 12 : screen - 12 - tip.offsetWidth)}px`;
+    };
+    svg.addEventListener("pointermove", show); svg.addEventListener("pointerdown", show);
+    svg.addEventListener("pointerleave", hide);
+  }
 }
+"#;
 
 /// Formats a number briefly: 1.5M, 20k, 0.125.
 pub fn short(value: f64) -> String {
@@ -97,10 +139,10 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Formats a time in microseconds briefly: 500 us, 2 ms, 5 s.
+/// Formats a time in microseconds briefly: 500 µs, 2 ms, 5 s.
 pub fn short_duration(microseconds: f64) -> String {
     match microseconds {
-        us if us < 1_000.0 => format!("{} us", short(us)),
+        us if us < 1_000.0 => format!("{} µs", short(us)),
         us if us < 1_000_000.0 => format!("{} ms", short(us / 1e3)),
         us => format!("{} s", short(us / 1e6)),
     }
@@ -165,14 +207,6 @@ impl Span {
     fn is_labelled(&self, tick: f64) -> bool {
         self.scale != Scale::Log || self.ticks.len() <= 8 || (tick.log10() - tick.log10().round()).abs() < 1e-9
     }
-
-    fn x(&self, value: f64) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * self.at(value)
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * self.at(value)
-    }
 }
 
 /// Returns the next lower number of the form 1, 2 or 5 times a power of ten.
@@ -180,120 +214,239 @@ fn below(tick: f64) -> f64 {
     round_up(tick / 2.6)
 }
 
-/// Writes the front of a chart: title, horizontal grid and legend.
-fn frame(out: &mut String, title: &str, label: &str, show: fn(f64) -> String, span: &Span, legend: &[&str]) {
-    // Writing to a String cannot fail, here and below.
-    let _ = write!(
-        out,
-        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{title}</title><text x="{LEFT}" y="18" class="title">{title}</text>"#,
-        title = escape(title)
-    );
-    for &tick in &span.ticks {
-        let (y, x, x2) = (span.y(tick), LEFT - 6.0, WIDTH - RIGHT);
-        let _ = write!(out, r#"<line x1="{LEFT}" x2="{x2}" y1="{y:.1}" y2="{y:.1}" class="grid"/>"#);
-        if span.is_labelled(tick) {
-            let _ = write!(out, r#"<text x="{x}" y="{:.1}" class="end">{}</text>"#, y + 4.0, show(tick));
-        }
+/// A place on which a chart is drawn.
+struct Canvas<'a> {
+    shape: &'a Shape,
+    /// The upper end of the plot, below title and legend.
+    top: f64,
+}
+
+impl Canvas<'_> {
+    fn x(&self, share: f64) -> f64 {
+        self.shape.left + self.width() * share
     }
-    let _ = write!(out, r#"<text x="{LEFT}" y="{}">{}</text>"#, TOP - 10.0, escape(label));
-    let mut x = WIDTH - RIGHT;
-    for (index, name) in legend.iter().enumerate().rev() {
-        x -= 6.5 * name.chars().count() as f64 + 26.0;
-        let _ = write!(
-            out,
-            r#"<rect x="{x:.0}" y="{}" width="10" height="10" rx="2" style="fill:var(--c{})"/><text x="{:.0}" y="{}">{}</text>"#,
-            TOP - 19.0,
-            index % LINES_MAX,
-            x + 14.0,
-            TOP - 10.0,
-            escape(name)
-        );
+
+    fn y(&self, share: f64) -> f64 {
+        self.bottom() - (self.bottom() - self.top) * share
+    }
+
+    fn width(&self) -> f64 {
+        self.shape.width - self.shape.left - self.shape.right
+    }
+
+    fn right(&self) -> f64 {
+        self.shape.width - self.shape.right
+    }
+
+    fn bottom(&self) -> f64 {
+        self.shape.height - self.shape.bottom
+    }
+
+    fn x_tick(&self, x: f64, label: &str, is_tilted: bool) -> Markup {
+        let (y, tilt) = (self.bottom(), format!("rotate(-38 {x:.1} {:.1})", self.bottom() + 14.0));
+        html! {
+            line x1=(one(x)) x2=(one(x)) y1=(y) y2=(y + 5.0) class="grid" {}
+            @if is_tilted {
+                text x=(one(x)) y=(y + 14.0) class="end" transform=(tilt) { (label) }
+            } @else {
+                text x=(one(x)) y=(y + 18.0) class="middle" { (label) }
+            }
+        }
     }
 }
 
-fn x_tick(out: &mut String, x: f64, label: &str) {
-    let y = HEIGHT - BOTTOM;
-    let _ = write!(
-        out,
-        r#"<line x1="{x:.1}" x2="{x:.1}" y1="{y}" y2="{}" class="grid"/><text x="{x:.1}" y="{}" class="middle">{}</text>"#,
-        y + 5.0,
-        y + 18.0,
-        escape(label)
-    );
+/// A coordinate with one digit.
+fn one(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// What stands in the legend: a name, and whether it is a line (or a bar).
+struct Legend<'a> {
+    names: &'a [&'a str],
+    is_line: bool,
+}
+
+impl Legend<'_> {
+    /// The place of each name, and the number of rows.
+    fn places(&self, shape: &Shape) -> (Vec<(f64, f64)>, f64) {
+        let (mut x, mut row) = (shape.left, 0.0);
+        let mut places = Vec::new();
+        for name in self.names {
+            let width = 6.8 * name.chars().count() as f64 + 40.0;
+            if x + width > shape.width && x > shape.left {
+                (x, row) = (shape.left, row + 1.0);
+            }
+            places.push((x, 26.0 + ROW * row));
+            x += width;
+        }
+        (places, if self.names.is_empty() { 0.0 } else { row + 1.0 })
+    }
+}
+
+/// Draws title, legend and horizontal grid, and what `plot` adds.
+fn frame(
+    shape: &Shape,
+    title: &str,
+    label: &str,
+    (span, show): (&Span, fn(f64) -> String),
+    legend: &Legend<'_>,
+    plot: impl FnOnce(&Canvas<'_>) -> Markup,
+) -> Markup {
+    let (places, rows) = legend.places(shape);
+    let canvas = Canvas { shape, top: 50.0 + ROW * rows };
+    let (width, height, left) = (shape.width, shape.height, shape.left);
+    html! {
+        svg viewBox=(format!("0 0 {width} {height}")) class=(shape.class) role="img"
+            data-box=(format!("{left} {}", canvas.width())) {
+            title { (title) }
+            text x=(left) y="18" class="title" { (title) }
+            @for (index, (name, (x, y))) in legend.names.iter().zip(places).enumerate() {
+                @if legend.is_line {
+                    line x1=(x) x2=(x + 22.0) y1=(y + 6.0) y2=(y + 6.0) class=(format!("line d{}", index % LINES_MAX))
+                        style=(format!("stroke:var(--c{})", index % LINES_MAX)) {}
+                } @else {
+                    rect x=(x + 8.0) y=(y + 1.0) width="10" height="10" rx="2"
+                        style=(format!("fill:var(--c{})", index % LINES_MAX)) {}
+                }
+                text x=(x + 27.0) y=(y + 10.0) { (name) }
+            }
+            @for &tick in &span.ticks {
+                @let y = canvas.y(span.at(tick));
+                line x1=(left) x2=(canvas.right()) y1=(one(y)) y2=(one(y)) class="grid" {}
+                @if span.is_labelled(tick) {
+                    text x=(left - 6.0) y=(one(y + 4.0)) class="end" { (show(tick)) }
+                }
+            }
+            text x=(left) y=(canvas.top - 10.0) { (label) }
+            (plot(&canvas))
+            line class="hair" y1=(canvas.top) y2=(canvas.bottom()) {}
+        }
+    }
+}
+
+/// A line as the script of a page reads it.
+#[derive(Serialize)]
+struct ScriptLine<'a> {
+    name: &'a str,
+    color: usize,
+    points: Vec<ScriptPoint>,
+}
+
+#[derive(Serialize)]
+struct ScriptPoint {
+    /// Place within the plot, 0 to 1.
+    x: f64,
+    /// The values on both axes, as text.
+    at: String,
+    value: String,
 }
 
 impl Chart {
-    /// Renders the chart as an element of a page.
-    pub fn to_svg(&self) -> String {
+    fn spans(&self) -> (Span, Span) {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let level = self.level.map(|(_, value)| value);
         let x = Span::of(self.x.scale, points().map(|point| point.0));
-        let y = Span::of(self.y.scale, points().map(|point| point.1).chain(level));
+        (x, Span::of(self.y.scale, points().map(|point| point.1).chain(level)))
+    }
+
+    /// Renders the chart as an element of a page: in two sizes, with its values for the script.
+    pub(crate) fn to_figure(&self) -> Markup {
+        let (x, _) = self.spans();
+        let lines = self.lines.iter().enumerate().map(|(index, line)| ScriptLine {
+            name: &line.name,
+            color: index % LINES_MAX,
+            points: line
+                .points
+                .iter()
+                .filter(|point| point.1.is_finite())
+                .map(|&(px, py)| ScriptPoint {
+                    x: (x.at(px) * 1e4).round() / 1e4,
+                    at: format!("{} {}", (self.x.show)(px), self.x.unit),
+                    value: (self.y.show)(py),
+                })
+                .collect(),
+        });
+        // Texts and numbers always serialize.
+        let lines = serde_json::to_string(&lines.collect::<Vec<_>>()).unwrap_or_default();
+        html! {
+            figure data-lines=(lines) { (self.draw(&WIDE)) (self.draw(&NARROW)) div.tip {} }
+        }
+    }
+
+    /// Renders the chart as a file of SVG, with its style.
+    pub fn to_svg(&self) -> String {
+        let svg = self.draw(&WIDE).into_string();
+        let size =
+            format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" ", WIDE.width, WIDE.height);
+        svg.replacen("<svg ", &size, 1).replacen("<title>", &format!("<style>{CHART_STYLE}</style><title>"), 1)
+    }
+
+    fn draw(&self, shape: &Shape) -> Markup {
+        let (x, y) = self.spans();
         let names: Vec<&str> = self.lines.iter().map(|line| line.name.as_str()).collect();
-        let mut out = String::new();
-        frame(&mut out, self.title, self.y.label, self.y.show, &y, if names.len() > 1 { &names } else { &[] });
-        for &tick in x.ticks.iter().filter(|&&tick| x.is_labelled(tick)) {
-            x_tick(&mut out, x.x(tick), &(self.x.show)(tick));
-        }
-        if let Some((name, value)) = self.level {
-            let (at, x2) = (y.y(value), WIDTH - RIGHT);
-            let _ = write!(
-                out,
-                r#"<line x1="{LEFT}" x2="{x2}" y1="{at:.1}" y2="{at:.1}" class="level"/><text x="{x2}" y="{:.1}" class="end">{}</text>"#,
-                at - 5.0,
-                escape(name)
-            );
-        }
-        for (index, line) in self.lines.iter().enumerate() {
-            let color = format!("var(--c{})", index % LINES_MAX);
-            for part in line.points.split(|point| !point.1.is_finite()) {
-                let points: Vec<String> =
-                    part.iter().map(|&(px, py)| format!("{:.1},{:.1}", x.x(px), y.y(py))).collect();
-                let _ = write!(out, r#"<polyline points="{}" class="line" style="stroke:{color}"/>"#, points.join(" "));
+        let legend = Legend { names: if names.len() > 1 { &names } else { &[] }, is_line: true };
+        frame(shape, self.title, self.y.label, (&y, self.y.show), &legend, |canvas| {
+            let place = |&(px, py): &(f64, f64)| (canvas.x(x.at(px)), canvas.y(y.at(py)));
+            let labels: Vec<f64> = x.ticks.iter().copied().filter(|&tick| x.is_labelled(tick)).collect();
+            // On a narrow screen, every second label is enough of many.
+            let step = if labels.len() > 7 && shape.class == NARROW.class { 2 } else { 1 };
+            html! {
+                @for &tick in labels.iter().step_by(step) {
+                    (canvas.x_tick(canvas.x(x.at(tick)), &(self.x.show)(tick), false))
+                }
+                @for (index, line) in self.lines.iter().enumerate() {
+                    @let color = format!("var(--c{})", index % LINES_MAX);
+                    @for part in line.points.split(|point| !point.1.is_finite()).filter(|part| !part.is_empty()) {
+                        @let points: Vec<String> =
+                            part.iter().map(place).map(|(px, py)| format!("{px:.1},{py:.1}")).collect();
+                        polyline points=(points.join(" ")) class=(format!("line d{}", index % LINES_MAX))
+                            style=(format!("stroke:{color}")) {}
+                    }
+                    @for dot in line.dots.iter().filter(|dot| dot.1.is_finite()) {
+                        @let (px, py) = place(dot);
+                        circle cx=(one(px)) cy=(one(py)) r="3" class="dot" style=(format!("fill:{color}")) {
+                            title { (line.name) " at " ((self.x.show)(dot.0)) ": " ((self.y.show)(dot.1)) }
+                        }
+                    }
+                }
+                @if let Some((name, value)) = self.level {
+                    @let at = canvas.y(y.at(value));
+                    line x1=(shape.left) x2=(canvas.right()) y1=(one(at)) y2=(one(at)) class="level" {}
+                    text x=(canvas.right()) y=(one(at - 7.0)) class="end over" { (name) " " ((self.y.show)(value)) }
+                }
+                text x=(canvas.x(0.5)) y=(shape.height - 8.0) class="middle" { (self.x.label) }
             }
-            for &(px, py) in line.dots.iter().filter(|dot| dot.1.is_finite()) {
-                let _ = write!(
-                    out,
-                    r#"<circle cx="{:.1}" cy="{:.1}" r="3" class="dot" style="fill:{color}"><title>{} at {}: {}</title></circle>"#,
-                    x.x(px),
-                    y.y(py),
-                    escape(&line.name),
-                    (self.x.show)(px),
-                    (self.y.show)(py)
-                );
-            }
-        }
-        let (at, y) = ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0);
-        let _ = write!(out, r#"<text x="{at}" y="{y}" class="middle">{}</text></svg>"#, escape(self.x.label));
-        out
+        })
     }
 }
 
-/// Renders a chart of bars: for each name, one bar of every series.
-pub fn bars(title: &str, unit: &str, names: &[String], series: &[(String, Vec<f64>)]) -> String {
+/// Renders a chart of bars as an element of a page: for each name, one bar of every series.
+pub(crate) fn bars(title: &str, unit: &str, names: &[String], series: &[(String, Vec<f64>)]) -> Markup {
     let y = Span::of(Scale::Linear, series.iter().flat_map(|(_, values)| values).copied());
-    let mut out = String::new();
-    frame(&mut out, title, unit, short, &y, &series.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
-    let slot = (WIDTH - LEFT - RIGHT) / names.len().max(1) as f64;
-    let width = slot * 0.8 / series.len().max(1) as f64;
-    for (place, name) in names.iter().enumerate() {
-        let left = LEFT + slot * place as f64;
-        x_tick(&mut out, left + slot / 2.0, name);
-        for (index, (_, values)) in series.iter().enumerate() {
-            let Some(value) = values.get(place) else { continue };
-            let top = y.y(*value);
-            let _ = write!(
-                out,
-                r#"<rect x="{:.1}" y="{top:.1}" width="{width:.1}" height="{:.1}" style="fill:var(--c{})"><title>{name}: {value:.3}</title></rect>"#,
-                left + slot * 0.1 + width * index as f64,
-                HEIGHT - BOTTOM - top,
-                index % LINES_MAX,
-                name = escape(name),
-            );
-        }
-    }
-    out.push_str("</svg>");
-    out
+    let legend: Vec<&str> = series.iter().map(|(name, _)| name.as_str()).collect();
+    let draw = |shape: &Shape| {
+        frame(shape, title, unit, (&y, short), &Legend { names: &legend, is_line: false }, |canvas| {
+            let slot = canvas.width() / names.len().max(1) as f64;
+            let width = slot * 0.8 / series.len().max(1) as f64;
+            html! {
+                @for (place, name) in names.iter().enumerate() {
+                    @let left = shape.left + slot * place as f64;
+                    (canvas.x_tick(left + slot / 2.0, name, slot < 45.0))
+                    @for (index, (_, values)) in series.iter().enumerate() {
+                        @if let Some(&value) = values.get(place) {
+                            @let top = canvas.y(y.at(value));
+                            rect x=(one(left + slot * 0.1 + width * index as f64)) y=(one(top)) width=(one(width))
+                                height=(one(canvas.bottom() - top))
+                                style=(format!("fill:var(--c{})", index % LINES_MAX)) {
+                                title { (name) ": " (format!("{value:.3}")) }
+                            }
+                        }
+                    }
+                }
+            }
+        })
+    };
+    html! { figure { (draw(&WIDE)) (draw(&NARROW)) } }
 }
 
 #[cfg(test)]
@@ -315,7 +468,7 @@ mod tests {
         near(Span::of(Scale::Log, [0.0, 0.2].into_iter()).ticks, &[0.1, 0.2]);
         assert_eq!(round_up(0.03), 0.05);
         assert_eq!([short(1_500_000.0), short(20_000.0), short(0.125)], ["1.5M", "20k", "0.125"]);
-        assert_eq!([short_duration(500.0), short_duration(2e3), short_duration(5e6)], ["500 us", "2 ms", "5 s"]);
+        assert_eq!([short_duration(500.0), short_duration(2e3), short_duration(5e6)], ["500 µs", "2 ms", "5 s"]);
     }
 
     #[test]
@@ -329,10 +482,10 @@ mod tests {
     #[test]
     fn an_empty_chart_is_a_chart() {
         for scale in [Scale::Linear, Scale::Log, Scale::Quantile] {
-            let axis = Axis { label: "", scale, show: short };
+            let axis = Axis { label: "", unit: "", scale, show: short };
             let svg = Chart { title: "t", x: axis, y: axis, lines: Vec::new(), level: None }.to_svg();
             assert!(svg.ends_with("</svg>") && !svg.contains("NaN"), "{svg}");
         }
-        assert!(bars("t", "us", &[], &[]).ends_with("</svg>"));
+        assert!(bars("t", "µs", &[], &[]).into_string().ends_with("</svg></figure>"));
     }
 }

@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::table::count;
 use super::tally::{Interval, Tallies, Tally};
 use super::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
 use crate::workload::Operation;
 
 /// How many intervals one worker may lag behind another. Later counts still reach the totals, but not the time series.
 const OPEN_INTERVALS: usize = 8;
+/// Requests that must have failed, without a single one served, for a run to end early: in its first second, and later.
+const HOPELESS_AT_ONCE: u64 = 1000;
+const HOPELESS: u64 = 20;
+const HOPELESS_TIME: Duration = Duration::from_secs(1);
 /// Faults kept as text.
 const FAULTS_MAX: usize = 10;
 
@@ -22,6 +27,7 @@ pub(crate) struct Collector {
     /// Counts of the intervals that are still open: of reads, and of everything else.
     open: VecDeque<(Tally, Tally)>,
     requests: u64,
+    errors: u64,
     unsent: u64,
     faults: Vec<String>,
 }
@@ -31,13 +37,24 @@ impl Collector {
     /// of the total as if they had failed after `timeout`: that long they waited at least.
     pub(crate) fn new(servers: usize, interval: Duration, timeout: Duration) -> Collector {
         let (points, open, faults) = (Vec::new(), VecDeque::new(), Vec::new());
-        Collector { total: Tallies::new(servers), interval, timeout, points, open, requests: 0, unsent: 0, faults }
+        Collector {
+            total: Tallies::new(servers),
+            interval,
+            timeout,
+            points,
+            open,
+            requests: 0,
+            errors: 0,
+            unsent: 0,
+            faults,
+        }
     }
 
     /// Adds the counts of a worker's interval.
     pub(crate) fn take(&mut self, interval: Interval) {
         self.total.add(&interval.tallies);
         self.requests += interval.tallies.iter().map(|(.., tally)| tally.requests).sum::<u64>();
+        self.errors += interval.tallies.iter().map(|(.., tally)| tally.errors).sum::<u64>();
         self.unsent += interval.unsent;
         if let Some(fault) = interval.fault
             && self.faults.len() < FAULTS_MAX
@@ -67,6 +84,17 @@ impl Collector {
         self.requests
     }
 
+    /// Whether every request of a run that is `elapsed` old has failed, and enough have to expect no better.
+    pub(crate) fn is_hopeless(&self, elapsed: Duration) -> bool {
+        let enough = if elapsed < HOPELESS_TIME { HOPELESS_AT_ONCE } else { HOPELESS };
+        self.errors == self.requests && self.requests >= enough
+    }
+
+    /// Notes that the run ends because it is hopeless.
+    pub(crate) fn give_up(&mut self) {
+        self.faults.push(format!("all of the first {} requests failed, so the run was ended", count(self.requests)));
+    }
+
     /// Returns the figures of the interval before the newest, which most workers have finished.
     pub(crate) fn recent(&self) -> Option<Point> {
         let place = self.open.len().checked_sub(2)?;
@@ -93,6 +121,7 @@ impl Collector {
             .map(|operation| OperationFigures { operation, figures: self.figures(seconds, None, Some(operation)) });
         let by_server = servers.iter().enumerate().map(|(index, address)| ServerFigures {
             address: address.clone(),
+            used: None,
             figures: self.figures(seconds, Some(index), None),
         });
         let all = self.total.sum(|_, _| true);

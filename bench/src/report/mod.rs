@@ -3,10 +3,12 @@
 mod args;
 mod chart;
 mod collector;
+mod export;
 mod histogram;
 mod machine;
 mod page;
 mod progress;
+mod server_use;
 mod spread;
 mod table;
 mod tally;
@@ -20,14 +22,17 @@ use serde::{Deserialize, Serialize};
 
 pub use args::ReportArgs;
 pub(crate) use args::parse_duration;
-pub use chart::*;
+pub(crate) use chart::bars;
+pub use chart::{Axis, Chart, LINES_MAX, Line, Scale, short, short_duration};
 pub(crate) use collector::Collector;
 pub use histogram::*;
 pub use machine::*;
 pub(crate) use page::{html_table, page};
 pub(crate) use progress::ProgressDisplay;
+pub(crate) use server_use::ServerStats;
+pub use server_use::ServerUse;
 pub use spread::Spread;
-pub use table::{count, duration, rate, table};
+pub use table::{bytes, count, duration, percent, rate, table};
 pub(crate) use tally::{Interval, Tallies};
 pub use verdict::Verdict;
 
@@ -128,6 +133,9 @@ pub struct ServerFigures {
     pub address: String,
     /// The figures.
     pub figures: Figures,
+    /// What the run cost the server; `None` if it did not answer `stats`.
+    #[serde(default)]
+    pub used: Option<ServerUse>,
 }
 
 /// The figures of an interval of the run.
@@ -156,12 +164,30 @@ pub struct Point {
 pub struct Threshold {
     /// The option that sets the bound.
     pub name: String,
+    /// The unit of the bound and the measured value.
+    #[serde(default)]
+    pub unit: Unit,
     /// The bound.
     pub bound: f64,
     /// The measured value; `None` if nothing was measured, which holds no bound.
     pub measured: Option<f64>,
     /// Whether the bound holds.
     pub holds: bool,
+}
+
+/// The unit of a bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// A number of things.
+    #[default]
+    Count,
+    /// Microseconds.
+    Microseconds,
+    /// Requests a second.
+    PerSecond,
+    /// A share, 0 to 1.
+    Share,
 }
 
 impl Figures {
@@ -185,6 +211,13 @@ impl Report {
         self.rate_asked = Some(asked);
         if scheduled > self.seconds {
             self.rate_kept *= self.seconds / scheduled;
+        }
+    }
+
+    /// Adds what the run cost the servers.
+    pub(crate) fn set_use(&mut self, before: &ServerStats, after: &ServerStats) {
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            server.used = after.since(before, index);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Figures, OperationFigures, Report, Threshold, Verdict};
+use super::{Figures, OperationFigures, Report, ServerFigures, Threshold, Unit, Verdict};
 
 /// Aligns rows as a table: the first column to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -32,7 +32,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 /// Formats microseconds in the unit that is easiest to read.
 pub fn duration(microseconds: f64) -> String {
     match microseconds {
-        us if us < 1_000.0 => format!("{us:.1} us"),
+        us if us < 1_000.0 => format!("{us:.1} µs"),
         us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
         us => format!("{:.2} s", us / 1e6),
     }
@@ -46,6 +46,26 @@ pub fn rate(per_second: f64) -> String {
         rate if rate >= 0.01 => format!("{rate:.2}"),
         rate => format!("{rate:.2e}"),
     }
+}
+
+/// Formats a share of 1 in percent, with two digits.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// Formats bytes in the unit that is easiest to read.
+pub fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut size = count as f64;
+    let mut unit = "bytes";
+    for larger in units {
+        if size < 1024.0 {
+            break;
+        }
+        size /= 1024.0;
+        unit = larger;
+    }
+    if unit == "bytes" { format!("{count} bytes") } else { format!("{size:.1} {unit}") }
 }
 
 /// Formats a whole number with a comma at each thousand.
@@ -68,10 +88,11 @@ pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
         name.to_owned(),
         count(figures.requests),
         rate(figures.per_second),
-        figures.hit_ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0)),
+        figures.hit_ratio().map_or_else(|| "-".to_owned(), percent),
         count(figures.errors),
     ];
-    cells.extend([latency.p50, latency.p99, latency.p999, latency.max].map(duration));
+    let show = |time| if figures.requests > 0 { duration(time) } else { "-".to_owned() };
+    cells.extend([latency.p50, latency.p99, latency.p999, latency.max].map(show));
     cells
 }
 
@@ -88,9 +109,42 @@ pub(super) fn rows(operations: &[OperationFigures], total: &Figures) -> Vec<Vec<
 }
 
 impl Threshold {
-    /// Returns the measured value as text.
-    pub(super) fn in_words(&self) -> String {
-        self.measured.map_or("nothing was measured".to_owned(), |measured| format!("measured {measured:.4}"))
+    /// Returns option, bound, result and measured value as a sentence.
+    pub(super) fn to_text(&self) -> String {
+        let show = |value: f64| match self.unit {
+            Unit::Count => count(value as u64),
+            Unit::Microseconds => duration(value),
+            Unit::PerSecond => format!("{}/s", rate(value)),
+            Unit::Share => percent(value),
+        };
+        let word = if self.holds { "holds" } else { "FAILS" };
+        let measured =
+            self.measured.map_or("nothing was measured".to_owned(), |value| format!("measured {}", show(value)));
+        format!("{} {}: {word}, {measured}.", self.name, show(self.bound))
+    }
+}
+
+impl ServerFigures {
+    /// Returns the processor microseconds that the server spent on a request it served; `None` without its statistics.
+    pub(super) fn cpu_per_request(&self) -> Option<f64> {
+        let served = self.figures.requests.saturating_sub(self.figures.errors).max(1);
+        Some(self.used.as_ref()?.cpu_seconds * 1e6 / served as f64)
+    }
+
+    /// Returns what the run cost the server as a sentence; `None` if it did not answer `stats`.
+    fn use_to_text(&self) -> Option<String> {
+        let used = self.used.as_ref()?;
+        Some(format!(
+            "{} ({}): {:.2} s of CPU, {:.2} µs a request; {} evictions; {} items in {} of {}.",
+            self.address,
+            used.version,
+            used.cpu_seconds,
+            self.cpu_per_request()?,
+            count(used.evictions),
+            count(used.items),
+            bytes(used.bytes),
+            bytes(used.memory_limit),
+        ))
     }
 }
 
@@ -105,22 +159,33 @@ impl Report {
         let mut out = table(&lines);
         let _ = writeln!(
             out,
-            "\n{:.1} s, {} keys; this load generator spent {:.2} us of CPU a request.",
+            "\n{:.1} s, {} keys; this load generator spent {:.2} µs of CPU a request.",
             self.seconds,
             count(self.total.keys),
             self.client_cpu_per_request(),
         );
-        for note in self.notes() {
+        for note in self.notes().into_iter().chain(self.servers.iter().filter_map(ServerFigures::use_to_text)) {
             let _ = writeln!(out, "{note}");
         }
         for example in self.verdict.iter().flat_map(|verdict| &verdict.examples) {
             let _ = writeln!(out, "  {example}");
         }
         for threshold in &self.thresholds {
-            let word = if threshold.holds { "holds" } else { "FAILS" };
-            let _ = writeln!(out, "{} {}: {word}, {}.", threshold.name, threshold.bound, threshold.in_words());
+            let _ = writeln!(out, "{}", threshold.to_text());
         }
         out
+    }
+
+    /// Says how to log in if a server has asked for it.
+    fn login_hint(&self) -> Option<&'static str> {
+        let asks = |fault: &String| fault.contains("authenticat") || fault.contains("Auth failure");
+        self.faults.iter().any(asks).then_some("A server demands a login: --user and --password.")
+    }
+
+    /// Returns the faults as one text, for a run that has no report.
+    pub(crate) fn faults_to_text(&self) -> String {
+        let faults = self.faults.iter().map(String::as_str).chain(self.login_hint());
+        faults.collect::<Vec<_>>().join("; ")
     }
 
     /// Returns the sentences beside the figures: rate, faults, search and checks.
@@ -142,6 +207,7 @@ impl Report {
             notes.push(format!("{} of the sets filled a miss, on top of the requests asked for.", count(self.fills)));
         }
         notes.extend(self.faults.iter().map(|fault| format!("Error: {fault}.")));
+        notes.extend(self.login_hint().map(str::to_owned));
         if !self.steps.is_empty() {
             let best = self.steps.iter().filter(|step| step.holds).map(|step| step.rate).fold(0.0, f64::max);
             notes.push(match best {
@@ -169,6 +235,6 @@ mod tests {
     #[test]
     fn numbers_are_easy_to_take_in() {
         assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1,234", "1,234,567"]);
-        assert_eq!([duration(12.34), duration(1234.0), duration(2.5e6)], ["12.3 us", "1.23 ms", "2.50 s"]);
+        assert_eq!([duration(12.34), duration(1234.0), duration(2.5e6)], ["12.3 µs", "1.23 ms", "2.50 s"]);
     }
 }

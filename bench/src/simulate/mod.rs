@@ -110,9 +110,9 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
 fn plot(mut lines: Vec<Line>) -> String {
     lines.iter_mut().for_each(|line| line.dots.clone_from(&line.points));
     let show = |percent| format!("{} %", report::short(percent));
-    let x = Axis { label: "memory, percent of the footprint", scale: Scale::Log, show };
-    let y = Axis { label: "hit ratio", scale: Scale::Linear, show };
-    report::standalone(&Chart { title: "Hit ratio by memory", x, y, lines, level: None }.to_svg())
+    let x = Axis { label: "memory, percent of the footprint", unit: "", scale: Scale::Log, show };
+    let y = Axis { label: "hit ratio", unit: "", scale: Scale::Linear, show };
+    Chart { title: "Hit ratio by memory", x, y, lines, level: None }.to_svg()
 }
 
 impl Trace {

@@ -70,7 +70,7 @@ impl Comparison {
     /// The headings of [`Comparison::rows`].
     pub(crate) const HEADINGS: [&str; 13] = [
         "load",
-        "us/op",
+        "µs/op",
         "peer",
         "ratio (spread)",
         "op/s",

@@ -114,7 +114,7 @@ fn run_loads(
         for pair in 1..=setting.args.pairs {
             let (ours, theirs) = (measure(node, load, setting)?, measure(peer, load, setting)?);
             eprintln!(
-                "{} {pair}/{}: {:.3} us/op, peer {:.3}",
+                "{} {pair}/{}: {:.3} µs/op, peer {:.3}",
                 load.name, setting.args.pairs, ours.cpu_us, theirs.cpu_us
             );
             let result = comparison.loads.last_mut().expect("it was just pushed");

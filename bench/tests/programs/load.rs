@@ -165,35 +165,67 @@ fn a_server_that_goes_away_costs_errors_and_not_the_run() {
     assert_eq!(report.total.requests, 600);
 }
 
-#[test]
-fn a_report_opens_in_a_browser_with_its_plots() {
+/// Opens a page in a browser and returns its document, after checking that nothing was logged to the console; `None` if
+/// there is no browser.
+fn open_in_browser(page: &str, width: u32) -> Option<String> {
     let browser = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
     let Some(browser) = browser else {
         eprintln!("skipped: no chromium here to open a report in");
-        return;
+        return None;
     };
-    let server = node();
-    let report = load(&[&server], "--populate --keys 100 -n 3000 -c 2");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("report.html");
-    std::fs::write(&path, report.to_html()).expect("writes");
+    std::fs::write(&path, page).expect("writes");
     let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--enable-logging=stderr", &profile, "--dump-dom"])
+        .args(["--enable-logging=stderr", &profile, &format!("--window-size={width},900"), "--dump-dom"])
         .arg(format!("file://{}", path.display()))
         .output()
         .expect("the browser runs");
     let (page, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{log}");
     assert!(!log.contains("CONSOLE"), "the page has errors: {log}");
+    Some(page.into_owned())
+}
+
+#[test]
+fn a_report_opens_in_a_browser_with_its_plots() {
+    let server = node();
+    let report = load(&[&server], "--keys 100 --fill -n 3000 -c 2");
+    let Some(page) = open_in_browser(&report.to_html(), 1000) else { return };
     for plot in ["Latency by percentile", "Requests a second", "Hit ratio"] {
         assert!(page.contains(plot), "no plot `{plot}`");
     }
     assert!(page.matches("<polyline points=\"").count() >= 6, "plots are empty");
+}
+
+#[test]
+fn a_pointer_over_a_plot_shows_its_values_and_nothing_is_wider_than_a_phone() {
+    let server = node();
+    let report = load(&[&server], "--keys 100 --fill -n 3000 -c 2");
+    let probe = "<script>
+        const seen = [...document.querySelectorAll('figure svg')].filter(svg => svg.clientWidth > 0);
+        const box = seen[2].getBoundingClientRect();
+        const at = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 };
+        seen[2].dispatchEvent(new PointerEvent('pointermove', at));
+        document.title = `probe: ${seen[2].classList} ${document.documentElement.scrollWidth} ${innerWidth} `
+          + `${[...document.querySelectorAll('.tip')].map(tip => tip.innerText.replaceAll('\\n', ' ')).join('')}`;
+        </script></body>";
+    for (width, class) in [(1000, "wide"), (390, "narrow")] {
+        let Some(page) = open_in_browser(&report.to_html().replace("</body>", probe), width) else { return };
+        let title = &page[page.find("<title>probe: ").expect("the probe ran")..];
+        let words: Vec<&str> = title[..title.find("</title>").expect("an end")].split(' ').collect();
+        assert_eq!(words[1], class, "{words:?}");
+        assert!(words[2].parse::<u32>().expect("a width") <= words[3].parse().expect("a width"), "{words:?}");
+        // Latency over time: the time, and three percentiles.
+        for shown in ["s", "p50:", "p99:", "p99.9:"] {
+            assert!(words[4..].contains(&shown), "no {shown} in {words:?}");
+        }
+    }
 }
 
 /// Debian's memcached on a free port, with more flags; `None` if it is not installed.

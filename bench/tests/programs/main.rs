@@ -1,5 +1,6 @@
 //! `larder-bench` against real servers.
 
+mod access;
 mod honesty;
 mod load;
 mod replay;
