@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use crate::access::AccessArgs;
 use crate::interrupt::Interrupt;
-use crate::load::{Address, check_reachable, client_cpu};
+use crate::load::{Address, check_reachable, client_cpu, no_server_twice};
 use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, ServerStats, parse_duration};
 use crate::trace::{self, Command, Request};
 use crate::workload::Operation;
@@ -84,8 +84,8 @@ pub async fn run(options: ReplayOptions) -> Result<ExitCode> {
     fault.map_or(Ok(code), Err)
 }
 
-/// Replays the trace and returns its report, and the error of the trace if it has a bad line. Ends early once `interrupt`
-/// is set.
+/// Replays the trace and returns its report, and the error of the trace if it has a bad line. Ends early once
+/// `interrupt` is set.
 ///
 /// # Errors
 ///
@@ -94,6 +94,7 @@ pub async fn replay(options: &ReplayOptions, interrupt: &Interrupt) -> Result<(R
     let is_tcp = |address: &Address| matches!(address, Address::Tcp { .. });
     ensure!(options.servers.iter().all(is_tcp), "--servers: a replay goes over TCP (HOST or HOST:PORT)");
     ensure!(!options.timeout.is_zero(), "--timeout: must be above 0");
+    no_server_twice(&options.servers)?;
     options.servers.iter().try_for_each(|address| check_reachable(address, options.timeout))?;
     let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
     let cache = options.access.client(&servers, options.timeout)?.build()?;
@@ -117,8 +118,8 @@ pub async fn replay(options: &ReplayOptions, interrupt: &Interrupt) -> Result<(R
     let limited = options.limit.is_some();
     let (speed, pacer_meter) = (options.speed, meter.clone());
     let (ends, end) = oneshot::channel();
-    // The pacer sleeps, waits for queues and reads a file, all of which block. A thread that waits for standard input does
-    // not keep the program from ending.
+    // The pacer sleeps, waits for queues and reads a file, all of which block. A thread that waits for standard input
+    // does not keep the program from ending.
     std::thread::Builder::new().name("pacer".to_owned()).spawn(move || {
         let ended = hand_out(requests.take(limit), speed, &pacer_meter, &queues, &progress, limited);
         // Nobody listens after an interrupt.
@@ -197,8 +198,8 @@ struct Due {
     at: Option<Duration>,
 }
 
-/// Hands every request to `send` when it is due, until the trace ends, `interrupt` is set, or `send` returns `false`. Returns the length of the
-/// schedule; `None` without `speed`.
+/// Hands every request to `send` when it is due, until the trace ends, `interrupt` is set, or `send` returns `false`.
+/// Returns the length of the schedule; `None` without `speed`.
 fn pace(
     requests: impl Iterator<Item = Result<Request>>,
     speed: Option<f64>,

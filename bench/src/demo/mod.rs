@@ -19,20 +19,25 @@ use application::{Application, Path};
 use datastore::Datastore;
 use nodes::Node;
 pub use options::DemoOptions;
-use phase::Phase;
+use phase::{Phase, Results};
 
-/// Runs the demo to its table, or until SIGINT or SIGTERM. Its nodes are stopped in every case.
+/// Runs the demo to its table. SIGINT and SIGTERM end it early, with the table of the phases so far. Its nodes are stopped
+/// in every case.
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = show(options) => result.map(|()| ExitCode::SUCCESS),
+    let mut results = Results::default();
+    let code = tokio::select! {
+        result = show(options, &mut results) => result.map(|()| ExitCode::SUCCESS),
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
         _ = terminate.recv() => Ok(ExitCode::from(143)),
-    }
+    };
+    report::print(&results);
+    code
 }
 
-async fn show(options: DemoOptions) -> Result<()> {
+/// Runs the phases, and adds each to `results` when it ends.
+async fn show(options: DemoOptions, results: &mut Results) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let datastore = fill(&options, folder.path()).await?;
     let mut nodes = (0..3).map(|_| Node::start()).collect::<Result<Vec<_>>>()?;
@@ -44,11 +49,14 @@ async fn show(options: DemoOptions) -> Result<()> {
     );
     println!("three phases, about {} s; ctrl-C ends it\n", 4 * options.seconds);
     let cache = Client::builder().servers(&addresses).build()?;
-    let application = Arc::new(Application::new(&options, datastore, cache.clone()));
+    let application = Arc::new(Application::new(&options, datastore, cache));
     let length = Duration::from_secs(options.seconds);
 
+    results.nodes = addresses;
     let direct = phase(&application, Path::Datastore, "datastore only", length, async |_| Ok(())).await?;
+    results.phases.push(direct);
     let cached = phase(&application, Path::Cache, "through the cache", length, async |_| Ok(())).await?;
+    results.phases.push(cached);
     // One third with all nodes, one with a node killed, one with the node back.
     let third = length * 2 / 3;
     let failing = phase(&application, Path::Cache, "a node killed, then back", 2 * length, async |phase: &Phase| {
@@ -63,7 +71,7 @@ async fn show(options: DemoOptions) -> Result<()> {
         Ok(())
     })
     .await?;
-    report::print(&[direct, cached, failing], &cache);
+    results.phases.push(failing);
     Ok(())
 }
 

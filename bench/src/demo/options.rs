@@ -1,6 +1,9 @@
 //! The command line of `larder-bench demo`.
 
+use anyhow::ensure;
 use clap::Args;
+
+use crate::report::parse_percent;
 
 /// Options of `larder-bench demo`.
 #[derive(Debug, Clone, Args)]
@@ -22,6 +25,9 @@ pub struct DemoOptions {
     pub(super) seconds: u64,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or("a share is from 0 to 100".to_owned())
+/// Parses a percentage of at most 100.
+fn percent(text: &str) -> anyhow::Result<f64> {
+    let percent = parse_percent(text)?;
+    ensure!(percent <= 100.0, "a share is at most 100 %");
+    Ok(percent)
 }

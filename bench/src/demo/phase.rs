@@ -36,6 +36,15 @@ pub(super) struct Window {
     pub(super) p99: Duration,
 }
 
+/// What the demo has to show.
+#[derive(Default)]
+pub(super) struct Results {
+    /// The addresses of the nodes.
+    pub(super) nodes: Vec<String>,
+    /// The phases that have ended.
+    pub(super) phases: Vec<Phase>,
+}
+
 /// One phase of the demo.
 pub(super) struct Phase {
     pub(super) name: &'static str,

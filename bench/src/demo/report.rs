@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_client::Client;
-
-use super::phase::Phase;
+use super::phase::{Phase, Results};
 
 fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
@@ -15,8 +13,11 @@ pub(super) fn line(phase: &Phase) -> String {
     format!("done: {:26} {:>8.0} ops/s", phase.name, phase.operations() as f64 / phase.seconds())
 }
 
-/// Prints the tables of all phases and nodes.
-pub(super) fn print(phases: &[Phase], cache: &Client) {
+/// Prints the tables of all phases and nodes; nothing if no phase has ended.
+pub(super) fn print(Results { nodes, phases }: &Results) {
+    if phases.is_empty() {
+        return;
+    }
     println!(
         "\n{:26} {:>8} {:>8} {:>8} {:>9} {:>9} {:>13} {:>7} {:>6}",
         "phase", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "hit ratio", "datastore r/s", "errors", "stale"
@@ -35,9 +36,11 @@ pub(super) fn print(phases: &[Phase], cache: &Client) {
             get(&phase.counts.stale),
         );
     }
-    println!("\n{:26} {:>22} {:>22} {:>22}", "node (keys it owns)", phases[0].name, phases[1].name, phases[2].name);
-    for (number, status) in cache.nodes().iter().enumerate() {
-        print!("{:26}", status.address);
+    print!("\n{:26}", "node (keys it owns)");
+    phases.iter().for_each(|phase| print!(" {:>22}", phase.name));
+    println!();
+    for (number, node) in nodes.iter().enumerate() {
+        print!("{node:26}");
         for phase in phases {
             let node = &phase.counts.by_node[number];
             let (reads, hits) = (get(&node.reads), get(&node.hits));

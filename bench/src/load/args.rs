@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Parser;
 use larder_client::{Hashing, Ring, Server};
 
@@ -100,6 +100,16 @@ const RATE_MAX: f64 = 100_000_000.0;
 /// The most requests under way: each has a slot in memory.
 const UNDER_WAY_MAX: u64 = 10_000_000;
 
+/// Checks that no server stands twice in the list: the second would own no key.
+///
+/// # Errors
+///
+/// A server stands twice; the error names it.
+pub(crate) fn no_server_twice(servers: &[Address]) -> anyhow::Result<()> {
+    let twice = servers.iter().enumerate().find(|(index, server)| servers[..*index].contains(server));
+    twice.map_or(Ok(()), |(_, server)| bail!("--servers: {server} stands there twice"))
+}
+
 /// Checks that the kernel's CPU sets can hold these CPUs.
 ///
 /// # Errors
@@ -151,6 +161,7 @@ impl LoadArgs {
     /// Checks the options against each other and returns what the workers share.
     pub(super) fn plan(&self, interrupt: Interrupt) -> anyhow::Result<Plan> {
         let mut workload = self.workload.resolve()?;
+        no_server_twice(&self.servers)?;
         ensure!(!self.duration.is_zero(), "--duration: must be above 0");
         ensure!(self.connections > 0, "--connections: at least one is needed");
         ensure!(!self.timeout.is_zero(), "--timeout: must be above 0");

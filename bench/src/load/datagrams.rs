@@ -1,7 +1,7 @@
 //! Reads over UDP: a request is one datagram, its answer one datagram or several.
 
 use std::io::{self, ErrorKind};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use larder_protocol::udp::{DATAGRAM_MAX_LEN, Frame, Reassembly};
@@ -16,10 +16,8 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    /// Opens a socket for the first address of `host`.
-    pub(crate) fn connect(host: &str, port: u16) -> io::Result<Datagrams> {
-        let address = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.next();
-        let address = address.ok_or_else(|| io::Error::other("the name has no address"))?;
+    /// Opens a socket for `address`.
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Datagrams> {
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any)?;
         socket.connect(address)?;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use args::LoadArgs;
-pub(crate) use args::cpus_exist;
+pub(crate) use args::{cpus_exist, no_server_twice};
 pub use plan::{Schedule, Stop};
 pub use session::Session;
 pub(crate) use session::client_cpu;

@@ -65,8 +65,8 @@ impl PhaseState {
 
     /// Counts a request that is over.
     ///
-    /// A failed request is not served, whenever it failed, and found nothing. Its latency is the time until it failed, but
-    /// at least the time-out: a server that refuses at once must not look faster than one that answers.
+    /// A failed request is not served, whenever it failed, and found nothing. Its latency is the time until it failed,
+    /// but at least the time-out: a server that refuses at once must not look faster than one that answers.
     pub(super) fn count(&mut self, server: usize, pending: &Pending, now: u64) {
         self.report(now);
         let tally = self.tallies.at(server, pending.operation);

@@ -1,7 +1,7 @@
 //! Sockets to a server: TCP, unix, TLS over TCP, or UDP.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -133,35 +133,50 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Connects to `address` and logs in; each of its addresses has `patience`.
+    /// Connects to `address` and logs in. A name with several addresses is tried address by address, each within
+    /// `patience`: one that does not answer, or answers wrongly, gives way to the next.
     ///
     /// # Errors
     ///
     /// No address accepts the connection, the TLS handshake fails, or the server refuses the login.
     pub(crate) fn connect(address: &Address, opening: &Opening, patience: Duration) -> anyhow::Result<Transport> {
         let hint = || format!("no connection to {address}: is a server running there? (--servers HOST:PORT)");
-        let mut transport = match address {
-            Address::Unix(path) => Transport::Unix(UnixStream::connect(path).with_context(hint)?),
-            Address::Tcp { host, port } if matches!(opening.kind, TransportKind::Udp) => {
-                Transport::Udp(Box::new(Datagrams::connect(host, *port).with_context(hint)?))
+        match address {
+            Address::Unix(path) => {
+                Transport::Unix(UnixStream::connect(path).with_context(hint)?).open(address, opening, patience)
             }
             Address::Tcp { host, port } => {
-                let addresses = (host.as_str(), *port).to_socket_addrs().with_context(hint)?;
-                let mut last = io::Error::other("the name has no address");
-                let connected = addresses.into_iter().find_map(|address| {
-                    TcpStream::connect_timeout(&address, patience).map_err(|error| last = error).ok()
-                });
-                let stream = connected.ok_or(last).with_context(hint)?;
-                Transport::over_tcp(stream, host, &opening.kind, patience)?
+                let mut last = anyhow::anyhow!("the name has no address").context(hint());
+                for socket_address in (host.as_str(), *port).to_socket_addrs().with_context(hint)? {
+                    let opened = Transport::to(socket_address, host, &opening.kind, patience)
+                        .map_err(|error| error.context(hint()))
+                        .and_then(|transport| transport.open(address, opening, patience));
+                    match opened {
+                        Ok(transport) => return Ok(transport),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
             }
-        };
-        if let Some(login) = &opening.login {
-            transport.set_read_timeout(Some(patience))?;
-            login.perform(&mut transport).with_context(|| address.to_string())?;
-            transport.set_read_timeout(None)?;
         }
-        transport.set_nonblocking()?;
-        Ok(transport)
+    }
+
+    fn to(address: SocketAddr, host: &str, kind: &TransportKind, patience: Duration) -> anyhow::Result<Transport> {
+        if matches!(kind, TransportKind::Udp) {
+            return Ok(Transport::Udp(Box::new(Datagrams::connect(address)?)));
+        }
+        Transport::over_tcp(TcpStream::connect_timeout(&address, patience)?, host, kind, patience)
+    }
+
+    /// Logs in on a fresh connection, and stops it from blocking.
+    fn open(mut self, address: &Address, opening: &Opening, patience: Duration) -> anyhow::Result<Transport> {
+        if let Some(login) = &opening.login {
+            self.set_read_timeout(Some(patience))?;
+            login.perform(&mut self).with_context(|| address.to_string())?;
+            self.set_read_timeout(None)?;
+        }
+        self.set_nonblocking()?;
+        Ok(self)
     }
 
     fn over_tcp(

@@ -270,8 +270,8 @@ impl Worker {
         }
     }
 
-    /// Open loop: how many requests are still due before the end; of random gaps, the expected number. Counted without a
-    /// loop, since a rate far above what servers keep leaves billions.
+    /// Open loop: how many requests are still due before the end; of random gaps, the expected number. Counted without
+    /// a loop, since a rate far above what servers keep leaves billions.
     fn due_until_end(&self, state: &PhaseState) -> u64 {
         if matches!(state.phase.schedule, Schedule::Open { poisson: true, .. }) {
             return 1 + ((state.end - state.next_due - 1) as f64 / state.gap) as u64;

@@ -61,9 +61,9 @@ impl ReportArgs {
         Ok(())
     }
 
-    /// Checks the bounds, writes the report's files and prints it. Returns exit status 1 if a bound does not hold, a value
-    /// was wrong or stale, or no request was served; otherwise `interrupted`, the exit status of a run that a signal
-    /// ended; otherwise 0.
+    /// Checks the bounds, writes the report's files and prints it. Returns exit status 1 if a bound does not hold, a
+    /// value was wrong or stale, or no request was served; otherwise `interrupted`, the exit status of a run that a
+    /// signal ended; otherwise 0.
     ///
     /// # Errors
     ///
@@ -135,6 +135,14 @@ pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::try_from_secs_f64(seconds)?)
 }
 
+/// Parses a percentage: `10` or `10%`.
+pub(crate) fn parse_percent(text: &str) -> anyhow::Result<f64> {
+    let number: f64 =
+        text.strip_suffix('%').unwrap_or(text).trim_end().parse().context("expected a percentage (10%)")?;
+    ensure!(number >= 0.0 && number.is_finite(), "a percentage is 0 or more");
+    Ok(number)
+}
+
 /// Parses a share: `95%` or `0.95`.
 pub(crate) fn parse_share(text: &str) -> anyhow::Result<f64> {
     let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |number| (number.trim_end(), 100.0));
@@ -146,6 +154,12 @@ pub(crate) fn parse_share(text: &str) -> anyhow::Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentages_may_have_their_sign() {
+        assert_eq!(["10", "10%", "0.5 %"].map(|text| parse_percent(text).expect("valid")), [10.0, 10.0, 0.5]);
+        assert!(["-1", "nan", "inf%", "%"].iter().all(|text| parse_percent(text).is_err()));
+    }
 
     #[test]
     fn shares_are_numbers_or_percent() {

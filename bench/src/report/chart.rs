@@ -1,5 +1,5 @@
-//! Charts as SVG. A page has each chart twice, for wide and for narrow screens, and a script that shows the values under
-//! the pointer.
+//! Charts as SVG. A page has each chart twice, for wide and for narrow screens, and a script that shows the values
+//! under the pointer.
 
 use maud::{Markup, html};
 use serde::Serialize;
@@ -71,8 +71,8 @@ const ROW: f64 = 18.0;
 /// Lines in one chart: there are this many colours.
 pub const LINES_MAX: usize = 6;
 
-/// The style of charts. Colours follow the reader's setting, light or dark. Readers who cannot tell all colours apart have
-/// the dashes.
+/// The style of charts. Colours follow the reader's setting, light or dark. Readers who cannot tell all colours apart
+/// have the dashes.
 pub(super) const CHART_STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1f2937; --soft: #5b6472; --grid: #e5e7eb; --paper: #ffffff; --panel: #f6f7f9;
   --c0: #0072b2; --c1: #c1500a; --c2: #00795f; --c3: #9c3587; --c4: #7a6200; --c5: #4b5563; }

@@ -21,7 +21,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 pub use args::ReportArgs;
-pub(crate) use args::parse_duration;
+pub(crate) use args::{parse_duration, parse_percent};
 pub(crate) use chart::bars;
 pub use chart::{Axis, Chart, LINES_MAX, Line, Scale, short, short_duration};
 pub(crate) use collector::Collector;
@@ -204,8 +204,8 @@ impl Report {
         self.operations.iter().find(|entry| entry.operation == operation).map(|found| &found.figures)
     }
 
-    /// Sets the rate of the schedule, and the rate kept on it. The schedule was as long as its requests take at this rate:
-    /// of few requests, that is longer than the time from the first to the last.
+    /// Sets the rate of the schedule, and the rate kept on it. The schedule was as long as its requests take at this
+    /// rate: of few requests, that is longer than the time from the first to the last.
     pub(crate) fn set_rate(&mut self, asked: f64) {
         let scheduled = (self.total.requests - self.fills + self.unsent) as f64 / asked;
         self.rate_asked = Some(asked);

@@ -28,8 +28,8 @@ pub(crate) struct Tally {
     pub(crate) misses: u64,
     /// Requests answered with an error, or not at all.
     pub(crate) errors: u64,
-    /// Nanoseconds from the time a request was due until its answer was read. A failed request counts with the time until
-    /// it failed, and at least the time-out.
+    /// Nanoseconds from the time a request was due until its answer was read. A failed request counts with the time
+    /// until it failed, and at least the time-out.
     pub(crate) latency: Histogram<u64>,
 }
 

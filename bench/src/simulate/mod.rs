@@ -16,6 +16,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Store, Time};
 
+use crate::interrupt::Interrupt;
 use crate::report::{self, Axis, Chart, Line, Scale};
 use crate::trace::{self, Command};
 use cache::{Cache, ITEM_OVERHEAD};
@@ -31,7 +32,7 @@ pub struct SimulateOptions {
     /// A trace (generate-trace has the format); decompressed if the name ends in .zst. - is standard input
     trace: PathBuf,
     /// Memory sizes, in percent of the footprint: all keys of the trace at their largest size, plus 24 bytes each
-    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0], value_parser = report::parse_percent)]
     sizes: Vec<f64>,
     /// Eviction policies
     #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve])]
@@ -65,8 +66,9 @@ struct Trace {
     largest: usize,
 }
 
-/// Runs `larder-bench simulate` and prints its table.
+/// Runs `larder-bench simulate` and prints its table. A signal ends it early, with the table so far.
 pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
+    let interrupt = Interrupt::on_signals()?;
     let trace = Trace::read(&options.trace)?;
     ensure!(!trace.requests.is_empty(), "{} has no requests", options.trace.display());
     println!(
@@ -81,11 +83,16 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
         .collect();
     let mut lines: Vec<Line> = names.iter().map(|name| Line { name: name.clone(), ..Line::default() }).collect();
     let mut rows = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
-    for &size in &options.sizes {
+    'sizes: for &size in &options.sizes {
         let bytes = (trace.footprint as f64 * size / 100.0) as usize;
         let mut row = vec![format!("{size} %"), report::count(bytes as u64)];
         for (line, policy) in lines.iter_mut().zip([None].into_iter().chain(options.policies.iter().map(Some))) {
-            match trace.hit_ratio(bytes, policy.copied()) {
+            match trace.hit_ratio(bytes, policy.copied(), &interrupt) {
+                // A pass that was cut short has no ratio.
+                _ if interrupt.is_set() => {
+                    rows.push(row);
+                    break 'sizes;
+                }
                 Ok(ratio) => {
                     line.points.push((size, 100.0 * ratio));
                     row.push(format!("{:.2} %", 100.0 * ratio));
@@ -99,11 +106,14 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
         }
         rows.push(row);
     }
-    print!("{}", report::table(&rows));
+    report::print(&report::table(&rows))?;
+    if interrupt.is_set() {
+        report::print("\nThe simulation was cut short: further sizes and policies are missing.\n")?;
+    }
     if let Some(path) = &options.plot {
         report::write(path, &plot(lines))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(interrupt.exit_status().unwrap_or(0)))
 }
 
 /// Plots the hit ratio over the memory size, with a line for each policy.
@@ -148,9 +158,9 @@ impl Trace {
     }
 
     /// Returns the share of reads that hit with `bytes` of memory: of the engine under `policy`, or of exact LRU.
-    fn hit_ratio(&self, bytes: usize, policy: Option<Eviction>) -> Result<f64> {
+    fn hit_ratio(&self, bytes: usize, policy: Option<Eviction>, interrupt: &Interrupt) -> Result<f64> {
         match policy {
-            None => Ok(self.run(&mut ExactLru::new(bytes as u64, &self.keys))),
+            None => Ok(self.run(&mut ExactLru::new(bytes as u64, &self.keys), interrupt)),
             Some(eviction) => {
                 let config = Config {
                     memory_limit: bytes,
@@ -159,14 +169,16 @@ impl Trace {
                     now: Time(START),
                 };
                 let store = Store::new(&config)?;
-                Ok(self.run(&mut Engine::new(store, &self.keys, self.largest, START)))
+                Ok(self.run(&mut Engine::new(store, &self.keys, self.largest, START), interrupt))
             }
         }
     }
 
-    fn run(&self, cache: &mut impl Cache) -> f64 {
+    /// Runs the trace on `cache`, until `interrupt` is set, and returns the share of reads that hit.
+    fn run(&self, cache: &mut impl Cache, interrupt: &Interrupt) -> f64 {
         let (mut reads, mut hits) = (0u64, 0u64);
-        for &Request { time, key, value_size, ttl, action } in &self.requests {
+        for &Request { time, key, value_size, ttl, action } in self.requests.iter().take_while(|_| !interrupt.is_set())
+        {
             match action {
                 Action::Read => {
                     reads += 1;
@@ -199,7 +211,7 @@ mod tests {
     fn a_read_hits_what_was_read_before_until_it_expires() {
         let trace = trace("0,a,1,10,1,get,5\n4,a,1,10,1,get,5\n5,a,1,10,1,get,5\n9,a,1,10,1,get,5\n");
         for policy in [None, Some(Eviction::Lru)] {
-            assert_eq!(trace.hit_ratio(1 << 20, policy).unwrap(), 0.5);
+            assert_eq!(trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap(), 0.5);
         }
     }
 
@@ -207,7 +219,7 @@ mod tests {
     fn a_deleted_key_is_missed() {
         let trace = trace("0,a,1,10,1,set,0\n0,a,1,10,1,get,0\n0,a,1,10,1,delete,0\n0,a,1,10,1,get,0\n");
         for policy in [None, Some(Eviction::Lru)] {
-            assert_eq!(trace.hit_ratio(1 << 20, policy).unwrap(), 0.5);
+            assert_eq!(trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap(), 0.5);
         }
     }
 

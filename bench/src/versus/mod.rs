@@ -29,8 +29,8 @@ use crate::interrupt::Interrupt;
 use crate::load::cpus_exist;
 use crate::report::{Machine, print, write};
 
-/// Runs `larder-bench versus` and prints its table. Returns exit status 1 if requests failed. A comparison that ends early,
-/// by an error or a signal, prints the pairs of runs before.
+/// Runs `larder-bench versus` and prints its table. Returns exit status 1 if requests failed. A comparison that ends
+/// early, by an error or a signal, prints the pairs of runs before.
 pub fn run(args: &VersusArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::on_signals()?;
     let (comparison, error) = compare(args, &interrupt)?;

@@ -1,6 +1,6 @@
 //! Figures stay true when servers fail, when nothing is measured, and when a run ends early.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -225,7 +225,7 @@ fn a_value_that_no_server_stores_is_an_error_of_its_line() {
 fn options_beyond_all_measure_are_refused_in_words() {
     let server = node();
     let address = server.address();
-    let options: [&[&str]; 12] = [
+    let options: [&[&str]; 13] = [
         &["--rate", "1e-300"],
         &["--rate", "1e300"],
         &["--rate", "nan"],
@@ -238,9 +238,11 @@ fn options_beyond_all_measure_are_refused_in_words() {
         &["--cpus", "99999"],
         &["--verify", "--keys", "18446744073709551615", "--key-size", "30"],
         &["--value-size", "99999999999999"],
+        &["--servers", "cache1,cache2:11211,cache1:11211"],
     ];
     for words in options {
-        let output = program(&[&["load", "-s", &address], words].concat());
+        let servers: &[&str] = if words[0] == "--servers" { &[] } else { &["-s", &address] };
+        let output = program(&[&["load"], servers, words].concat());
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", text(&output));
         let (name, text) = (words[0].trim_start_matches('-'), text(&output));
         assert!(text.contains(name) && !text.contains("panicked"), "{words:?}: {text}");
@@ -298,6 +300,40 @@ fn a_signal_ends_a_comparison_with_its_pairs_and_its_servers() {
     let comparison: Comparison = serde_json::from_slice(&std::fs::read(json).expect("a file")).expect("a comparison");
     assert!(comparison.interrupted && !comparison.loads.is_empty(), "{}", text(&output));
     assert!(servers.iter().all(|&server| kill(Pid::from_raw(server), None).is_err()), "a server was left behind");
+}
+
+#[test]
+fn a_signal_ends_the_demo_with_the_phases_that_have_ended() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["demo", "--users", "100", "--seconds", "2", "--handlers", "4"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut lines = String::new();
+    while !lines.contains("done: datastore only") {
+        assert!(output.read_line(&mut lines).expect("reads") > 0, "{lines}");
+    }
+    send(Signal::SIGTERM, child.id());
+    lines.clear();
+    output.read_to_string(&mut lines).expect("reads");
+    assert_eq!(child.wait().expect("the program ends").code(), Some(143));
+    assert!(lines.contains("node (keys it owns)") && lines.contains("datastore only"), "{lines}");
+    assert!(!lines.contains("a node killed, then back"), "{lines}");
+}
+
+#[test]
+fn a_signal_ends_a_simulation_with_its_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace.csv").display().to_string();
+    assert!(program(&["generate-trace", &trace, "--requests", "200000"]).status.success());
+    let sizes = (1..1000).map(|size| format!("{size}%")).collect::<Vec<_>>().join(",");
+    let mut command = Command::new(PROGRAM);
+    command.args(["simulate", &trace, "--sizes", &sizes]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    std::thread::sleep(2 * HALF_A_SECOND);
+    send(Signal::SIGINT, child.id());
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("exact lru") && text(&output).contains("cut short"), "{}", text(&output));
 }
 
 /// The children of a process.
