@@ -221,6 +221,8 @@ pub fn requests(options: &GenerateOptions) -> Result<impl Iterator<Item = Reques
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn options(output: PathBuf, shape: Shape) -> GenerateOptions {
@@ -273,6 +275,23 @@ mod tests {
         let keys: Vec<&[u8]> = requests.iter().map(|request| request.key.as_slice()).collect();
         assert_eq!(keys, [&b"a,b,,c"[..], b"\xff\"\xfe", b"k"]);
         assert_eq!((requests[2].time, requests[2].value_size, requests[2].command), (2, 7, Command::Delete));
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_of_any_key_reads_back(time: u64, key in "[^\\s\\x00-\\x20]{1,20}", size in 0..VALUE_MAX, ttl: u64) {
+            let line = format!("{time},{key},9,{size},7,cas,{ttl}");
+            let request = parse(line.as_bytes()).unwrap();
+            prop_assert_eq!((request.time, request.ttl, request.value_size as u64), (time, ttl, size));
+            prop_assert_eq!(request.key, key.as_bytes());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, line in "[0-9a-z, ]{0,40}") {
+            let _ = parse(&bytes);
+            let _ = parse(line.as_bytes());
+            requests_of(&bytes, "trace.csv");
+        }
     }
 
     #[test]

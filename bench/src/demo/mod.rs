@@ -21,8 +21,8 @@ use nodes::Node;
 pub use options::DemoOptions;
 use phase::{Phase, Results};
 
-/// Runs the demo to its table. SIGINT and SIGTERM end it early, with the table of the phases so far. Its nodes are stopped
-/// in every case.
+/// Runs the demo to its table. SIGINT and SIGTERM end it early, with the table of the phases so far. Its nodes are
+/// stopped in every case.
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;

@@ -228,3 +228,54 @@ impl LoadArgs {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    const OPTIONS: [&str; 22] = [
+        "--servers",
+        "--protocol",
+        "--connections",
+        "--pipeline",
+        "--threads",
+        "--cpus",
+        "--rate",
+        "--duration",
+        "--requests",
+        "--warmup",
+        "--timeout",
+        "--mix",
+        "--keys",
+        "--key-distribution",
+        "--key-size",
+        "--value-size",
+        "--ttl",
+        "--multiget",
+        "--p99",
+        "--min-rate",
+        "--min-hit-ratio",
+        "--max-errors",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_value_of_an_option_is_parsed_or_refused(
+            option in select(&OPTIONS[..]),
+            text in "\\PC{0,12}|[0-9a-z.:,%µ-]{0,12}",
+        ) {
+            let _ = LoadArgs::from_words([option, &text]);
+        }
+    }
+
+    #[test]
+    fn the_options_of_the_property_exist() {
+        for option in OPTIONS {
+            let error = LoadArgs::from_words([option]).expect_err("a value is missing");
+            assert_ne!(error.kind(), clap::error::ErrorKind::UnknownArgument, "{option}");
+        }
+    }
+}
