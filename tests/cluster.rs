@@ -1,4 +1,5 @@
-//! A cluster of real nodes: any node answers for any key, nodes come and go, and the port between nodes takes nobody else.
+//! A cluster of real nodes: any node answers for any key, nodes come and go, and the port between nodes takes nobody
+//! else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

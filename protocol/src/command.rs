@@ -316,8 +316,8 @@ pub enum Admin<'a> {
         /// The new limit in MiB.
         mebibytes: u64,
     },
-    /// `config get <key>`, and binary opcode 0x60: the list of nodes, under the key `cluster` (the auto-discovery of managed
-    /// memcache services).
+    /// `config get <key>`, and binary opcode 0x60: the list of nodes, under the key `cluster` (the auto-discovery of
+    /// managed memcache services).
     Config {
         /// The key.
         key: &'a [u8],

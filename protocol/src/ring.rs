@@ -1,8 +1,8 @@
 //! Which server owns a key: consistent hashing, key for key as the clients of other languages have it.
 //!
-//! A ketama ring is that of libmemcached 1.1, point for point; twemproxy makes the same points and hashes keys in ways of
-//! its own. The points stand in a [`consistent_hash_ring::Ring`], which looks up the first at or after a hash. pymemcache
-//! has no points: a key belongs to the server that scores highest for it.
+//! A ketama ring is that of libmemcached 1.1, point for point; twemproxy makes the same points and hashes keys in ways
+//! of its own. The points stand in a [`consistent_hash_ring::Ring`], which looks up the first at or after a hash.
+//! pymemcache has no points: a key belongs to the server that scores highest for it.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -89,7 +89,8 @@ impl KeyHash {
 impl std::str::FromStr for Hashing {
     type Err = String;
 
-    /// Reads `ketama-weighted`, `ketama`, `ketama-md5`, `rendezvous`, or `twemproxy-` and one of twemproxy's names for a hash.
+    /// Reads `ketama-weighted`, `ketama`, `ketama-md5`, `rendezvous`, or `twemproxy-` and one of twemproxy's names for
+    /// a hash.
     fn from_str(name: &str) -> Result<Self, String> {
         Ok(match name {
             "ketama-weighted" => Hashing::KetamaWeighted,

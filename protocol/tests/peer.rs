@@ -1,4 +1,5 @@
-//! The frames between nodes: what is written is read again, nothing that arrives is too much, and views merge in any order.
+//! The frames between nodes: what is written is read again, nothing that arrives is too much, and views merge in any
+//! order.
 
 use std::collections::BTreeMap;
 

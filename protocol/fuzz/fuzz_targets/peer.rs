@@ -1,4 +1,5 @@
-//! Whatever arrives on the port of a cluster: it is a frame, no frame, or unfinished; and a frame is encoded to its own bytes.
+//! Whatever arrives on the port of a cluster: it is a frame, no frame, or unfinished; and a frame is encoded to its own
+//! bytes.
 #![no_main]
 
 use larder_protocol::peer::{Message, decode};

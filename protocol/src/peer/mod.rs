@@ -4,9 +4,10 @@
 //! u32 length of the payload | u8 kind | u8 protocol of a request | u16 0 | u32 id | payload          all little-endian
 //! ```
 //!
-//! A link begins with a handshake: `Hello` from who dials, `Welcome` with a proof from who listens, `Proof` from who dials.
-//! Both proofs are keyed hashes over both greetings ([`transcript`]), which hold a random number of each side, so that no old
-//! exchange can be sent again. Then it carries frames in order: a [`Message::View`] comes before whatever was decided by it.
+//! A link begins with a handshake: `Hello` from who dials, `Welcome` with a proof from who listens, `Proof` from who
+//! dials. Both proofs are keyed hashes over both greetings ([`transcript`]), which hold a random number of each side,
+//! so that no old exchange can be sent again. Then it carries frames in order: a [`Message::View`] comes before
+//! whatever was decided by it.
 
 mod view;
 
