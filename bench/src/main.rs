@@ -34,7 +34,7 @@ enum Command {
     GenerateTrace(larder_bench::trace::GenerateOptions),
     /// Run a node, as the demo does
     #[command(hide = true)]
-    Node(Box<larder_node::Settings>),
+    Node(Box<larder_node::CommandLine>),
     /// Print completions for a shell: larder-bench completions bash > /etc/bash_completion.d/larder-bench
     Completions {
         /// The shell
@@ -68,9 +68,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(*options)),
         Command::Simulate(options) => larder_bench::simulate::run(&options),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),
-        Command::Node(settings) => {
+        Command::Node(command_line) => {
             larder_bench::process::end_with_parent();
-            Ok(larder_node::run(*settings))
+            Ok(larder_node::run(command_line.settings))
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "larder-bench", &mut std::io::stdout());

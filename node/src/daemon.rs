@@ -1,39 +1,99 @@
-//! What a daemon does before it serves: leaves the terminal, limits, memory, its user and its pid file.
+//! A node as a process of its own: its start, its signals, its pid file and its end.
 
 use std::io;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, Uid, User, daemon, setgid, setgroups, setuid};
+use nix::unistd::{Pid, daemon};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::settings::Settings;
+use crate::config::settings::{RESERVED_DESCRIPTORS, Settings};
+use crate::error::StartError;
+use crate::log;
+use crate::server::Server;
 
-/// Descriptors wanted beside one for each connection.
-pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
-
-fn in_words(what: impl std::fmt::Display, error: impl std::fmt::Display) -> io::Error {
-    io::Error::other(format!("{what}: {error}"))
+/// Runs a node until SIGTERM or SIGINT, as the `larder-node` binary does. SIGHUP makes it read its files again.
+pub fn run(settings: Settings) -> std::process::ExitCode {
+    log::start(settings.verbosity.into());
+    match serve_until_signalled(settings) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }
 
-/// Before any thread is started: forks into the background (`-d`) and raises limits.
-pub(crate) fn prepare(settings: &Settings) -> io::Result<()> {
+fn serve_until_signalled(settings: Settings) -> Result<(), StartError> {
+    prepare(&settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let server = Server::start(settings.clone())?;
+        write_pid_file(&settings);
+        announce_ports(&server)?;
+        let why = loop {
+            tokio::select! {
+                _ = hangup.recv() => server.reload(),
+                _ = terminate.recv() => break "SIGTERM came",
+                _ = interrupt.recv() => break "SIGINT came",
+                () = server.shutdown_requested() => break "a client asked for it",
+            }
+        };
+        tracing::info!("stopping: {why}");
+        tokio::select! {
+            () = server.leave() => {}
+            _ = terminate.recv() => server.leave().await,
+            _ = interrupt.recv() => server.leave().await,
+        }
+        server.stop();
+        clean_up(&settings);
+        Ok(())
+    })
+}
+
+/// Writes the ports to the file that MEMCACHED_PORT_FILENAME names, as memcached does for `-p -1`.
+fn announce_ports(server: &Server) -> io::Result<()> {
+    let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
+    let tcp = server.addresses().iter().map(|address| ("TCP", address));
+    let udp = server.udp_addresses().iter().map(|address| ("UDP", address));
+    let lines: String = tcp
+        .chain(udp)
+        .map(|(kind, address)| {
+            format!("{kind} {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())
+        })
+        .collect();
+    // Renamed when it is complete: tests read the file as soon as it exists.
+    let unfinished = std::path::Path::new(&path).with_extension("lock");
+    std::fs::write(&unfinished, lines)?;
+    std::fs::rename(unfinished, path)
+}
+
+fn process(doing: &str) -> impl FnOnce(nix::Error) -> StartError {
+    move |error| StartError::Process { doing: doing.to_owned(), error: error.into() }
+}
+
+/// Forks into the background (`-d`) and raises limits. Called before any thread is started.
+fn prepare(settings: &Settings) -> Result<(), StartError> {
     if settings.daemon {
-        // Who asked for more log sees it: the terminal stays.
-        daemon(true, settings.verbosity > 0).map_err(|error| in_words("going into the background (-d)", error))?;
+        // With -v the log keeps going to the terminal.
+        daemon(true, settings.verbosity > 0).map_err(process("going into the background (-d)"))?;
     }
     if settings.core_dumps {
-        let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
-        setrlimit(Resource::RLIMIT_CORE, hard, hard).map_err(|error| in_words("allowing core dumps (-r)", error))?;
+        let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(io::Error::from)?;
+        setrlimit(Resource::RLIMIT_CORE, hard, hard).map_err(process("allowing core dumps (-r)"))?;
     }
     let wanted = u64::from(settings.max_connections) + RESERVED_DESCRIPTORS;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(io::Error::from)?;
     if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(io::Error::from)?;
         tracing::warn!("{hard} files may be open (ulimit -n): fewer than the {wanted} that -c may need");
     }
     if settings.lock_memory {
-        // A limit would hold again once root is left.
+        // The limit applies again once root is left.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
             tracing::warn!("memory is not locked (-k), try a larger ulimit -l: {error}");
@@ -42,27 +102,9 @@ pub(crate) fn prepare(settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes the user of `-u`, where root started the process.
-pub(crate) fn leave_root(settings: &Settings) -> io::Result<()> {
-    if !Uid::effective().is_root() {
-        return Ok(());
-    }
-    let Some(name) = &settings.user else {
-        tracing::warn!("serving as root: -u NAME makes it another user");
-        return Ok(());
-    };
-    let user = User::from_name(name)?.ok_or_else(|| in_words("-u", format_args!("there is no user {name:?}")))?;
-    if user.uid.is_root() {
-        return Ok(());
-    }
-    setgroups(&[user.gid])
-        .and_then(|()| setgid(user.gid))
-        .and_then(|()| setuid(user.uid))
-        .map_err(|error| in_words(format_args!("becoming {name} (-u)"), error))
-}
-
-/// Writes the pid file (`-P`), whole or not at all. A node that cannot serves all the same, as memcached does.
-pub(crate) fn write_pid_file(settings: &Settings) {
+/// Writes the pid file (`-P`), whole or not at all. If it cannot be written, the node serves all the same, as memcached
+/// does.
+fn write_pid_file(settings: &Settings) {
     let Some(path) = &settings.pid_file else { return };
     let old = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
     if let Some(pid) = old.filter(|&pid| pid > 0 && kill(Pid::from_raw(pid), None).is_ok()) {
@@ -77,8 +119,8 @@ pub(crate) fn write_pid_file(settings: &Settings) {
     }
 }
 
-/// Takes the pid file away again.
-pub(crate) fn clean_up(settings: &Settings) {
+/// Removes the pid file.
+fn clean_up(settings: &Settings) {
     if let Some(path) = &settings.pid_file
         && let Err(error) = std::fs::remove_file(path)
     {

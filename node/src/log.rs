@@ -1,13 +1,13 @@
-//! Logging to standard error, as much as `-v` and the `verbosity` command say.
+//! Logging to standard error, at the level of `-v` and of the `verbosity` command.
 
 use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
-/// How the filter of this process's log is changed, once there is one.
+/// Changes the filter of this process's log. Empty until the log starts.
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
-/// What is shown at a verbosity.
+/// Returns the filter of a verbosity.
 fn filter(verbosity: u32) -> EnvFilter {
     match verbosity {
         0 => "warn,larder_node=info",
@@ -17,7 +17,7 @@ fn filter(verbosity: u32) -> EnvFilter {
     .into()
 }
 
-/// Starts logging. What RUST_LOG says goes before `-v`.
+/// Starts logging. RUST_LOG has priority over `-v`.
 pub(crate) fn start(verbosity: u32) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -27,7 +27,7 @@ pub(crate) fn start(verbosity: u32) {
         .with_filter_reloading();
     let handle = log.reload_handle();
     log.init();
-    // Set once: a process starts its log once.
+    // Fails if it is set already, which does not happen: a process starts its log once.
     let _ = CHANGE.set(Box::new(move |filter| {
         if let Err(error) = handle.reload(filter) {
             tracing::warn!(%error, "the verbosity stays");
@@ -35,7 +35,7 @@ pub(crate) fn start(verbosity: u32) {
     }));
 }
 
-/// Shows more or less from now on, where this process began its log by [`start`].
+/// Changes the verbosity of the log. Does nothing in a process that did not start it by [`start`].
 pub(crate) fn set_verbosity(level: u32) {
     if let Some(change) = CHANGE.get() {
         change(filter(level));

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use larder_node::Settings;
+use larder_node::CommandLine;
 
 fn main() -> ExitCode {
-    larder_node::run(Settings::parse())
+    larder_node::run(CommandLine::parse().settings)
 }

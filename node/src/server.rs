@@ -9,8 +9,8 @@ use larder_protocol::Protocol;
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::{self, Cluster};
-use crate::counters::Counters;
-use crate::daemon;
+use crate::config::settings::Settings;
+use crate::error::StartError;
 use crate::maintenance::maintain;
 use crate::net::acceptor::{Work, accept};
 use crate::net::auth::Users;
@@ -19,18 +19,17 @@ use crate::net::listener::Listeners;
 use crate::net::open_sockets::{OpenSocket, Registered, Transport};
 use crate::net::tls::Tls;
 use crate::net::udp;
-use crate::settings::Settings;
+use crate::privileges;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 
 /// A running node.
 ///
 /// ```
 /// use larder_node::{Server, Settings};
 ///
-/// # fn main() -> std::io::Result<()> {
-/// let mut settings = Settings::default();
-/// settings.port = Some(-1);
-/// let server = Server::start(settings)?;
+/// # fn main() -> Result<(), larder_node::StartError> {
+/// let server = Server::start(Settings { port: Some(-1), ..Settings::default() })?;
 /// println!("listening on {}", server.addresses()[0]);
 /// server.stop();
 /// # Ok(())
@@ -47,13 +46,18 @@ pub struct Server {
 
 impl Server {
     /// Starts the workers and listens.
-    pub fn start(settings: Settings) -> io::Result<Server> {
-        settings.check().map_err(io::Error::other)?;
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says which flags contradict each other, which address cannot be listened on, which file of users,
+    /// certificates or keys cannot be used, or what the system refuses.
+    pub fn start(settings: Settings) -> Result<Server, StartError> {
+        settings.check().map_err(StartError::Flags)?;
         // Files that only root can read, and ports below 1024, are opened before `-u` takes effect.
         let users = Users::of(&settings)?;
-        let tls = settings.tls.then(|| Tls::new(&settings)).transpose()?.map(Arc::new);
+        let tls = settings.tls.then(|| Tls::new(&settings.extended.tls)).transpose()?.map(Arc::new);
         let mut listeners = Listeners::open(&settings)?;
-        daemon::leave_root(&settings)?;
+        privileges::leave_root(&settings)?;
         listeners.open_unix(&settings)?;
         let (addresses, udp_addresses) = (listeners.tcp_addresses()?, listeners.udp_addresses()?);
         if !settings.ignored().is_empty() {
@@ -110,8 +114,7 @@ impl Server {
 
     /// Reads users and certificates again. A file that cannot be used is logged, and the old one stays in force.
     pub(crate) fn reload(&self) {
-        let users =
-            self.shared.users.as_ref().map_or(Ok(()), |users| users.reload().map_err(|error| error.to_string()));
+        let users = self.shared.users.as_ref().map_or(Ok(()), |users| users.reload());
         let certificates = self.shared.tls.as_ref().map_or(Ok(()), |tls| tls.refresh());
         for error in [users.err(), certificates.err()].into_iter().flatten() {
             tracing::error!("not read again: {error}");

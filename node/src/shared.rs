@@ -1,6 +1,5 @@
 //! The state that all workers share.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,15 +9,15 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::commands::crawler::Crawler;
 use crate::commands::events::{Topics, Watchers};
-use crate::counters::Counters;
+use crate::config::settings::Settings;
 use crate::log;
 use crate::net::auth::Users;
 use crate::net::connection_limit::Connections;
 use crate::net::open_sockets::Sockets;
 use crate::net::tls::Tls;
-use crate::settings::Settings;
+use crate::statistics::counters::Counters;
 use crate::statistics::prefixes::Prefixes;
-use crate::store::{Config, Store};
+use crate::store::{self, Config, Store};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Shared {
         tls: Option<Arc<Tls>>,
         stop: watch::Receiver<bool>,
         cluster: Option<Arc<Cluster>>,
-    ) -> io::Result<Shared> {
+    ) -> Result<Shared, store::Error> {
         let clock = Clock::start();
         Ok(Shared {
             store: Store::new(&Config {
@@ -61,14 +60,13 @@ impl Shared {
                 item_size_max: settings.item_size_max,
                 eviction: settings.eviction(),
                 now: clock.now(),
-            })
-            .map_err(io::Error::other)?,
+            })?,
             workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
             verbosity: AtomicU32::new(settings.verbosity.into()),
             sockets: Arc::default(),
             prefixes: Prefixes::new(settings.prefix_delimiter),
-            watchers: Arc::new(Watchers::new(settings.watcher_buffer())),
-            crawler: Crawler::new(settings.has("lru_crawler")),
+            watchers: Arc::new(Watchers::new(settings.extended.watcher_buffer)),
+            crawler: Crawler::new(settings.extended.lru_crawler),
             maintenance: AtomicU64::new(0),
             settings,
             clock,

@@ -32,9 +32,9 @@ use super::{Cluster, Counts, LEGACY_KEY, PATIENCE};
 use crate::commands::effect::Effect;
 use crate::commands::turn::Turn;
 use crate::commands::{execute, items};
-use crate::counters::Counters;
 use crate::net::output::Output;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 use crate::store::{Hash, Time};
 
 /// Holes of one turn: with more the turn ends.

@@ -18,9 +18,9 @@ use super::ownership::{Members, Place, common};
 use super::peers::Peer;
 use super::routing::Routing;
 use super::{Cluster, Counts, Opened, moves};
-use crate::counters::Totals;
 use crate::net::acceptor::Work;
 use crate::shared::Shared;
+use crate::statistics::counters::Totals;
 use crate::store::Cursor;
 
 /// What the task is told.

@@ -46,7 +46,7 @@ use peers::Peer;
 pub(crate) use routing::Routing;
 pub(crate) use statistics::statistics;
 
-use crate::settings::Settings;
+use crate::config::settings::Settings;
 use link::Identity;
 use membership::Event;
 

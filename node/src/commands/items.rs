@@ -7,8 +7,8 @@ use larder_protocol::{
 };
 
 use crate::commands::turn::Turn;
-use crate::counters::{Counter, Counters};
 use crate::net::output::Output;
+use crate::statistics::counters::{Counter, Counters};
 use crate::store::{self, Entry, Expiry, Hash, InsertError, Item, NewItem, Time};
 
 /// Keys whose memory is fetched at once.

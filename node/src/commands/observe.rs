@@ -8,7 +8,7 @@ use larder_protocol::{Command, Outcome, Reply};
 use crate::commands::effect::Effect;
 use crate::commands::events::{Found, Topics};
 use crate::commands::turn::Turn;
-use crate::statistics::prefixes::Asked;
+use crate::statistics::prefixes::Counted;
 
 /// Counts the keys of `command` by prefix, and reports what it is about to find under each.
 ///
@@ -18,12 +18,12 @@ pub(crate) fn before(command: &Command<'_>, turn: &Turn<'_>) -> Found {
         Command::Get(get) => {
             for key in get.keys.iter() {
                 let found = look_up(key, turn);
-                count(key, Asked::Get { hit: matches!(found, Found::Item { .. }) }, turn);
+                count(key, Counted::Get { hit: matches!(found, Found::Item { .. }) }, turn);
             }
             return Found::Nothing;
         }
-        Command::Store(store) => count(store.key, Asked::Set, turn),
-        Command::Delete(delete) => count(delete.key, Asked::Delete, turn),
+        Command::Store(store) => count(store.key, Counted::Set, turn),
+        Command::Delete(delete) => count(delete.key, Counted::Delete, turn),
         Command::Debug { .. } => return Found::Nothing,
         _ => {}
     }
@@ -67,7 +67,7 @@ fn look_up(key: &[u8], turn: &Turn<'_>) -> Found {
     found
 }
 
-fn count(key: &[u8], asked: Asked, turn: &Turn<'_>) {
+fn count(key: &[u8], asked: Counted, turn: &Turn<'_>) {
     if turn.shared.prefixes.on() {
         turn.shared.prefixes.count(key, asked);
     }

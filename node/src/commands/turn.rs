@@ -5,9 +5,9 @@ use std::os::fd::RawFd;
 use larder_protocol::{Exptime, Outcome, Reply};
 
 use crate::clock;
-use crate::counters::Counters;
 use crate::net::output::Output;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 use crate::store::{Entry, Expiry, Hash, Time};
 
 /// One request's turn: the state that its command reads and changes, and the place of its reply.

@@ -8,7 +8,7 @@ use larder_protocol::Protocol;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::address::Speech;
+use crate::config::address::ListenerProtocol;
 use crate::net::connection_limit::RETRY;
 use crate::net::listener::Listeners;
 use crate::net::socket::Socket;
@@ -17,8 +17,8 @@ use crate::shared::Shared;
 
 /// An accepted socket, before its worker takes it, and the listener's protocol and TLS settings.
 pub(crate) enum Accepted {
-    Tcp(std::net::TcpStream, Speech),
-    Unix(std::os::unix::net::UnixStream, Speech),
+    Tcp(std::net::TcpStream, ListenerProtocol),
+    Unix(std::os::unix::net::UnixStream, ListenerProtocol),
 }
 
 /// What a worker is handed.
@@ -32,16 +32,16 @@ impl Accepted {
     /// The listener's one protocol; with `None` the first byte of the connection decides.
     pub(crate) fn protocol(&self) -> Option<Protocol> {
         match self {
-            Accepted::Tcp(_, speech) | Accepted::Unix(_, speech) => speech.protocol,
+            Accepted::Tcp(_, listener) | Accepted::Unix(_, listener) => listener.protocol,
         }
     }
 
     /// Returns the socket, registered with the runtime of the calling worker.
     pub(crate) fn into_socket(self, tls: Option<&Arc<Tls>>) -> io::Result<Socket> {
         match self {
-            Accepted::Tcp(socket, speech) => {
+            Accepted::Tcp(socket, listener) => {
                 let stream = TcpStream::from_std(socket)?;
-                match (tls, speech.tls) {
+                match (tls, listener.tls) {
                     (Some(tls), Some(client)) => Ok(Socket::Tls(Box::new(tls.accept(stream, client)?))),
                     _ => Ok(Socket::Tcp(stream)),
                 }
@@ -52,19 +52,19 @@ impl Accepted {
 }
 
 enum Listener {
-    Tcp(TcpListener, Speech),
-    Unix(UnixListener, Speech),
+    Tcp(TcpListener, ListenerProtocol),
+    Unix(UnixListener, ListenerProtocol),
 }
 
 impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Listener::Tcp(listener, speech) => {
+            Listener::Tcp(listener, protocol) => {
                 let socket = listener.accept().await?.0.into_std()?;
                 socket.set_nodelay(true)?;
-                Ok(Accepted::Tcp(socket, *speech))
+                Ok(Accepted::Tcp(socket, *protocol))
             }
-            Listener::Unix(listener, speech) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?, *speech)),
+            Listener::Unix(listener, protocol) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?, *protocol)),
         }
     }
 }
@@ -74,9 +74,11 @@ pub(crate) fn accept(shared: &Arc<Shared>, listeners: Listeners, queues: Vec<Unb
     let queues: Arc<[_]> = queues.into();
     let turn = Arc::new(AtomicUsize::new(0));
     let tcp =
-        listeners.tcp.into_iter().map(|(socket, speech)| Ok(Listener::Tcp(TcpListener::from_std(socket)?, speech)));
-    let unix =
-        listeners.unix.into_iter().map(|(socket, speech)| Ok(Listener::Unix(UnixListener::from_std(socket)?, speech)));
+        listeners.tcp.into_iter().map(|(socket, protocol)| Ok(Listener::Tcp(TcpListener::from_std(socket)?, protocol)));
+    let unix = listeners
+        .unix
+        .into_iter()
+        .map(|(socket, protocol)| Ok(Listener::Unix(UnixListener::from_std(socket)?, protocol)));
     for listener in tcp.chain(unix) {
         match listener {
             Ok(listener) => {
@@ -117,7 +119,7 @@ async fn accept_from(
                 connections.pause(retry).await
             }
         };
-        if shared.settings.refuses_connections() {
+        if shared.settings.extended.maxconns_fast {
             if !connections.try_open(most) {
                 connections.rejected();
                 refuse(accepted);

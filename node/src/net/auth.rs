@@ -1,15 +1,15 @@
 //! Authentication: users and passwords from a file of `user:password` lines, and the requests of connections that have
 //! not logged in.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Reply, Request, Sasl, Scratch};
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 
-use crate::counters::Counters;
-use crate::settings::Settings;
+use crate::config::settings::Settings;
+use crate::error::StartError;
+use crate::statistics::counters::Counters;
 
 /// Longest line before its end, in bytes.
 const LINE_MAX: usize = 2048;
@@ -38,19 +38,19 @@ struct Entry {
 
 impl Users {
     /// Reads the users of `-Y` or, with `-S`, of MEMCACHED_SASL_PWDB. Returns `None` if the node asks for no login.
-    pub(crate) fn of(settings: &Settings) -> io::Result<Option<Users>> {
+    pub(crate) fn of(settings: &Settings) -> Result<Option<Users>, StartError> {
         let file = match (&settings.auth_file, settings.sasl) {
             (Some(path), _) => path.clone(),
-            (None, true) => std::env::var_os("MEMCACHED_SASL_PWDB").map(PathBuf::from).ok_or_else(|| {
-                io::Error::other("-S needs MEMCACHED_SASL_PWDB to name a file of user:password lines")
-            })?,
+            (None, true) => {
+                std::env::var_os("MEMCACHED_SASL_PWDB").map(PathBuf::from).ok_or(StartError::NoUsersFile)?
+            }
             (None, false) => return Ok(None),
         };
         Ok(Some(Users { entries: RwLock::new(read(&file)?), file }))
     }
 
     /// Reads the file again. If it cannot be used, the old users stay in force.
-    pub(crate) fn reload(&self) -> io::Result<()> {
+    pub(crate) fn reload(&self) -> Result<(), StartError> {
         let entries = read(&self.file)?;
         *self.entries.write() = entries;
         Ok(())
@@ -182,21 +182,24 @@ pub(crate) enum Asked {
     Close,
 }
 
-fn read(file: &Path) -> io::Result<Vec<Entry>> {
-    let text = std::fs::read(file)
-        .map_err(|error| io::Error::new(error.kind(), format!("reading the users in {}: {error}", file.display())))?;
-    parse(&text)
-        .ok_or_else(|| io::Error::other(format!("{} needs lines of user:password, and no others", file.display())))
+fn read(file: &Path) -> Result<Vec<Entry>, StartError> {
+    let text = std::fs::read(file).map_err(|error| StartError::UsersFile { file: file.to_owned(), error })?;
+    parse(&text).map_err(|line| StartError::Users { file: file.to_owned(), line })
 }
 
-/// Parses the users, one a line. Returns `None` if there is none, or if a line is not `user:password`.
-fn parse(text: &[u8]) -> Option<Vec<Entry>> {
-    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty());
-    let entries = lines.map(|line| {
-        let colon = memchr::memchr(b':', line).filter(|&colon| colon > 0)?;
-        Some(Entry { user: line[..colon].to_vec(), password: line[colon + 1..].to_vec() })
+/// Parses users, one a line.
+///
+/// # Errors
+///
+/// The number of the first line that is not a user, from 1; `None` if there are no users.
+fn parse(text: &[u8]) -> Result<Vec<Entry>, Option<usize>> {
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).zip(1..);
+    let entries = lines.filter(|(line, _)| !line.is_empty()).map(|(line, number)| {
+        let colon = memchr::memchr(b':', line).filter(|&colon| colon > 0).ok_or(Some(number))?;
+        Ok(Entry { user: line[..colon].to_vec(), password: line[colon + 1..].to_vec() })
     });
-    entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty())
+    let entries = entries.collect::<Result<Vec<_>, Option<usize>>>()?;
+    if entries.is_empty() { Err(None) } else { Ok(entries) }
 }
 
 #[cfg(test)]
@@ -217,8 +220,8 @@ mod tests {
             assert!(!users.accept(user, password));
         }
         assert!(!users.accept_plain(b"ada\0secret"));
-        assert!(parse(b"no colon").is_none());
-        assert!(parse(b"").is_none());
+        assert_eq!(parse(b"a:b\n\nno colon"), Err(Some(3)));
+        assert_eq!(parse(b""), Err(None));
     }
 
     #[test]

@@ -10,13 +10,13 @@ use crate::cluster::resolve;
 use crate::commands::crawler::BUSY;
 use crate::commands::dump::{Dump, Listing};
 use crate::commands::events::{Topics, Watching};
-use crate::counters::Counters;
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::{OpenSocket, State};
 use crate::net::output::Output;
 use crate::net::session::{Ended, OUTPUT_HIGH_WATER, Progress, Session};
 use crate::net::socket::Socket;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
@@ -48,7 +48,7 @@ async fn converse(
     counters: &Counters,
 ) -> io::Result<Ended> {
     let mut session = Session::new(protocol, open, shared, counters);
-    let idle_timeout = shared.settings.idle_timeout();
+    let idle_timeout = shared.settings.extended.idle_timeout;
     loop {
         // An idle connection holds no buffers: they are taken once there is something to read.
         if !wait_for_input(socket, idle_timeout, counters).await? {

@@ -10,47 +10,49 @@ use listenfd::ListenFd;
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Socket, Type};
 
-use crate::address::{Address, Speech};
-use crate::settings::Settings;
+use crate::config::address::{Address, ListenerProtocol};
+use crate::config::settings::Settings;
+use crate::error::StartError;
 
 /// The listening sockets, each with its protocol and TLS settings. All are non-blocking.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    pub(crate) tcp: Vec<(std::net::TcpListener, Speech)>,
-    pub(crate) unix: Vec<(std::os::unix::net::UnixListener, Speech)>,
+    pub(crate) tcp: Vec<(std::net::TcpListener, ListenerProtocol)>,
+    pub(crate) unix: Vec<(std::os::unix::net::UnixListener, ListenerProtocol)>,
     pub(crate) udp: Vec<(std::net::UdpSocket, Option<Protocol>)>,
 }
 
 impl Listeners {
-    /// Returns the sockets that systemd opened for this process, if any (sd_listen_fds(3)); otherwise those of `-p`, `-U`
-    /// and `-l`, unless `-s` takes their place.
-    pub(crate) fn open(settings: &Settings) -> io::Result<Listeners> {
+    /// Returns the sockets that systemd opened for this process, if any (sd_listen_fds(3)); otherwise those of `-p`,
+    /// `-U` and `-l`, unless `-s` takes their place.
+    pub(crate) fn open(settings: &Settings) -> Result<Listeners, StartError> {
         let mut listeners = Listeners::default();
-        listeners.inherit(settings.speech())?;
+        listeners.inherit(settings.listener_protocol())?;
         if !listeners.is_empty() || settings.socket.is_some() {
             return Ok(listeners);
         }
-        for address in settings.addresses().map_err(io::Error::other)? {
+        let addresses = settings.addresses().map_err(|(address, error)| StartError::Address { address, error })?;
+        for address in addresses {
             if let Some(port) = settings.tcp_port() {
                 let sockets = bind(&address, port, Type::STREAM).and_then(|sockets| listen(sockets, settings.backlog));
-                let sockets = sockets.map_err(|error| listen_error("TCP", &address, error))?;
-                listeners.tcp.extend(sockets.into_iter().map(|socket| (socket, address.speech)));
+                let sockets = sockets.map_err(|error| refused("TCP", address.with_port(port), error))?;
+                listeners.tcp.extend(sockets.into_iter().map(|socket| (socket, address.listener)));
             }
             if let Some(port) = settings.udp_port() {
-                let sockets =
-                    bind(&address, port, Type::DGRAM).map_err(|error| listen_error("UDP", &address, error))?;
-                listeners.udp.extend(sockets.into_iter().map(|socket| (socket.into(), address.speech.protocol)));
+                let sockets = bind(&address, port, Type::DGRAM)
+                    .map_err(|error| refused("UDP", address.with_port(port), error))?;
+                listeners.udp.extend(sockets.into_iter().map(|socket| (socket.into(), address.listener.protocol)));
             }
         }
         Ok(listeners)
     }
 
     /// Opens the socket of `-s`. It is called after `-u` took effect, so the file belongs to the serving user.
-    pub(crate) fn open_unix(&mut self, settings: &Settings) -> io::Result<()> {
+    pub(crate) fn open_unix(&mut self, settings: &Settings) -> Result<(), StartError> {
         let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(()) };
         let listener = listen_unix(path, settings.socket_mode, settings.backlog)
-            .map_err(|error| listen_error("unix socket", path.display(), error))?;
-        self.unix.push((listener, Speech { tls: None, ..settings.speech() }));
+            .map_err(|error| refused("unix socket", path.display(), error))?;
+        self.unix.push((listener, ListenerProtocol { tls: None, ..settings.listener_protocol() }));
         Ok(())
     }
 
@@ -66,28 +68,28 @@ impl Listeners {
         self.tcp.is_empty() && self.unix.is_empty() && self.udp.is_empty()
     }
 
-    fn inherit(&mut self, speech: Speech) -> io::Result<()> {
+    fn inherit(&mut self, protocol: ListenerProtocol) -> Result<(), StartError> {
         let mut inherited = ListenFd::from_env();
         for index in 0..inherited.len() {
             if let Ok(Some(socket)) = inherited.take_tcp_listener(index) {
                 socket.set_nonblocking(true)?;
-                self.tcp.push((socket, speech));
+                self.tcp.push((socket, protocol));
             } else if let Ok(Some(socket)) = inherited.take_unix_listener(index) {
                 socket.set_nonblocking(true)?;
-                self.unix.push((socket, Speech { tls: None, ..speech }));
+                self.unix.push((socket, ListenerProtocol { tls: None, ..protocol }));
             } else if let Ok(Some(socket)) = inherited.take_udp_socket(index) {
                 socket.set_nonblocking(true)?;
-                self.udp.push((socket, speech.protocol));
+                self.udp.push((socket, protocol.protocol));
             } else {
-                return Err(io::Error::other(format!("LISTEN_FDS: descriptor {index} is no TCP, UDP or unix socket")));
+                return Err(StartError::Inherited(index));
             }
         }
         Ok(())
     }
 }
 
-fn listen_error(what: &str, address: impl std::fmt::Display, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("failed to listen on {what} {address}: {error}"))
+fn refused(transport: &'static str, address: impl std::fmt::Display, error: io::Error) -> StartError {
+    StartError::Listen { transport, address: address.to_string(), error }
 }
 
 /// Binds all addresses of `address`. It is enough if one can be bound: a name, or `*`, may have addresses of a family

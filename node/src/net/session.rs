@@ -10,12 +10,12 @@ use crate::commands::events::Topics;
 use crate::commands::execute;
 use crate::commands::items::{BATCH, forget};
 use crate::commands::turn::Turn;
-use crate::counters::Counters;
 use crate::net::auth::Asked;
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::OpenSocket;
 use crate::net::output::Output;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 use crate::store::{Hash, Store, Time};
 
 /// Bytes of replies above which they are sent before further commands are carried out: a client that sends and does not

@@ -20,8 +20,9 @@ use rustls::{
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::address::ClientCertificate;
-use crate::settings::Settings;
+use crate::config::address::ClientCertificate;
+use crate::config::options::TlsOptions;
+use crate::error::StartError;
 
 /// Number of sessions kept for resumption (`ssl_session_cache`); OpenSSL's default.
 const SESSIONS: usize = 20 * 1024;
@@ -39,7 +40,7 @@ const TLS12_CIPHERS: [(&str, CipherSuite); 6] = [
 /// The certificates in force, and counts of handshakes and errors.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    settings: Settings,
+    options: TlsOptions,
     provider: Arc<CryptoProvider>,
     certificates: RwLock<Certificates>,
     /// Full handshakes.
@@ -58,15 +59,28 @@ struct Certificates {
     read: Instant,
 }
 
+/// Counts of sessions and errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsCounts {
+    /// Full handshakes.
+    pub(crate) new_sessions: u64,
+    /// Errors during the handshake.
+    pub(crate) handshake_errors: u64,
+    /// Errors after the handshake.
+    pub(crate) protocol_errors: u64,
+    /// Seconds since the certificates were read.
+    pub(crate) seconds_since_refresh: u64,
+}
+
 impl Tls {
-    pub(crate) fn new(settings: &Settings) -> io::Result<Tls> {
-        if settings.told("ssl_min_version").is_some_and(|version| version < "2") {
+    pub(crate) fn new(options: &TlsOptions) -> Result<Tls, StartError> {
+        if options.min_version < 2 {
             tracing::warn!("ssl_min_version: TLS 1.2 is the least that is spoken");
         }
-        let provider = Arc::new(provider(settings.told("ssl_ciphers")));
+        let provider = Arc::new(provider(options.ciphers.as_deref()));
         Ok(Tls {
-            certificates: RwLock::new(read_certificates(settings, &provider).map_err(io::Error::other)?),
-            settings: settings.clone(),
+            certificates: RwLock::new(read_certificates(options, &provider)?),
+            options: options.clone(),
             provider,
             new_sessions: AtomicU64::new(0),
             handshake_errors: AtomicU64::new(0),
@@ -75,8 +89,8 @@ impl Tls {
     }
 
     /// Reads the files again, for new connections. If they cannot be used, the old certificates stay in force.
-    pub(crate) fn refresh(&self) -> Result<(), String> {
-        let certificates = read_certificates(&self.settings, &self.provider)?;
+    pub(crate) fn refresh(&self) -> Result<(), StartError> {
+        let certificates = read_certificates(&self.options, &self.provider)?;
         *self.certificates.write() = certificates;
         Ok(())
     }
@@ -93,18 +107,18 @@ impl Tls {
             .clone()
         };
         let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
-        session.set_buffer_limit(Some(self.settings.tls_write_buffer()));
+        session.set_buffer_limit(Some(self.options.write_buffer));
         Ok(TlsSocket { stream, session: Mutex::new(session), tls: self.clone() })
     }
 
-    /// Reports the statistics of TLS for `stats`, by memcached's names.
-    pub(crate) fn statistics(&self, stat: &mut dyn FnMut(&str, u64)) {
-        if self.settings.given("ssl_session_cache") {
-            stat("ssl_new_sessions", self.new_sessions.load(Ordering::Relaxed));
+    /// Returns the counts so far.
+    pub(crate) fn counts(&self) -> TlsCounts {
+        TlsCounts {
+            new_sessions: self.new_sessions.load(Ordering::Relaxed),
+            handshake_errors: self.handshake_errors.load(Ordering::Relaxed),
+            protocol_errors: self.protocol_errors.load(Ordering::Relaxed),
+            seconds_since_refresh: self.certificates.read().read.elapsed().as_secs(),
         }
-        stat("ssl_handshake_errors", self.handshake_errors.load(Ordering::Relaxed));
-        stat("ssl_proto_errors", self.protocol_errors.load(Ordering::Relaxed));
-        stat("time_since_server_cert_refresh", self.certificates.read().read.elapsed().as_secs());
     }
 
     fn count_error(&self, session: &ServerConnection) {
@@ -117,26 +131,6 @@ impl Tls {
             self.new_sessions.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Reports the settings of TLS for `stats settings`, by memcached's names.
-pub(crate) fn settings(settings: &Settings, stat: &mut dyn FnMut(&str, &str)) {
-    let yes = |holds: bool| if holds { "yes" } else { "no" };
-    let told = |name| settings.told(name).unwrap_or("NULL");
-    stat("ssl_enabled", yes(settings.tls));
-    stat("ssl_chain_cert", told("ssl_chain_cert"));
-    stat("ssl_key", told("ssl_key"));
-    // OpenSSL's bits: verify the peer's certificate, require one, ask once.
-    let bits = [("1", "1"), ("2", "3"), ("3", "7")];
-    let mode = bits.iter().find(|(mode, _)| settings.told("ssl_verify_mode") == Some(mode));
-    stat("ssl_verify_mode", mode.map_or("0", |(_, bits)| bits));
-    stat("ssl_keyformat", settings.told("ssl_keyformat").unwrap_or("1"));
-    stat("ssl_ciphers", told("ssl_ciphers"));
-    stat("ssl_ca_cert", told("ssl_ca_cert"));
-    stat("ssl_wbuf_size", &settings.tls_write_buffer().to_string());
-    stat("ssl_session_cache", yes(settings.given("ssl_session_cache")));
-    stat("ssl_kernel_tls", yes(settings.given("ssl_kernel_tls")));
-    stat("ssl_min_version", if settings.told("ssl_min_version") == Some("3") { "tlsv1.3" } else { "tlsv1.2" });
 }
 
 /// Returns a provider with the cipher suites of `ciphers`, OpenSSL's list for TLS 1.2. Suites of TLS 1.3 are always on.
@@ -155,30 +149,27 @@ fn provider(ciphers: Option<&str>) -> CryptoProvider {
     provider
 }
 
-fn read_certificates(settings: &Settings, provider: &Arc<CryptoProvider>) -> Result<Certificates, String> {
-    let chain_file = settings.told("ssl_chain_cert").ok_or("TLS (-Z) needs a certificate: -o ssl_chain_cert=FILE")?;
-    let chain =
-        read_pem(chain_file).map_err(|error| format!("Error loading the certificate chain: {chain_file} : {error}"))?;
-    let key_file = settings.told("ssl_key").unwrap_or(chain_file);
-    let key = match settings.told("ssl_keyformat") {
-        Some("2") => std::fs::read(key_file)
+fn read_certificates(options: &TlsOptions, provider: &Arc<CryptoProvider>) -> Result<Certificates, StartError> {
+    let chain_file = options.chain_cert.as_deref().ok_or(StartError::NoCertificate)?;
+    let chain = read_pem(chain_file).map_err(refused("certificate chain", chain_file))?;
+    let key_file = options.key.as_deref().unwrap_or(chain_file);
+    let key = if options.key_is_der {
+        std::fs::read(key_file)
             .map_err(|error| error.to_string())
-            .and_then(|der| PrivateKeyDer::try_from(der).map_err(str::to_owned)),
-        _ => PrivateKeyDer::from_pem_file(key_file).map_err(|error| error.to_string()),
+            .and_then(|der| PrivateKeyDer::try_from(der).map_err(str::to_owned))
+    } else {
+        PrivateKeyDer::from_pem_file(key_file).map_err(|error| error.to_string())
     };
-    let key = key.map_err(|error| format!("Error loading the key: {key_file} : {error}"))?;
+    let key = key.map_err(refused("key", key_file))?;
     let mut roots = RootCertStore::empty();
-    if let Some(file) = settings.told("ssl_ca_cert") {
+    if let Some(file) = &options.ca_cert {
         let add = |certificates: Vec<CertificateDer<'static>>| -> Result<(), String> {
             certificates.into_iter().try_for_each(|root| roots.add(root)).map_err(|error| error.to_string())
         };
-        read_pem(file).and_then(add).map_err(|error| format!("Error loading the CA certificate: {file} : {error}"))?;
+        read_pem(file).and_then(add).map_err(refused("CA certificate", file))?;
     }
     let roots = Arc::new(roots);
-    let config = |client| {
-        config(settings, provider, chain.clone(), key.clone_key(), verifier(&roots, provider, client))
-            .map_err(|error| format!("Error validating the certificate: {error}"))
-    };
+    let config = |client| config(options, provider, chain.clone(), key.clone_key(), verifier(&roots, provider, client));
     Ok(Certificates {
         not_asked: config(ClientCertificate::NotAsked)?,
         requested: config(ClientCertificate::Requested)?,
@@ -187,6 +178,11 @@ fn read_certificates(settings: &Settings, provider: &Arc<CryptoProvider>) -> Res
     })
 }
 
+fn refused(what: &'static str, file: &Path) -> impl FnOnce(String) -> StartError {
+    move |error| StartError::TlsFile { what, file: file.to_owned(), error }
+}
+
+/// The text of an error is all that callers show of it.
 fn read_pem(file: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match certificates {
@@ -196,22 +192,19 @@ fn read_pem(file: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, Stri
 }
 
 fn config(
-    settings: &Settings,
+    options: &TlsOptions,
     provider: &Arc<CryptoProvider>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let versions = match settings.told("ssl_min_version") {
-        Some("3") => &[&rustls::version::TLS13][..],
-        _ => rustls::ALL_VERSIONS,
-    };
+    let versions = if options.min_version == 3 { &[&rustls::version::TLS13][..] } else { rustls::ALL_VERSIONS };
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     // Sessions are kept in the server, not in the client's tickets. Each mode of client certificates keeps its own.
-    if settings.given("ssl_session_cache") {
+    if options.session_cache {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     } else {
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use larder_protocol::{Protocol, udp};
 use tokio::net::UdpSocket;
 
-use crate::counters::Counters;
 use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::net::output::Output;
 use crate::net::session::work_on_datagram;
 use crate::shared::Shared;
+use crate::statistics::counters::Counters;
 
 /// Largest datagram there is.
 const DATAGRAM_MAX: usize = 65_536;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-/// Prefixes counted at most; keys of further ones are not counted. Clients choose the prefixes.
+/// Most prefixes that are counted. Keys with further ones are not counted: clients choose the prefixes.
 const PREFIXES_MAX: usize = 65_536;
 
-/// What was asked of the keys with one prefix.
+/// The commands on keys with one prefix.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     get: u64,
@@ -17,15 +17,15 @@ struct Counts {
     del: u64,
 }
 
-/// What is counted.
+/// A command that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Counted {
     Get { hit: bool },
     Set,
     Delete,
 }
 
-/// The prefixes of the keys that were asked for while counting was on.
+/// The prefixes of keys in commands, counted while counting is on.
 #[derive(Debug)]
 pub(crate) struct Prefixes {
     delimiter: u8,
@@ -35,7 +35,7 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// Off unless a delimiter was given.
+    /// Returns an empty count, which is on if a delimiter was given (`-D`).
     pub(crate) fn new(delimiter: Option<u8>) -> Self {
         Prefixes {
             delimiter: delimiter.unwrap_or(b':'),
@@ -58,17 +58,17 @@ impl Prefixes {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Counts a command, if the key has a prefix.
-    pub(crate) fn count(&self, key: &[u8], asked: Asked) {
+    /// Counts a command if its key has a prefix.
+    pub(crate) fn count(&self, key: &[u8], asked: Counted) {
         let Some(len) = memchr::memchr(self.delimiter, key) else { return };
         let prefix = &key[..len];
         let count = |counts: &mut Counts| match asked {
-            Asked::Get { hit } => {
+            Counted::Get { hit } => {
                 counts.get += 1;
                 counts.hit += u64::from(hit);
             }
-            Asked::Set => counts.set += 1,
-            Asked::Delete => counts.del += 1,
+            Counted::Set => counts.set += 1,
+            Counted::Delete => counts.del += 1,
         };
         if let Some(mut counts) = self.counts.get_mut(prefix) {
             return count(&mut counts);
@@ -85,7 +85,7 @@ impl Prefixes {
         self.len.store(0, Ordering::Relaxed);
     }
 
-    /// The lines of `stats detail dump`.
+    /// Returns the lines of `stats detail dump`.
     pub(crate) fn dump(&self) -> String {
         let mut lines = String::new();
         for entry in &self.counts {
@@ -105,10 +105,10 @@ mod tests {
     fn prefixes_beyond_the_bound_are_not_counted() {
         let prefixes = Prefixes::new(None);
         for number in 0..PREFIXES_MAX + 10 {
-            prefixes.count(format!("{number}:x").as_bytes(), Asked::Set);
+            prefixes.count(format!("{number}:x").as_bytes(), Counted::Set);
         }
-        prefixes.count(b"0:y", Asked::Get { hit: true });
-        prefixes.count(b"no prefix", Asked::Get { hit: true });
+        prefixes.count(b"0:y", Counted::Get { hit: true });
+        prefixes.count(b"no prefix", Counted::Get { hit: true });
         assert_eq!(prefixes.counts.len(), PREFIXES_MAX);
         assert!(prefixes.dump().contains("PREFIX 0 get 1 hit 1 set 1 del 0\r\n"));
         prefixes.clear();

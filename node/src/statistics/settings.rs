@@ -1,18 +1,20 @@
 //! `stats settings` (protocol.txt, "Settings statistics").
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_protocol::Protocol;
 
-use super::Answer;
-use crate::net::tls;
+use super::answer::Answer;
+use crate::config::options::TlsOptions;
 use crate::shared::Shared;
 
 fn yes(holds: bool) -> &'static str {
     if holds { "yes" } else { "no" }
 }
 
-pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
+/// Writes the answer to `stats settings`.
+pub(super) fn write(shared: &Shared, out: &mut Answer<'_>) {
     let settings = &shared.settings;
     out.stat("maxbytes", shared.store.memory_limit());
     out.stat("maxconns", settings.max_connections);
@@ -32,7 +34,7 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("reqs_per_event", settings.requests_per_turn);
     out.stat("cas_enabled", yes(!settings.no_cas));
     out.stat("tcp_backlog", settings.backlog);
-    let protocol = match settings.speech().protocol {
+    let protocol = match settings.listener_protocol().protocol {
         None => "auto-negotiate",
         Some(Protocol::Text) => "ascii",
         Some(Protocol::Binary) => "binary",
@@ -41,58 +43,53 @@ pub(super) fn tell(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("auth_enabled_sasl", yes(settings.sasl));
     out.stat("auth_enabled_ascii", settings.auth_file.as_ref().map_or("no".into(), |path| path.display().to_string()));
     out.stat("item_size_max", shared.store.item_size_max());
-    out.stat("maxconns_fast", yes(settings.refuses_connections()));
+    out.stat("maxconns_fast", yes(settings.extended.maxconns_fast));
     out.stat("lru_crawler", yes(shared.crawler.enabled()));
     out.stat("flush_enabled", yes(!settings.no_flush_all));
     out.stat("dump_enabled", yes(!settings.no_dumping));
     out.stat("hash_algorithm", "rapidhash");
-    out.stat("idle_timeout", settings.idle_timeout().as_ref().map_or(0, Duration::as_secs));
+    out.stat("idle_timeout", settings.extended.idle_timeout.as_ref().map_or(0, Duration::as_secs));
     out.stat("watcher_logbuf_size", shared.watchers.buffer_max());
-    out.stat("track_sizes", yes(settings.given("track_sizes")));
+    out.stat("track_sizes", yes(settings.extended.track_sizes));
     out.stat("inline_ascii_response", "no");
-    tls::settings(settings, &mut |name, value| out.stat(name, value));
+    out.stat("ssl_enabled", yes(settings.tls));
+    tls(&settings.extended.tls, out);
     out.stat("num_napi_ids", 0);
     out.stat("client_flags_size", size_of::<u32>());
     out.stat("eviction_policy", settings.eviction());
     without_effect(shared, out);
 }
 
-/// Settings of memcached's allocator and LRU, told as they were configured, or as memcached's defaults: dashboards read
-/// them, and they change nothing here.
+fn tls(options: &TlsOptions, out: &mut Answer<'_>) {
+    let path = |path: &Option<PathBuf>| path.as_ref().map_or("NULL".into(), |path| path.display().to_string());
+    out.stat("ssl_chain_cert", path(&options.chain_cert));
+    out.stat("ssl_key", path(&options.key));
+    // OpenSSL's bits: a client's certificate is verified (1), must be there (2), and is asked for once (4).
+    let bits = [0, 1, 1 | 2, 1 | 2 | 4];
+    out.stat("ssl_verify_mode", bits.get(options.verify_mode as usize).copied().unwrap_or(0));
+    out.stat("ssl_keyformat", if options.key_is_der { 2 } else { 1 });
+    out.stat("ssl_ciphers", options.ciphers.as_deref().unwrap_or("NULL"));
+    out.stat("ssl_ca_cert", path(&options.ca_cert));
+    out.stat("ssl_wbuf_size", options.write_buffer);
+    out.stat("ssl_session_cache", yes(options.session_cache));
+    out.stat("ssl_kernel_tls", yes(options.kernel_tls));
+    out.stat("ssl_min_version", if options.min_version == 3 { "tlsv1.3" } else { "tlsv1.2" });
+}
+
+/// Settings of memcached's allocator and LRU, as they were given, or else memcached's defaults: dashboards read them,
+/// and they change nothing here.
 fn without_effect(shared: &Shared, out: &mut Answer<'_>) {
     let settings = &shared.settings;
+    let engine = &settings.extended.engine;
     out.stat("growth_factor", format_args!("{:.2}", settings.slab_growth_factor.unwrap_or(1.25)));
     out.stat("chunk_size", settings.slab_min_size.unwrap_or(48));
-    out.stat("slab_reassign", yes(settings.has("slab_reassign")));
-    out.stat("lru_maintainer_thread", yes(settings.has("lru_maintainer")));
-    out.stat("lru_segmented", yes(settings.has("lru_segmented")));
-    out.stat("temp_lru", yes(settings.told("temporary_ttl").is_some()));
-    let told = [
-        // Name, name on the command line, memcached's default.
-        ("hashpower_init", "hashpower", "0"),
-        ("slab_automove", "slab_automove", if settings.has("slab_automove") { "1" } else { "0" }),
-        ("slab_automove_ratio", "slab_automove_ratio", "0.80"),
-        ("slab_automove_window", "slab_automove_window", "10"),
-        ("lru_crawler_sleep", "lru_crawler_sleep", "100"),
-        ("lru_crawler_tocrawl", "lru_crawler_tocrawl", "0"),
-        ("tail_repair_time", "tail_repair_time", "0"),
-        ("hot_lru_pct", "hot_lru_pct", "20"),
-        ("warm_lru_pct", "warm_lru_pct", "40"),
-        ("hot_max_factor", "hot_max_factor", "0.20"),
-        ("warm_max_factor", "warm_max_factor", "2.00"),
-        ("temporary_ttl", "temporary_ttl", "61"),
-    ];
-    for (name, option, default) in told {
-        out.stat(name, settings.told(option).unwrap_or(default));
-    }
-    let sizes = [
-        // Name, default, bytes of the command line's unit.
-        ("slab_chunk_max", 512u64, 1u64 << 10),
-        ("worker_logbuf_size", 64, 1 << 10),
-        ("read_buf_mem_limit", 0, 1 << 20),
-    ];
-    for (name, default, unit) in sizes {
-        let told = settings.told(name).and_then(|size| size.parse().ok());
-        out.stat(name, told.unwrap_or(default).saturating_mul(unit));
+    out.stat("slab_reassign", yes(engine.slab_reassign));
+    out.stat("slab_automove", engine.slab_automove);
+    out.stat("lru_maintainer_thread", yes(engine.lru_maintainer));
+    // memcached's maintainer and its segmented LRU are on and off together.
+    out.stat("lru_segmented", yes(engine.lru_maintainer));
+    out.stat("temp_lru", yes(engine.has_temporary_ttl()));
+    for (name, value) in engine.statistics() {
+        out.stat(name, value);
     }
 }

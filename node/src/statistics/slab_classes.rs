@@ -3,5 +3,5 @@
 /// The slab class of every item: there is one class here, but exporters read items and evictions by class.
 pub(crate) const CLASS: u32 = 1;
 
-/// Slab classes of memcached, whose numbers are told from no numbers.
+/// Number of memcached's slab classes: a class number from here on is illegal.
 pub(crate) const CLASSES: u32 = 64;

@@ -1,61 +1,98 @@
-//! Counters and gauges of a store.
+//! Counters and gauges of a store. A statistic is one row here: its name in `stats` if it is shown there as it is, its
+//! field, and how it is summed and reset.
 
-/// Sums over the shards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Items held, with expired ones that are not yet reclaimed.
-    pub items: u64,
-    /// Bytes of those items: headers, keys, values.
-    pub bytes: u64,
-    /// Items ever stored.
-    pub total_items: u64,
-    /// Live items removed to make room.
-    pub evictions: u64,
-    /// The part of those that were never read.
-    pub evicted_unfetched: u64,
-    /// Evicted items that were read within the last minute.
-    pub evicted_active: u64,
-    /// Seconds since the last use of the item evicted last; the longest of all shards.
-    pub evicted_time: u64,
-    /// Expired and flushed items removed for their memory. Items that a command finds expired are not counted.
-    pub reclaimed: u64,
-    /// The part of those that were never read.
-    pub expired_unfetched: u64,
-    /// Items that eviction or tidying moved to another segment.
-    pub carried: u64,
-    /// Bytes of memory held for items: segments, index, large values, books.
-    pub memory_used: u64,
-    /// The part of `memory_used` for the index.
-    pub index_bytes: u64,
-    /// The part of `memory_used` for large values.
-    pub large_bytes: u64,
-    /// Segments that hold items.
-    pub segments: u64,
-    /// Segments that hold no items but have memory.
-    pub free_segments: u64,
+/// Adds the value of another shard.
+macro_rules! add {
+    (longest, $sum:expr, $other:expr) => {
+        $sum = $sum.max($other)
+    };
+    ($kind:ident, $sum:expr, $other:expr) => {
+        $sum += $other
+    };
 }
 
-impl Statistics {
-    pub(super) fn add(&mut self, other: Statistics) {
-        self.items += other.items;
-        self.bytes += other.bytes;
-        self.total_items += other.total_items;
-        self.evictions += other.evictions;
-        self.evicted_unfetched += other.evicted_unfetched;
-        self.evicted_active += other.evicted_active;
-        self.evicted_time = self.evicted_time.max(other.evicted_time);
-        self.reclaimed += other.reclaimed;
-        self.expired_unfetched += other.expired_unfetched;
-        self.carried += other.carried;
-        self.memory_used += other.memory_used;
-        self.index_bytes += other.index_bytes;
-        self.large_bytes += other.large_bytes;
-        self.segments += other.segments;
-        self.free_segments += other.free_segments;
+/// Resets a value: counters begin again, gauges stay.
+macro_rules! reset {
+    (gauge, $value:expr) => {};
+    ($kind:ident, $value:expr) => {
+        $value = 0
+    };
+}
+
+macro_rules! statistics {
+    ($($(#[$doc:meta])* $kind:ident $field:ident $(as $name:literal)?;)*) => {
+        /// Sums over the shards.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Statistics {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Statistics {
+            pub(super) fn add(&mut self, other: Statistics) {
+                $(add!($kind, self.$field, other.$field);)*
+            }
+
+            /// Sets the counters to zero. The gauges stay.
+            pub(super) fn reset(&mut self) {
+                $(reset!($kind, self.$field);)*
+            }
+
+            /// Returns the statistics that `stats` shows, by memcached's names.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$($(($name, self.$field),)?)*].into_iter()
+            }
+        }
+    };
+}
+
+statistics!(
+    /// Bytes of the items: headers, keys, values.
+    gauge bytes as "bytes";
+    /// Items held, with expired ones that are not yet reclaimed.
+    gauge items as "curr_items";
+    /// Items ever stored.
+    counter total_items as "total_items";
+    /// Segments that hold no items but have memory.
+    gauge free_segments as "slab_global_page_pool";
+    /// Expired items removed for their memory that were never read.
+    counter expired_unfetched as "expired_unfetched";
+    /// Evicted items that were never read.
+    counter evicted_unfetched as "evicted_unfetched";
+    /// Evicted items that were read within the last minute.
+    counter evicted_active as "evicted_active";
+    /// Live items removed to make room.
+    counter evictions as "evictions";
+    /// Expired and flushed items removed for their memory. Items that a command finds expired are not counted.
+    counter reclaimed as "reclaimed";
+    /// Seconds since the last use of the item evicted last; the longest of all shards.
+    longest evicted_time;
+    /// Items that eviction or tidying moved to another segment.
+    counter carried;
+    /// Bytes of memory held for items: segments, index, large values, books.
+    gauge memory_used;
+    /// The part of `memory_used` for the index.
+    gauge index_bytes;
+    /// The part of `memory_used` for large values.
+    gauge large_bytes;
+    /// Segments that hold items.
+    gauge segments;
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_summed_but_for_the_longest_time() {
+        let mut sum = Statistics { items: 1, evictions: 2, evicted_time: 9, ..Statistics::default() };
+        sum.add(Statistics { items: 10, evictions: 20, evicted_time: 3, ..Statistics::default() });
+        assert_eq!(sum, Statistics { items: 11, evictions: 22, evicted_time: 9, ..Statistics::default() });
     }
 
-    /// Sets the counters to zero. The gauges stay.
-    pub(super) fn reset(&mut self) {
-        *self = Statistics { items: self.items, bytes: self.bytes, ..Statistics::default() };
+    #[test]
+    fn a_reset_leaves_the_gauges() {
+        let mut statistics = Statistics { items: 1, bytes: 2, evictions: 3, evicted_time: 4, ..Statistics::default() };
+        statistics.reset();
+        assert_eq!(statistics, Statistics { items: 1, bytes: 2, ..Statistics::default() });
     }
 }

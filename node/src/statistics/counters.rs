@@ -1,8 +1,8 @@
-//! Counters of what was asked and served, one set a worker.
+//! Counters of requests and their results, one set for each worker. A counter is one row here: `stats` shows all rows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter with one writer, its worker: a plain load and store, no locked instruction.
+/// A counter with a single writer, its worker, so that a plain load and store replace a locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -23,7 +23,7 @@ impl Counter {
 
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
-        /// What one worker counted. The names are memcached's.
+        /// The counters of one worker. The names are memcached's.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub(crate) struct Counters {
@@ -37,12 +37,18 @@ macro_rules! counters {
         }
 
         impl Totals {
+            /// Adds up the counters of all workers.
             pub(crate) fn of<'a>(workers: impl Iterator<Item = &'a Counters>) -> Totals {
                 let mut totals = Totals::default();
                 for worker in workers {
                     $(totals.$name += worker.$name.get();)*
                 }
                 totals
+            }
+
+            /// Returns every counter with its name, as `stats` lists them.
+            pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
             }
         }
 
@@ -77,10 +83,10 @@ counters!(
     touch_misses,
     store_too_large,
     store_no_memory,
-    bytes_read,
-    bytes_written,
-    conn_yields,
     auth_cmds,
     auth_errors,
     idle_kicks,
+    bytes_read,
+    bytes_written,
+    conn_yields,
 );
