@@ -118,7 +118,7 @@ impl Entry<'_, '_> {
         if let Some(slot) = self.slot
             && !self.shard.set_expiry(slot, expiry, self.now)
         {
-            self.slot = self.shard.rewrite(slot, self.key, self.hash, expiry, self.now);
+            self.rewrite(slot, |new| new.expiry = expiry);
         }
     }
 
@@ -127,13 +127,14 @@ impl Entry<'_, '_> {
         let Some(slot) = self.slot else { return };
         let cas = self.shard.next_cas(cas);
         if !self.shard.mark(slot, bit::STALE, bit::WON, Some(cas)) {
-            // The header has no room for that number: the item is written again.
-            let item = self.shard.item(slot, self.now);
-            let (staged, value) = (item.pin(), item.value.to_vec());
-            let new = NewItem { cas: Some(cas), stale: true, ..NewItem::new(b"", item.flags, item.expiry) };
-            let write = Write { key: self.key, hash: self.hash, parts: &[&value], new, now: self.now };
-            self.slot = self.shard.write(Some(slot), &write, staged).0;
+            // The header has no room for that number.
+            self.rewrite(slot, |new| *new = NewItem { cas: Some(cas), stale: true, won: false, ..*new });
         }
+    }
+
+    /// Writes the item again with a change that its header has no room for.
+    fn rewrite(&mut self, slot: Slot, change: impl FnOnce(&mut NewItem<'_>)) {
+        self.slot = self.shard.rewrite(slot, self.key, self.hash, self.now, change);
     }
 
     /// Records that a client won the right to recache the item.

@@ -437,6 +437,22 @@ fn an_item_touched_into_the_past_is_seen_by_that_command_and_no_other() {
 
 #[test]
 #[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn an_item_that_is_written_again_for_its_cas_unique_keeps_its_value_and_history() {
+    let store = store(4 << 20, Eviction::Lru);
+    for len in [5, 100 << 10] {
+        let value = vec![7; len];
+        set(&store, b"key", &value, Time(START)).unwrap();
+        get(&store, b"key", Time(START + 1));
+        entry(&store, b"key", Time(START + 9)).mark_stale(Some(247));
+        let entry = entry(&store, b"key", Time(START + 9));
+        let item = entry.item().unwrap();
+        assert_eq!((item.cas, item.stale, item.fetched, item.last_access), (247, true, true, Time(START + 1)));
+        assert_eq!(item.value, value);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
 fn a_large_value_is_read_after_its_item_is_gone() {
     let store = store(4 << 20, Eviction::Lru);
     let now = Time(START);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::eviction::Lane;
 use super::index::Slot;
-use super::item::{self, Header, InsertError, NewItem, bit};
+use super::item::{self, Header, InsertError, Item, NewItem, bit};
 use super::large::{self, Block};
 use super::memory::PAGE;
 use super::segment::NONE;
@@ -286,13 +286,22 @@ impl Shard {
         while self.used() > self.limit && self.shrink(now) {}
     }
 
-    /// Writes an item again with another expiry and keeps its state and CAS number. If there is no room the item is
-    /// evicted: it must not outlive its new expiry.
-    pub(super) fn rewrite(&mut self, slot: Slot, key: &[u8], hash: u64, expiry: Expiry, now: Time) -> Option<Slot> {
+    /// Writes an item again with a change, and keeps everything else: also whether it was fetched, and its last access.
+    /// If there is no room the item is evicted: it must not outlive its new expiry, nor be served as fresh.
+    pub(super) fn rewrite(
+        &mut self,
+        slot: Slot,
+        key: &[u8],
+        hash: u64,
+        now: Time,
+        change: impl FnOnce(&mut NewItem<'_>),
+    ) -> Option<Slot> {
         let uses = self.index.uses(slot);
         let old = self.item(slot, now);
         let (fetched, access) = (old.fetched, old.last_access);
-        let new = NewItem { value: b"", flags: old.flags, expiry, cas: Some(old.cas), stale: old.stale, won: old.won };
+        let Item { flags, expiry, cas, stale, won, .. } = old;
+        let mut new = NewItem { value: b"", flags, expiry, cas: Some(cas), stale, won };
+        change(&mut new);
         let large = old.owner.cloned();
         let value = if large.is_some() { Vec::new() } else { old.value.to_vec() };
         let parts: [&[u8]; 1] = [large.as_deref().unwrap_or(&value)];
