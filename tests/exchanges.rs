@@ -218,6 +218,59 @@ const NEWER_META: Exchanges = &[
 ];
 
 /// Malformed meta commands.
+/// Flags beside one another, whose order counts.
+const META_ORDER: Exchanges = &[
+    // T and N take effect in their order, and t reports the time at its place.
+    ("mg n1 N1000 t v T5000\r\n", "VA 0 t1000 W\r\n\r\n"),
+    ("mg n1 T5000 t\r\n", "HD t5000 Z\r\n"),
+    ("mg n2 T5000 t N1000\r\n", "HD t5000 W\r\n"),
+    ("mg n2 R2000\r\n", "HD Z\r\n"),
+    ("mg n3 T5000 N-1\r\n", "HD W\r\n"),
+    ("mg n3 s\r\n", "EN\r\n"),
+    ("mg n4 N-1 T5000\r\n", "HD W\r\n"),
+    ("mg n4 s\r\n", "HD s0 Z\r\n"),
+    // R compares with the time at its place.
+    ("set r 0 1000 1\r\nx\r\n", "STORED\r\n"),
+    ("mg r T100 R500\r\n", "HD W\r\n"),
+    ("set r 0 100 1\r\nx\r\n", "STORED\r\n"),
+    ("mg r T1000 R500\r\n", "HD\r\n"),
+    ("mg r R2000 T5000\r\n", "HD W\r\n"),
+    ("set r 0 1000 1\r\nx\r\n", "STORED\r\n"),
+    ("mg r R500 T100\r\n", "HD\r\n"),
+    // An item that is found ignores N.
+    ("mg r t N7 v T1000\r\n", "VA 1 t100\r\nx\r\n"),
+    // T holds for a number that ma creates if it follows N.
+    ("ma a1 N0 J5 t v T100\r\n", "VA 1 t-1\r\n5\r\n"),
+    ("ma a1 t v T200\r\n", "VA 1 t100\r\n6\r\n"),
+    ("ma a2 T100 N300 J5 t\r\n", "HD t300\r\n"),
+    // A CAS unique of 0 matches none and is older than none.
+    ("ms c 1\r\nx\r\n", "HD\r\n"),
+    ("ms c 1 C0 I\r\ny\r\n", "EX\r\n"),
+    ("ms c 1 I MR C0\r\ny\r\n", "EX\r\n"),
+    ("cas c 0 0 1 0\r\ny\r\n", "EXISTS\r\n"),
+    ("mg c v\r\n", "VA 1\r\nx\r\n"),
+];
+
+/// As [`META_ORDER`], with flags that only newer versions have.
+const NEWER_META_ORDER: Exchanges = &[
+    // An invalidated item was fetched before, also if it is given a CAS unique.
+    ("ms d 1\r\nx\r\n", "HD\r\n"),
+    ("mg d s v h t\r\n", "VA 1 s1 h0 t-1\r\nx\r\n"),
+    ("md d I E247\r\n", "HD\r\n"),
+    ("mg d h t v c s\r\n", "VA 1 h1 t-1 c<cas> s1 X W\r\nx\r\n"),
+    // E0 lets the server choose the CAS unique of an ms, and of no other command.
+    ("ms e 1 E0 q\r\nx\r\n", ""),
+    ("ms e 1 C1 I c\r\ny\r\n", "HD c<cas>\r\n"),
+    ("mg z N0 E0 c\r\n", "HD c<cas> W\r\n"),
+    ("ms z 1 C0\r\ny\r\n", "EX\r\n"),
+    // F sets the client flags of an item whose value md removes.
+    ("ms x 1 F3\r\nx\r\n", "HD\r\n"),
+    ("md x F7 x\r\n", "HD\r\n"),
+    ("mg x f s\r\n", "HD f7 s0\r\n"),
+    // A key is returned without the bytes that its decoding skipped.
+    ("mg aGVs!bG8= k b\r\n", "EN kaGVsbG8= b\r\n"),
+];
+
 const NEWER_META_ERRORS: Exchanges = &[
     ("ms k 2\r\nhi\r\n", "HD\r\n"),
     ("mg\r\n", "CLIENT_ERROR bad command line format\r\n"),
@@ -464,6 +517,8 @@ fn arithmetic_is_answered_as_memcached_answers_it() {
 fn meta_commands_are_answered_as_memcached_answers_them() {
     check(META);
     check_newest(NEWER_META);
+    check(META_ORDER);
+    check_newest(NEWER_META_ORDER);
 }
 
 #[test]

@@ -479,6 +479,8 @@ impl<'a> RequestBody<'a> {
             touch,
             vivify: None,
             recache: None,
+            touch_vivified: _,
+            recache_touched: _,
             set_cas: None,
             unless_cas: None,
             want_value,
@@ -499,7 +501,8 @@ impl<'a> RequestBody<'a> {
     }
 
     fn delete(&mut self, delete: &Delete<'a>) -> Result<(), EncodeError> {
-        let Delete { key, compare_cas, set_cas: None, invalidate: false, touch: None, remove_value: false } = *delete
+        let Delete { key, compare_cas, set_cas: None, invalidate: false, touch: _, remove_value: false, flags: _ } =
+            *delete
         else {
             return Err(EncodeError::Command);
         };
@@ -508,8 +511,17 @@ impl<'a> RequestBody<'a> {
     }
 
     fn arithmetic(&mut self, arithmetic: &Arithmetic<'a>) -> Result<(), EncodeError> {
-        let Arithmetic { key, delta, direction: _, vivify, initial, touch: None, compare_cas, set_cas: None } =
-            *arithmetic
+        let Arithmetic {
+            key,
+            delta,
+            direction: _,
+            vivify,
+            initial,
+            touch: None,
+            touch_vivified: _,
+            compare_cas,
+            set_cas: None,
+        } = *arithmetic
         else {
             return Err(EncodeError::Command);
         };

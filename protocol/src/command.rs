@@ -114,6 +114,10 @@ pub struct Get<'a> {
     pub vivify: Option<Exptime>,
     /// The caller wins the right to recache an item that expires in less than this time (`mg R`).
     pub recache: Option<Exptime>,
+    /// `touch` also sets the expiration time of an item that `vivify` creates (`T` follows `N` in the line).
+    pub touch_vivified: bool,
+    /// `recache` looks at the expiration time that `touch` sets (`R` follows `T` in the line).
+    pub recache_touched: bool,
     /// CAS unique for an item that the command creates or changes (`mg E`).
     pub set_cas: Option<u64>,
     /// Omits the value if the item has this CAS unique (`mg C`).
@@ -132,6 +136,8 @@ impl<'a> Get<'a> {
             touch: None,
             vivify: None,
             recache: None,
+            touch_vivified: false,
+            recache_touched: false,
             set_cas: None,
             unless_cas: None,
             want_value: true,
@@ -258,15 +264,17 @@ pub struct Delete<'a> {
     /// New expiration time of an item that is kept (`md T`). If it is `None`, `invalidate` keeps the old one and
     /// `remove_value` sets none.
     pub touch: Option<Exptime>,
-    /// Keeps the item and removes its value and client flags (`md x`).
+    /// Keeps the item and removes its value (`md x`). Its client flags become `flags`.
     pub remove_value: bool,
+    /// Client flags of an item whose value is removed (`md F`).
+    pub flags: u32,
 }
 
 impl<'a> Delete<'a> {
     /// Returns a command that removes the item unconditionally.
     #[inline]
     pub fn new(key: &'a [u8]) -> Self {
-        Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false }
+        Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false, flags: 0 }
     }
 }
 
@@ -285,6 +293,8 @@ pub struct Arithmetic<'a> {
     pub initial: u64,
     /// New expiration time if the command succeeds (`ma T`).
     pub touch: Option<Exptime>,
+    /// `touch` also sets the expiration time of an item that `vivify` creates (`T` follows `N` in the line).
+    pub touch_vivified: bool,
     /// Acts only if the item has this CAS unique.
     pub compare_cas: Option<u64>,
     /// New CAS unique of the item (`ma E`).
@@ -295,7 +305,17 @@ impl<'a> Arithmetic<'a> {
     /// Returns a command that changes an existing item's value and nothing else.
     #[inline]
     pub fn new(direction: Direction, key: &'a [u8], delta: u64) -> Self {
-        Arithmetic { key, delta, direction, vivify: None, initial: 0, touch: None, compare_cas: None, set_cas: None }
+        Arithmetic {
+            key,
+            delta,
+            direction,
+            vivify: None,
+            initial: 0,
+            touch: None,
+            touch_vivified: false,
+            compare_cas: None,
+            set_cas: None,
+        }
     }
 }
 

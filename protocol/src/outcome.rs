@@ -15,10 +15,8 @@ pub struct Hit<'a> {
     pub value_len: usize,
     /// Whether the value follows.
     pub with_value: bool,
-    /// Seconds until the item expires; `None` is never.
-    pub ttl: Option<u32>,
-    /// Seconds until the item's expiration before this command changed it; `None` is never.
-    pub old_ttl: Option<u32>,
+    /// The item's times to live.
+    pub ttls: Ttls,
     /// Seconds between the item's last access and this command.
     pub since_access: u32,
     /// Whether the item was read before this command.
@@ -29,6 +27,20 @@ pub struct Hit<'a> {
     pub already_won: bool,
     /// The item is stale (`X`).
     pub stale: bool,
+}
+
+/// Times to live of an item in seconds; `None` is never. Flag `t` reports the one that holds at its place in the line,
+/// because flags take effect in the order sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ttls {
+    /// Before flags `T` and `N` of the command.
+    pub before: Option<u32>,
+    /// After `T`.
+    pub touched: Option<u32>,
+    /// After `N`, if the command created the item.
+    pub vivified: Option<u32>,
+    /// Whether the command created the item. Otherwise `N` has no effect.
+    pub created: bool,
 }
 
 /// Result of a command, except for found items ([`Hit`]).
@@ -59,10 +71,8 @@ pub enum Outcome<'a> {
         value: u64,
         /// The item's new CAS unique.
         cas: u64,
-        /// Seconds until the item expires; `None` is never.
-        ttl: Option<u32>,
-        /// Seconds until the item's expiration before this command changed it; `None` is never.
-        old_ttl: Option<u32>,
+        /// The item's times to live.
+        ttls: Ttls,
     },
     /// The command succeeded and reports nothing else.
     Ok,

@@ -359,6 +359,8 @@ fn encode_get(get: &Get<'_>, reply: TextReply, out: &mut Vec<u8>) -> Result<(), 
         touch,
         vivify: None,
         recache: None,
+        touch_vivified: _,
+        recache_touched: _,
         set_cas: None,
         unless_cas: None,
         want_value: true,
@@ -406,7 +408,8 @@ fn encode_store(store: &Store<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>
 }
 
 fn encode_delete(delete: &Delete<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: None, remove_value: false } = *delete
+    let Delete { key, compare_cas: None, set_cas: None, invalidate: false, touch: _, remove_value: false, flags: _ } =
+        *delete
     else {
         return Err(EncodeError::Command);
     };
@@ -414,8 +417,17 @@ fn encode_delete(delete: &Delete<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
 }
 
 fn encode_arithmetic(arithmetic: &Arithmetic<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let Arithmetic { key, delta, direction, vivify: None, initial: _, touch: None, compare_cas: None, set_cas: None } =
-        *arithmetic
+    let Arithmetic {
+        key,
+        delta,
+        direction,
+        vivify: None,
+        initial: _,
+        touch: None,
+        touch_vivified: _,
+        compare_cas: None,
+        set_cas: None,
+    } = *arithmetic
     else {
         return Err(EncodeError::Command);
     };

@@ -49,13 +49,15 @@ impl Draft {
 
     /// Returns a command that a meta command can express.
     fn meta_command(&self) -> Command<'_> {
-        let (key, [compare_cas, set_cas], [a, b, _, _]) = (&self.key[..], self.cas, self.switches);
+        let (key, [compare_cas, set_cas], [a, b, c, d]) = (&self.key[..], self.cas, self.switches);
         match self.kind % 6 {
             0 => Command::Get(Get {
                 keys: Keys::One(key),
                 touch: self.exptime(0),
                 vivify: self.exptime(1),
                 recache: self.exptime(2),
+                touch_vivified: c && self.exptimes[0].and(self.exptimes[1]).is_some(),
+                recache_touched: d && self.exptimes[0].and(self.exptimes[2]).is_some(),
                 set_cas,
                 unless_cas: compare_cas,
                 want_value: a,
@@ -71,7 +73,7 @@ impl Draft {
                     exptime: self.exptime(0).unwrap_or(Exptime(0)),
                     mode: self.mode,
                     compare_cas,
-                    set_cas,
+                    set_cas: set_cas.filter(|&cas| cas != 0),
                     invalidate: a && compares,
                     vivify: self.exptime(1).filter(|_| joins),
                 })
@@ -83,6 +85,7 @@ impl Draft {
                 invalidate: a,
                 touch: self.exptime(0),
                 remove_value: b,
+                flags: self.flags,
             }),
             3 => Command::Arithmetic(Arithmetic {
                 key,
@@ -91,6 +94,7 @@ impl Draft {
                 vivify: self.exptime(0),
                 initial: self.numbers[1],
                 touch: self.exptime(1),
+                touch_vivified: c && self.exptimes[0].and(self.exptimes[1]).is_some(),
                 compare_cas: compare_cas.filter(|&cas| cas != 0),
                 set_cas,
             }),
@@ -271,7 +275,8 @@ proptest! {
     ) {
         let [fetched, won, already_won, stale] = switches;
         let hit = Hit {
-            key: key.as_bytes(), flags, cas, value_len: value.len(), with_value: true, ttl, old_ttl: ttl,
+            key: key.as_bytes(), flags, cas, value_len: value.len(), with_value: true,
+            ttls: Ttls { before: ttl, ..Ttls::default() },
             since_access: flags, fetched, won, already_won, stale,
         };
         let bytes = |reply: &Reply<'_>| {
@@ -441,6 +446,7 @@ fn a_request_that_its_protocol_cannot_send_is_refused_and_nothing_is_written() {
         (&meta, Command::Admin(list), wrong_command),
         (&meta, Command::Get(Get::new(Keys::Line(b"a b"))), wrong_command),
         (&meta, Command::Arithmetic(Arithmetic { compare_cas: Some(0), ..arithmetic.clone() }), wrong_command),
+        (&meta, Command::Store(Store { set_cas: Some(0), ..store(StoreMode::Set) }), wrong_command),
         (&meta, Command::Get(Get::new(Keys::One(b""))), wrong_key),
         (&meta, Command::Debug { key: &long_binary_key }, wrong_key),
         (&binary, Command::Debug { key: b"k" }, wrong_command),

@@ -138,8 +138,7 @@ const HIT: Hit<'static> = Hit {
     cas: 42,
     value_len: 5,
     with_value: true,
-    old_ttl: None,
-    ttl: Some(30),
+    ttls: Ttls { before: None, touched: Some(30), vivified: None, created: false },
     since_access: 3,
     fetched: true,
     won: false,
@@ -170,6 +169,12 @@ fn a_hit_has_the_fields_that_the_request_asks_for() {
     let won = Hit { with_value: false, won: true, stale: true, ..HIT };
     assert_eq!(hit("mg k c\r\n", won), "HD c42 X W\r\n");
     assert_eq!(hit("mg k\r\n", Hit { with_value: false, already_won: true, ..HIT }), "HD Z\r\n");
+    let ttls = Ttls { before: None, touched: Some(50), vivified: Some(10), created: true };
+    let created = Hit { with_value: false, ttls, ..HIT };
+    assert_eq!(hit("mg k N10 t T50\r\n", created), "HD t10\r\n");
+    assert_eq!(hit("mg k T50 t N10\r\n", created), "HD t50\r\n");
+    let found = Hit { with_value: false, ttls: Ttls { created: false, ..ttls }, ..HIT };
+    assert_eq!(hit("mg k N10 t T50\r\n", found), "HD t-1\r\n");
 }
 
 fn outcome(line: &str, outcome: Outcome<'_>) -> String {
@@ -202,7 +207,8 @@ fn a_quiet_command_gets_no_nominal_reply_and_every_other() {
 
 #[test]
 fn a_number_has_the_fields_that_the_request_asks_for() {
-    let number = Outcome::Number { value: 17, cas: 9, old_ttl: None, ttl: Some(30) };
+    let ttls = Ttls { before: None, touched: Some(30), vivified: None, created: false };
+    let number = Outcome::Number { value: 17, cas: 9, ttls };
     assert_eq!(outcome("incr k 1\r\n", number), "17\r\n");
     assert_eq!(outcome("ma k\r\n", number), "HD\r\n");
     assert_eq!(outcome("ma k t v c T30 O1\r\n", number), "VA 2 t-1 c9 O1\r\n17\r\n");

@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use larder_protocol::{
-    Arithmetic, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Store, StoreMode,
+    Arithmetic, Delete, Direction, Error, Exptime, Get, Hit, Keys, Limits, Outcome, Reply, Store, StoreMode, Ttls,
     parse_lenient_u64,
 };
 
@@ -51,16 +51,16 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
     let (counters, now) = (turn.counters, turn.now);
     let mut entry = turn.shared.store.entry(key, hash, now);
     // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
-    let old_ttl = entry.item().and_then(|item| item.expiry.remaining(now));
-    let mut created = false;
+    let mut ttls = Ttls { before: entry.item().and_then(|item| item.expiry.remaining(now)), ..Ttls::default() };
     // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
     // expires here; its time is set last, with that of an item which was there.
     if entry.item().is_none() && get.vivify.is_some() {
         let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
-        created = entry.insert(stub).is_ok();
+        ttls.created = entry.insert(stub).is_ok();
     }
-    // A read that touches counts as a touch only, as in memcached.
-    let (hits, misses) = if get.touch.is_some() {
+    let is_meta = matches!(turn.reply, Reply::Meta(_));
+    // A read that touches counts as a touch only, as in memcached; but an `mg` with `T` that misses counts as a get.
+    let (hits, misses) = if get.touch.is_some() && !(is_meta && entry.item().is_none()) {
         counters.cmd_touch.add(1);
         (&counters.touch_hits, &counters.touch_misses)
     } else {
@@ -73,17 +73,17 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
         return;
     };
     hits.add(1);
-    let new_expiry = get.touch.or(get.vivify.filter(|_| created)).map(|exptime| turn.expiry(exptime));
-    let ttl = new_expiry.unwrap_or(item.expiry).remaining(now);
+    let new_expiry = new_expiry(get.touch, get.vivify, get.touch_vivified, turn, &mut ttls);
     // Meta flag `R`: the item expires so soon that a client should load it again already. An item that never expires
     // (no `ttl`) is never due.
     let due = get.recache.is_some_and(|recache| {
         let limit = turn.expiry(recache).remaining(now);
-        !created && ttl.is_some_and(|left| limit.is_some_and(|limit| left < limit))
+        let ttl = if get.recache_touched { ttls.touched } else { ttls.before };
+        !ttls.created && ttl.is_some_and(|left| limit.is_some_and(|limit| left < limit))
     });
     // One client wins the right to load a stale or due item. Only meta replies can say so, hence only meta commands
     // win.
-    let won = created || (matches!(turn.reply, Reply::Meta(_)) && !item.won && (item.stale || due));
+    let won = ttls.created || (is_meta && !item.won && (item.stale || due));
     // Meta flag `C` of a client that has this version already.
     let with_value = get.want_value && get.unless_cas != Some(item.cas);
     let hit = Hit {
@@ -92,12 +92,11 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
         cas: turn.shared.visible_cas(item.cas),
         value_len: item.value.len(),
         with_value,
-        ttl,
-        old_ttl,
+        ttls,
         since_access: now.0.saturating_sub(item.last_access.0),
         fetched: item.fetched,
         won,
-        already_won: item.won && !created,
+        already_won: item.won && !ttls.created,
         stale: item.stale,
     };
     turn.reply.hit(&hit, &mut turn.output.bytes);
@@ -105,7 +104,7 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
         append_value(&item, turn.output);
         turn.output.bytes.extend_from_slice(turn.reply.after_value());
     }
-    if won && !created {
+    if won && !ttls.created {
         entry.mark_won();
     }
     if !get.no_bump {
@@ -115,6 +114,23 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
     if let Some(expiry) = new_expiry {
         entry.set_expiry(expiry);
     }
+}
+
+/// Returns the new expiry, if there is one, of an item that a command touches or has created, and notes its times to
+/// live. `T` and `N` take effect in their order: `T` holds for a created item only if it follows `N`.
+#[inline]
+fn new_expiry(
+    touch: Option<Exptime>,
+    vivify: Option<Exptime>,
+    touch_vivified: bool,
+    turn: &Turn<'_>,
+    ttls: &mut Ttls,
+) -> Option<Expiry> {
+    let touched = touch.map(|exptime| turn.expiry(exptime));
+    ttls.touched = touched.map_or(ttls.before, |expiry| expiry.remaining(turn.now));
+    let vivified = vivify.filter(|_| ttls.created).map(|exptime| turn.expiry(exptime));
+    ttls.vivified = vivified.and_then(|expiry| expiry.remaining(turn.now));
+    if touch_vivified { touched.or(vivified) } else { vivified.or(touched) }
 }
 
 #[inline]
@@ -161,7 +177,11 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
             return Outcome::Exists;
         }
         (StoreMode::Set | StoreMode::Replace, Some(cas), Some((item_cas, item_expiry, won))) => {
-            if cas == item_cas {
+            if cas == 0 {
+                // 0 is no CAS unique: it neither matches nor is lower than another.
+                counters.cas_badval.add(1);
+                return Outcome::Exists;
+            } else if cas == item_cas {
                 counters.cas_hits.add(1);
             } else if command.invalidate && cas < item_cas {
                 counters.cas_hits.add(1);
@@ -223,7 +243,8 @@ pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
     // Meta flag `x`: the item stays, empty.
     if delete.remove_value {
         let exptime = delete.touch.unwrap_or(Exptime(0));
-        let empty = NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", 0, turn.expiry(exptime)) };
+        let empty =
+            NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", delete.flags, turn.expiry(exptime)) };
         if entry.insert(empty).is_err() {
             return Outcome::Error(Error::Server("out of memory"));
         }
@@ -244,7 +265,7 @@ pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
 }
 
 pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcome<'static> {
-    let (counters, now) = (turn.counters, turn.now);
+    let counters = turn.counters;
     let (hits, misses) = match arithmetic.direction {
         Direction::Up => (&counters.incr_hits, &counters.incr_misses),
         Direction::Down => (&counters.decr_hits, &counters.decr_misses),
@@ -252,19 +273,17 @@ pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcom
     let mut entry = turn.entry(arithmetic.key);
     let mut buffer = itoa::Buffer::new();
     let Some(item) = entry.item() else {
-        let Some(exptime) = arithmetic.vivify else {
+        if arithmetic.vivify.is_none() {
             count_miss(misses, &entry, counters);
             return Outcome::NotFound;
-        };
+        }
         let value = buffer.format(arithmetic.initial).as_bytes();
-        let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, turn.expiry(exptime)) };
+        let mut ttls = Ttls { created: true, ..Ttls::default() };
+        let Arithmetic { touch, vivify, touch_vivified, .. } = *arithmetic;
+        let expiry = new_expiry(touch, vivify, touch_vivified, turn, &mut ttls).unwrap_or(Expiry::NEVER);
+        let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, expiry) };
         return match entry.insert(new) {
-            Ok(cas) => Outcome::Number {
-                value: arithmetic.initial,
-                cas,
-                ttl: entry.item().and_then(|item| item.expiry.remaining(now)),
-                old_ttl: None,
-            },
+            Ok(cas) => Outcome::Number { value: arithmetic.initial, cas, ttls },
             Err(_) => Outcome::Error(Error::Server("Out of memory allocating new item")),
         };
     };
@@ -280,7 +299,7 @@ pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcom
         Direction::Down => old.saturating_sub(arithmetic.delta),
     };
     hits.add(1);
-    let old_ttl = item.expiry.remaining(now);
+    let mut ttls = Ttls { before: item.expiry.remaining(turn.now), ..Ttls::default() };
     let digits = buffer.format(value).as_bytes();
     // A number that loses digits keeps its length, padded with blanks (protocol.txt, "Increment/Decrement").
     let padded;
@@ -293,10 +312,10 @@ pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcom
     let Ok(cas) = entry.set_value(bytes, arithmetic.set_cas) else {
         return Outcome::Error(Error::Server("out of memory"));
     };
-    if let Some(exptime) = arithmetic.touch {
-        entry.set_expiry(turn.expiry(exptime));
+    if let Some(expiry) = new_expiry(arithmetic.touch, None, false, turn, &mut ttls) {
+        entry.set_expiry(expiry);
     }
-    Outcome::Number { value, cas, ttl: entry.item().and_then(|item| item.expiry.remaining(now)), old_ttl }
+    Outcome::Number { value, cas, ttls }
 }
 
 pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Outcome<'static> {

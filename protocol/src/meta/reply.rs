@@ -1,8 +1,10 @@
 //! Replies to meta commands, which a server writes.
 
+use crate::base64;
 use crate::command::{MetaCommand, MetaReply};
+use crate::decoded::Scratch;
 use crate::number::push_number;
-use crate::outcome::{Hit, Outcome};
+use crate::outcome::{Hit, Outcome, Ttls};
 use crate::text::push_outcome;
 
 /// Returns whether flag `q` suppresses the reply: it is the command's nominal one (protocol.txt, flag q of each
@@ -64,7 +66,8 @@ impl MetaReply<'_> {
 
     /// Appends the flags of a reply other than a hit, in the order sent.
     fn outcome_flags(&self, outcome: &Outcome<'_>, out: &mut Vec<u8>) {
-        let mut ttl = if let Outcome::Number { old_ttl, .. } = outcome { *old_ttl } else { None };
+        let ttls = if let Outcome::Number { ttls, .. } = outcome { *ttls } else { Ttls::default() };
+        let mut ttl = ttls.before;
         for word in self.words() {
             match (word[0], outcome) {
                 (b'O', _) => push_word(out, word),
@@ -74,7 +77,8 @@ impl MetaReply<'_> {
                 (b'c', _) if self.command == MetaCommand::Set => push_flag(out, b'c', 0u64),
                 (b's', Outcome::Stored { value_len, .. }) => push_flag(out, b's', *value_len),
                 (b's', _) if self.command == MetaCommand::Set => push_flag(out, b's', self.value_len),
-                (b'T' | b'N', Outcome::Number { ttl: new, .. }) => ttl = *new,
+                (b'T', _) => ttl = ttls.touched,
+                (b'N', _) if ttls.created => ttl = ttls.vivified,
                 (b't', Outcome::Number { .. }) => push_ttl(out, ttl),
                 _ => {}
             }
@@ -88,11 +92,11 @@ impl MetaReply<'_> {
         } else {
             out.extend_from_slice(b"HD");
         }
-        // Flags are answered in the order sent: `t` before `T` or `N` reports the old time to live.
-        let mut ttl = hit.old_ttl;
+        let mut ttl = hit.ttls.before;
         for word in self.words() {
             match word[0] {
-                b'T' | b'N' => ttl = hit.ttl,
+                b'T' => ttl = hit.ttls.touched,
+                b'N' if hit.ttls.created => ttl = hit.ttls.vivified,
                 b's' => push_flag(out, b's', hit.value_len),
                 b't' => push_ttl(out, ttl),
                 b'c' => push_flag(out, b'c', hit.cas),
@@ -136,8 +140,12 @@ fn push_word(out: &mut Vec<u8>, word: &[u8]) {
 
 fn push_key(reply: &MetaReply<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b" k");
-    out.extend_from_slice(reply.key);
-    if reply.words().any(|word| word[0] == b'b') {
-        out.extend_from_slice(b" b");
+    if !reply.words().any(|word| word[0] == b'b') {
+        return out.extend_from_slice(reply.key);
     }
+    // The key in the alphabet's own form, without bytes that its decoding skipped.
+    let mut scratch = Scratch::new();
+    let len = base64::decode(reply.key, &mut scratch.0).unwrap_or(0);
+    base64::encode(out, &scratch.0[..len]);
+    out.extend_from_slice(b" b");
 }

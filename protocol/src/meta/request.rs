@@ -62,7 +62,9 @@ struct Parsed<'a> {
     client_flags: u32,
     vivify: Option<Exptime>,
     touch: Option<Exptime>,
+    touch_vivified: bool,
     recache: Option<Exptime>,
+    recache_touched: bool,
     compare_cas: Option<u64>,
     set_cas: Option<u64>,
     initial: u64,
@@ -171,9 +173,9 @@ impl<'a> Parsed<'a> {
             b'x' => self.remove_value = true,
             b'I' => self.invalidate = true,
             b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
-            b'T' => self.touch = exptime()?,
+            b'T' => (self.touch, self.touch_vivified) = (exptime()?, self.vivify.is_some()),
             b'N' => self.vivify = exptime()?,
-            b'R' => self.recache = exptime()?,
+            b'R' => (self.recache, self.recache_touched) = (exptime()?, self.touch.is_some()),
             b'C' => self.compare_cas = cas()?,
             b'E' => self.set_cas = cas()?,
             b'F' => self.client_flags = parse_u32(token).ok_or(Error::BAD_FORMAT)?,
@@ -227,6 +229,8 @@ fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded
         touch: parsed.touch,
         vivify: parsed.vivify,
         recache: parsed.recache,
+        touch_vivified: parsed.touch_vivified,
+        recache_touched: parsed.recache_touched,
         set_cas: parsed.set_cas,
         unless_cas: parsed.compare_cas,
         want_value: parsed.value,
@@ -279,7 +283,8 @@ fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, sc
         exptime: parsed.touch.unwrap_or(Exptime(0)),
         mode,
         compare_cas: parsed.compare_cas,
-        set_cas: parsed.set_cas,
+        // `E0` sets a CAS unique of 0 in the other commands, and lets the server choose here.
+        set_cas: parsed.set_cas.filter(|&cas| cas != 0),
         invalidate: parsed.invalidate && compares && parsed.compare_cas.is_some(),
         vivify: parsed.vivify.filter(|_| joins),
     });
@@ -302,6 +307,7 @@ fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Deco
         invalidate: parsed.invalidate,
         touch: parsed.touch,
         remove_value: parsed.remove_value,
+        flags: parsed.client_flags,
     });
     parsed.request(command, MetaCommand::Delete, 0, consumed)
 }
@@ -328,6 +334,7 @@ fn arithmetic<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> 
         vivify: parsed.vivify,
         initial: parsed.initial,
         touch: parsed.touch,
+        touch_vivified: parsed.touch_vivified,
         // `C0` compares in the other commands, and does not here.
         compare_cas: parsed.compare_cas.filter(|&cas| cas != 0),
         set_cas: parsed.set_cas,
@@ -412,8 +419,11 @@ fn encode_get<'o>(get: &Get<'_>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) ->
     let mut line = Line::begin(out, b"mg", checked(key)?, None, reply);
     line.flag_if(b'v', get.want_value);
     line.flag_if(b'u', get.no_bump);
-    line.exptime_if(b'T', get.touch);
+    // The server takes these three in their order.
+    line.exptime_if(b'R', get.recache.filter(|_| !get.recache_touched));
+    line.exptime_if(b'T', get.touch.filter(|_| !get.touch_vivified));
     line.exptime_if(b'N', get.vivify);
+    line.exptime_if(b'T', get.touch);
     line.exptime_if(b'R', get.recache);
     line.number_if(b'C', get.unless_cas);
     line.number_if(b'E', get.set_cas);
@@ -421,6 +431,10 @@ fn encode_get<'o>(get: &Get<'_>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) ->
 }
 
 fn encode_store<'o>(store: &Store<'o>, reply: &MetaReply<'_>, out: &'o mut Vec<u8>) -> Result<Line<'o>, EncodeError> {
+    // `E0` lets the server choose in this command.
+    if store.set_cas == Some(0) {
+        return Err(EncodeError::Command);
+    }
     let mut line = Line::begin(out, b"ms", checked(store.key)?, Some(store.value), reply);
     line.store_mode(store.mode);
     line.number_if(b'F', (store.flags != 0).then_some(store.flags.into()));
@@ -442,6 +456,7 @@ fn encode_delete<'o>(
     line.number_if(b'E', delete.set_cas);
     line.flag_if(b'I', delete.invalidate);
     line.flag_if(b'x', delete.remove_value);
+    line.number_if(b'F', (delete.flags != 0).then_some(delete.flags.into()));
     line.exptime_if(b'T', delete.touch);
     Ok(line)
 }
@@ -458,6 +473,7 @@ fn encode_arithmetic<'o>(
     let mut line = Line::begin(out, b"ma", checked(arithmetic.key)?, None, reply);
     line.direction(arithmetic.direction);
     line.number_if(b'D', (arithmetic.delta != 1).then_some(arithmetic.delta));
+    line.exptime_if(b'T', arithmetic.touch.filter(|_| !arithmetic.touch_vivified));
     line.exptime_if(b'N', arithmetic.vivify);
     line.number_if(b'J', (arithmetic.initial != 0).then_some(arithmetic.initial));
     line.exptime_if(b'T', arithmetic.touch);
