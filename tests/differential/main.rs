@@ -5,6 +5,9 @@
 //! names (1.6.45 or newer) for all commands. `LARDER_DIFFERENTIAL_COMMANDS` sets the number of commands,
 //! `LARDER_DIFFERENTIAL_SEED` the seed that they are drawn with.
 
+mod flags;
+mod udp;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -26,6 +29,9 @@ const CAS: &str = "<cas>";
 const MEMCACHED: [&str; 4] = ["-m", "256", "-o", "no_modern"];
 const NODE: [&str; 2] = ["-m", "256"];
 
+/// A UDP port, and one thread, so that datagrams are executed in their order.
+const UDP: [&str; 4] = ["-U", "-1", "-t", "1"];
+
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
@@ -33,35 +39,100 @@ fn from_environment(name: &str, default: u64) -> u64 {
 #[test]
 fn random_commands_are_answered_as_debians_memcached_answers_them() {
     if let Some(memcached) = Server::memcached(&MEMCACHED) {
-        compare(&memcached, false);
+        compare(&memcached, false, Random::command);
+    }
+}
+
+#[test]
+fn meta_flags_in_any_order_are_answered_as_debians_memcached_answers_them() {
+    if let Some(memcached) = Server::memcached(&MEMCACHED) {
+        compare(&memcached, false, Random::flags);
     }
 }
 
 #[test]
 fn random_commands_are_answered_as_the_newest_memcached_answers_them() {
-    let Some(program) = std::env::var_os("LARDER_MEMCACHED") else {
+    if let Some(memcached) = newest_memcached(&MEMCACHED) {
+        compare(&memcached, true, Random::command);
+    }
+}
+
+#[test]
+fn meta_flags_in_any_order_are_answered_as_the_newest_memcached_answers_them() {
+    if let Some(memcached) = newest_memcached(&MEMCACHED) {
+        compare(&memcached, true, Random::flags);
+    }
+}
+
+#[test]
+fn commands_in_datagrams_are_answered_as_debians_memcached_answers_them() {
+    if let Some(memcached) = Server::memcached(&[&MEMCACHED[..], &UDP].concat()) {
+        compare_datagrams(&memcached, false);
+    }
+}
+
+#[test]
+fn commands_in_datagrams_are_answered_as_the_newest_memcached_answers_them() {
+    if let Some(memcached) = newest_memcached(&[&MEMCACHED[..], &UDP].concat()) {
+        compare_datagrams(&memcached, true);
+    }
+}
+
+fn newest_memcached(arguments: &[&str]) -> Option<Server> {
+    let program = std::env::var_os("LARDER_MEMCACHED");
+    if program.is_none() {
         eprintln!("SKIPPED: LARDER_MEMCACHED does not name a memcached of 1.6.45 or newer");
-        return;
-    };
-    compare(&Server::memcached_at(program.as_ref(), &MEMCACHED), true);
+    }
+    Some(Server::memcached_at(program?.as_ref(), arguments))
+}
+
+/// Sends the same commands to both servers over UDP. There are fewer than over TCP: each waits for its reply.
+fn compare_datagrams(memcached: &Server, newest: bool) {
+    let seed = from_environment("LARDER_DIFFERENTIAL_SEED", 1);
+    let commands = from_environment("LARDER_DIFFERENTIAL_COMMANDS", 20_000) / 10;
+    let node = Server::node(&[&NODE[..], &UDP].concat());
+    let servers = [memcached, &node];
+    let mut sides = servers.map(Side::connect);
+    let mut datagrams = servers.map(udp::Datagrams::connect);
+    sides.iter_mut().for_each(Side::use_up_cas_uniques);
+    let mut random = Random { rng: StdRng::seed_from_u64(seed), newest };
+    let mut history: VecDeque<Command> = VecDeque::new();
+    for number in 0..commands {
+        if number % ROUND as u64 == 0 {
+            sides.iter_mut().for_each(|side| side.learn_cas(&random.plain_keys()));
+        }
+        let command = if random.one_in(3) { random.classic() } else { random.flags() };
+        if command.bytes.len() > 1300 {
+            continue;
+        }
+        let [expected, found] = [0, 1].map(|i| {
+            let answer = datagrams[i].answer(&sides[i].with_cas(&command));
+            flags::with_plain_keys(&answer)
+        });
+        let exact_cas = command.exact_cas;
+        history.push_back(command);
+        if !alike(&expected, &found, exact_cas) {
+            panic!("{}", report(seed, number / ROUND as u64, &history, &expected, &found));
+        }
+        history.drain(..history.len().saturating_sub(16 * ROUND));
+    }
 }
 
 /// Sends the same commands to both servers. `newest` says that the reference knows all commands of memcached 1.6.45.
-fn compare(memcached: &Server, newest: bool) {
+fn compare(memcached: &Server, newest: bool, draw: fn(&mut Random) -> Command) {
     let seed = from_environment("LARDER_DIFFERENTIAL_SEED", 1);
     let commands = from_environment("LARDER_DIFFERENTIAL_COMMANDS", 20_000);
     let node = Server::node(&NODE);
     let mut sides = [Side::connect(memcached), Side::connect(&node)];
-    // memcached's CAS uniques begin at 1. Some are used up here, so that 1 is lower than any reported one.
-    sides
-        .iter_mut()
-        .for_each(|side| drop(side.answers(u64::MAX, &[plain("", "set warm-up 0 0 1\r\n0\r\n".repeat(3))])));
+    sides.iter_mut().for_each(Side::use_up_cas_uniques);
     let mut random = Random { rng: StdRng::seed_from_u64(seed), newest };
     let mut history: VecDeque<Command> = VecDeque::new();
     for round in 0..commands.div_ceil(ROUND as u64) {
         sides.iter_mut().for_each(|side| side.learn_cas(&random.plain_keys()));
-        let commands: Vec<Command> = (0..ROUND).map(|_| random.command()).collect();
+        let commands: Vec<Command> = (0..ROUND).map(|_| draw(&mut random)).collect();
         let [expected, found] = sides.each_mut().map(|side| side.answers(round, &commands));
+        let [expected, found] = [expected, found]
+            .map(|answers| -> Vec<Vec<u8>> { answers.iter().map(|answer| flags::with_plain_keys(answer)).collect() });
         for (i, (expected, found)) in expected.iter().zip(&found).enumerate() {
             if !alike(expected, found, commands.get(i).is_some_and(|command| command.exact_cas)) {
                 history.extend(commands.into_iter().take(i + 1));
@@ -140,6 +211,17 @@ impl Side {
         Side { stream, cas: Vec::new() }
     }
 
+    /// memcached's CAS uniques begin at 1. Some are used up here, so that 1 is lower than any reported one.
+    fn use_up_cas_uniques(&mut self) {
+        drop(self.answers(u64::MAX, &[plain("", "set warm-up 0 0 1\r\n0\r\n".repeat(3))]));
+    }
+
+    /// Returns the command with the CAS unique that this server reported for its key, or one lower than any reported.
+    fn with_cas(&self, command: &Command) -> String {
+        let known = self.cas.iter().find(|(key, _)| *key == command.key);
+        command.bytes.replace(CAS, known.map_or("1", |(_, cas)| cas))
+    }
+
     /// Reads until `marker` ends the answer, and returns the bytes before it.
     fn read_until(&mut self, marker: &[u8]) -> Vec<u8> {
         let mut answer = Vec::new();
@@ -175,10 +257,7 @@ impl Side {
     fn answers(&mut self, round: u64, commands: &[Command]) -> Vec<Vec<u8>> {
         let mut request = String::new();
         for command in commands {
-            let known = self.cas.iter().find(|(key, _)| *key == command.key);
-            // Lower than any reported one.
-            let cas = known.map_or("1", |(_, cas)| cas);
-            request += &command.bytes.replace(CAS, cas);
+            request += &self.with_cas(command);
             request += "mn\r\n";
         }
         let _ = write!(request, "mg end-{round} k\r\n");
@@ -212,7 +291,8 @@ struct Random {
 
 impl Random {
     fn plain_keys(&self) -> Vec<String> {
-        (0..16).map(|i| format!("k{i}")).collect()
+        let classic = (0..16).map(|i| format!("k{i}"));
+        classic.chain((0..6).map(|i| format!("f{i}"))).collect()
     }
 
     fn one_in(&mut self, n: u32) -> bool {
@@ -316,12 +396,12 @@ impl Random {
             }
             4..9 => {
                 let name = self.pick(&["set", "set", "add", "replace", "append", "prepend"]);
-                let (flags, exptime, value) = (self.flags(), self.exptime(), self.value());
+                let (flags, exptime, value) = (self.client_flags(), self.exptime(), self.value());
                 format!("{name} {key} {flags} {exptime} {}{noreply}\r\n{value}\r\n", value.len())
             }
             9 => {
                 let cas = self.cas();
-                let (flags, exptime, value) = (self.flags(), self.exptime(), self.value());
+                let (flags, exptime, value) = (self.client_flags(), self.exptime(), self.value());
                 format!("cas {key} {flags} {exptime} {} {cas}{noreply}\r\n{value}\r\n", value.len())
             }
             10 | 11 => format!("delete {key}{noreply}\r\n"),
@@ -347,7 +427,7 @@ impl Random {
         }
     }
 
-    fn flags(&mut self) -> &'static str {
+    fn client_flags(&mut self) -> &'static str {
         self.pick(&["0", "0", "1", "42", "65536", "4294967295"])
     }
 
@@ -412,7 +492,7 @@ impl Random {
                     maybe(self, 3, &word("s"));
                 }
                 maybe(self, 2, &|random| format!("M{}", random.pick(&["S", "E", "A", "P", "R"])));
-                maybe(self, 3, &|random| format!("F{}", random.flags()));
+                maybe(self, 3, &|random| format!("F{}", random.client_flags()));
                 maybe(self, 3, &|random| format!("T{}", random.exptime()));
                 maybe(self, 4, &|random| format!("C{}", random.cas_for(keyed)));
                 maybe(self, 4, &word("I"));
