@@ -19,8 +19,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use crate::client::{Item, Stored};
 use crate::error::{Error, Result};
+use crate::operations::client::{Item, Stored};
 use crate::{Builder, Client as AsyncClient};
 
 /// A memcache client whose calls block. Clones share connections and a thread that drives them; keep one for the program.

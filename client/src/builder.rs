@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::client::{Client, Inner};
-use crate::connect::{Connector, Login, Resolver};
-use crate::discover::{Source, keep_asking};
+use crate::cluster::discover::{Source, keep_asking};
+use crate::cluster::node::NodeSettings;
+use crate::cluster::topology::{Failover, Plan, StandIns, Topology};
+use crate::connection::connect::{Connector, Login, Resolver};
+use crate::connection::link::Patience;
+use crate::connection::tls::Tls;
 use crate::error::{Error, Result};
-use crate::link::Patience;
 use crate::metrics::LoadMetrics;
-use crate::near::Near;
-use crate::node::NodeSettings;
-use crate::read_through::Flights;
-use crate::tls::Tls;
-use crate::topology::{Failover, Plan, StandIns, Topology};
+use crate::near_cache::Near;
+use crate::operations::client::{Client, Inner};
+use crate::single_flight::Flights;
 use larder_protocol::ring::{Hashing, Server};
 
 /// How a client is made: servers, hashing, fail-over and time-outs.

@@ -68,38 +68,31 @@
 //!   note that there is none are misses to them.
 #![forbid(unsafe_code)]
 
-mod admin;
 pub mod blocking;
 mod builder;
-mod client;
-mod connect;
-mod discover;
+mod cluster;
+mod connection;
 mod error;
 mod key;
-mod link;
-mod many;
-mod meta;
 pub mod metrics;
-mod namespace;
-mod near;
-mod node;
+mod near_cache;
+mod operations;
 mod read_through;
-mod tls;
-mod topology;
-mod update;
+mod single_flight;
 mod value;
 
 pub use builder::Builder;
-pub use client::{Client, Item, Stored};
+pub use cluster::node::{Circuit, NodeStatus};
+pub use cluster::topology::Failover;
+pub use connection::tls::Tls;
 pub use error::{Error, Result};
 pub use larder_protocol::ring::{Hashing, KeyHash, Ring, Server};
-pub use meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaSet, MetaStatus};
-pub use namespace::Namespace;
-pub use node::{Circuit, NodeStatus};
+pub use operations::client::{Client, Item, Stored};
+pub use operations::meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaSet, MetaStatus};
+pub use operations::namespace::Namespace;
+pub use operations::typed::Typed;
 pub use read_through::ReadThrough;
-pub use tls::Tls;
-pub use topology::Failover;
-pub use value::{Codec, CodecError, Compressed, Compression, Encoded, Json, MessagePack, Plain, Typed};
+pub use value::{Codec, CodecError, Compressed, Compression, Encoded, Json, MessagePack, Plain};
 
 #[doc = include_str!("../../docs/cookbook.md")]
 pub mod cookbook {}

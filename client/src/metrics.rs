@@ -24,8 +24,8 @@ use std::time::Instant;
 use ::metrics::{Counter, Histogram, counter, histogram};
 use larder_protocol::meta::Code;
 
+use crate::connection::link::Answer;
 use crate::error::Result;
-use crate::link::Answer;
 
 /// Counters of one node; nothing where nobody wants them.
 pub(crate) struct NodeMetrics(Option<Box<Handles>>);

@@ -16,9 +16,9 @@ use larder_protocol::{RELATIVE_EXPTIME_MAX, push_number};
 use tokio::runtime::Handle;
 
 use super::options::Terms;
-use crate::client::{Accepted, Client, Stored, call_node, give_back, store_at};
+use crate::cluster::node::Node;
 use crate::error::Result;
-use crate::node::Node;
+use crate::operations::client::{Accepted, Client, Stored, call_node, give_back, store_at};
 use crate::value::Encoded;
 
 /// The right, and the duty, to load a key.

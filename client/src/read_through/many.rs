@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 
-use super::flight::Loaded;
 use super::lease::{Cache, Lookup};
 use super::read::{Found, Turn, find, settle};
 use super::{LoadError, ReadThrough};
-use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::operations::client::Client;
+use crate::single_flight::Loaded;
 use crate::value::Codec;
 
 impl<C> ReadThrough<C> {

@@ -17,10 +17,9 @@
 //! | under a lease | 0 | 64.0 % |
 //! | by a plain set | 19.8 % | 75.7 % |
 //!
-//! `lease` has the exchange with a node, `read` what a caller does with its answers, `flight` the sharing of one
+//! `lease` has the exchange with a node, `read` what a caller does with its answers, `single_flight` the sharing of one
 //! load within the process, and `model` tries the interleavings of readers and writers on a real node.
 
-mod flight;
 mod lease;
 mod many;
 #[cfg(test)]
@@ -36,11 +35,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument;
 
-pub(crate) use self::flight::Flights;
 use self::options::Terms;
-use crate::client::{Client, YEAR};
 use crate::error::{Error, Result};
-use crate::value::{Codec, Encoded, Plain, Typed};
+use crate::operations::client::{Client, YEAR};
+use crate::operations::typed::Typed;
+use crate::value::{Codec, Encoded, Plain};
 
 /// What a loader may fail with: anything that is, or becomes, a boxed error.
 type LoadError = Box<dyn StdError + Send + Sync>;

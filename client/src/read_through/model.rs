@@ -22,12 +22,12 @@ use larder_node::{Server, Settings};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::flight::Flights;
 use super::lease::{Cache, Lease, Lookup};
 use super::options::Terms;
 use super::read::read;
-use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::operations::client::Client;
+use crate::single_flight::Flights;
 use crate::value::Encoded;
 
 /// How a loaded value gets into the cache.

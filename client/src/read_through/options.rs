@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::client::YEAR;
+use crate::operations::client::YEAR;
 use crate::value::Encoded;
 
 /// The terms of a read.

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use super::flight::{Flights, Leader, Loaded, Part};
 use super::lease::{Cache, Lease, Lookup, Old};
 use super::options::Terms;
 use crate::error::Error;
+use crate::single_flight::{Flights, Leader, Loaded, Part};
 use crate::value::Encoded;
 
 /// Pauses between looks at a key that another process is loading grow from the first to the last.

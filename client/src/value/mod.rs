@@ -6,12 +6,10 @@
 mod compress;
 mod plain;
 mod serde;
-mod typed;
 
 pub use self::compress::{Compressed, Compression};
 pub use self::plain::Plain;
 pub use self::serde::{Json, MessagePack};
-pub use self::typed::Typed;
 
 use bytes::Bytes;
 

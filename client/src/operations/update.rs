@@ -6,8 +6,8 @@ use bytes::Bytes;
 use larder_protocol::push_number;
 use rand::Rng;
 
-use crate::client::{Client, Stored, call_node, give_back, store_at};
 use crate::error::{Error, Result};
+use crate::operations::client::{Client, Stored, call_node, give_back, store_at};
 use crate::value::Encoded;
 
 /// Others may come in between so often before a change is given up.

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::value::Encoded;
 
 /// What a load came to; `None` where the datastore has no such thing.
-pub(super) type Loaded = Result<Option<Encoded>>;
+pub(crate) type Loaded = Result<Option<Encoded>>;
 
 #[derive(Clone)]
 struct Landed {
@@ -35,7 +35,7 @@ pub(crate) struct Flights {
 }
 
 /// A caller's part in getting a key.
-pub(super) enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// It gets the value, for itself and for those who join.
     Lead(Leader<'a>),
     /// Another caller is at it.
@@ -44,7 +44,7 @@ pub(super) enum Part<'a> {
 
 impl Flights {
     /// Joins the flight for `key`, or leads one where there is none or it is older than `patience`.
-    pub(super) fn enter(&self, key: &[u8], patience: Duration) -> Part<'_> {
+    pub(crate) fn enter(&self, key: &[u8], patience: Duration) -> Part<'_> {
         let now = Instant::now();
         let joined = |flight: &Flight| {
             let until = flight.began + patience;
@@ -71,7 +71,7 @@ impl Flights {
     }
 
     /// Leads, whoever else does: they go on, unseen by later callers.
-    pub(super) fn lead(&self, key: &[u8]) -> Leader<'_> {
+    pub(crate) fn lead(&self, key: &[u8]) -> Leader<'_> {
         let key = Bytes::copy_from_slice(key);
         let (flight, leader) = self.flight(key.clone(), Instant::now());
         self.by_key.insert(key, flight);
@@ -85,13 +85,13 @@ impl Flights {
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 }
 
 /// The caller that gets the value. The others learn what it was, or that this was dropped on the way.
-pub(super) struct Leader<'a> {
+pub(crate) struct Leader<'a> {
     flights: &'a Flights,
     key: Bytes,
     number: u64,
@@ -100,7 +100,7 @@ pub(super) struct Leader<'a> {
 
 impl Leader<'_> {
     /// The waiting is over and the loading begins: who joins has patience anew.
-    pub(super) fn renew(&self) {
+    pub(crate) fn renew(&self) {
         if let Some(mut flight) = self.flights.by_key.get_mut(&self.key)
             && flight.number == self.number
         {
@@ -109,7 +109,7 @@ impl Leader<'_> {
     }
 
     /// Tells those who joined. Later callers do not find the flight any more.
-    pub(super) fn land(self, loaded: Loaded, as_of: Instant) {
+    pub(crate) fn land(self, loaded: Loaded, as_of: Instant) {
         self.leave();
         self.landing.send_replace(Some(Landed { loaded, as_of }));
     }
@@ -126,7 +126,7 @@ impl Drop for Leader<'_> {
 }
 
 /// A place in another caller's flight.
-pub(super) struct Joined {
+pub(crate) struct Joined {
     landed: watch::Receiver<Option<Landed>>,
     until: Instant,
 }
@@ -134,7 +134,7 @@ pub(super) struct Joined {
 impl Joined {
     /// What the flight brought. `None` where it takes too long, was dropped, or brought what may be older than
     /// `arrived`: a load that began before a change was committed must not answer a caller that came after it.
-    pub(super) async fn landed(mut self, arrived: Instant) -> Option<Loaded> {
+    pub(crate) async fn landed(mut self, arrived: Instant) -> Option<Loaded> {
         let landing = tokio::time::timeout_at(self.until.into(), self.landed.wait_for(Option::is_some));
         let landed = landing.await.ok()?.ok()?.clone()?;
         (landed.as_of >= arrived).then_some(landed.loaded)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use crate::client::Client;
+use crate::cluster::node::{Node, NodeSettings, NodeStatus};
 use crate::error::Result;
-use crate::node::{Node, NodeSettings, NodeStatus};
+use crate::operations::client::Client;
 use larder_protocol::ring::{Hashing, Ring, Server};
 
 /// What happens to the keys of a node that is ejected (see [`Circuit`](crate::Circuit)).

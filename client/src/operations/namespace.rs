@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::client::{Client, Stored, YEAR};
 use crate::error::Result;
+use crate::operations::client::{Client, Stored, YEAR};
 
 /// A set of keys that is invalidated in one step, however many they are. Made by [`Client::namespace`].
 ///

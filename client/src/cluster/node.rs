@@ -13,9 +13,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::connect::{Connected, Connector};
+use crate::connection::connect::{Connected, Connector};
+use crate::connection::link::{Answer, Failure, Link, Patience, drive};
 use crate::error::{Error, Result};
-use crate::link::{Answer, Failure, Link, Patience, drive};
 use crate::metrics::NodeMetrics;
 
 /// Pauses between attempts to connect grow from the first to the last, each shortened by up to half at random.

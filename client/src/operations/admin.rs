@@ -9,10 +9,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::io::{AsyncWriteExt, BufReader};
 
-use crate::client::Client;
-use crate::connect::read_line;
+use crate::cluster::node::Node;
+use crate::connection::connect::read_line;
 use crate::error::{Error, Result};
-use crate::node::Node;
+use crate::operations::client::Client;
 
 impl Client {
     /// The version of each node, by address.

@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::tls::Tls;
+use crate::connection::tls::Tls;
 
 /// A connection of any transport.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::client::{Accepted, Client, Item, accepted};
 use crate::error::Result;
+use crate::operations::client::{Accepted, Client, Item, accepted};
 
 impl Client {
     /// The values of `keys`, in their order, with one exchange for each node that owns some, all nodes at once.

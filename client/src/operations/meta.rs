@@ -8,8 +8,8 @@ use bytes::Bytes;
 use larder_protocol::meta::Code;
 use larder_protocol::push_number;
 
-use crate::client::{Accepted, Client, accepted, clamped, exptime};
 use crate::error::Result;
+use crate::operations::client::{Accepted, Client, accepted, clamped, exptime};
 
 /// What a node answered to a meta command.
 #[derive(Debug, Clone)]

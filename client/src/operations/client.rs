@@ -9,14 +9,14 @@ use bytes::Bytes;
 use larder_protocol::meta::Code;
 use larder_protocol::{RELATIVE_EXPTIME_MAX, push_number};
 
+use crate::cluster::node::Node;
+use crate::cluster::topology::{Hedge, Topology, hedged};
+use crate::connection::link::{Answer, Facts};
 use crate::error::{Error, Result};
 use crate::key;
-use crate::link::{Answer, Facts};
 use crate::metrics::LoadMetrics;
-use crate::near::{Changing, Near};
-use crate::node::Node;
-use crate::read_through::Flights;
-use crate::topology::{Hedge, Topology, hedged};
+use crate::near_cache::{Changing, Near};
+use crate::single_flight::Flights;
 use crate::value::flag;
 
 /// A value with what the server keeps beside it.

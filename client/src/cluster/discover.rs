@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::client::Inner;
-use crate::connect::Connector;
+use crate::connection::connect::Connector;
+use crate::operations::client::Inner;
 use larder_protocol::ring::Server;
 
 /// Who knows the servers.

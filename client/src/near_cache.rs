@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Weighter};
 
-use crate::client::YEAR;
+use crate::operations::client::YEAR;
 use crate::value::Encoded;
 
 /// What an entry takes beside its key and value, in bytes, about.

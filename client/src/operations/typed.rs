@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Codec, Encoded};
-use crate::client::{Client, Stored};
 use crate::error::{Error, Result};
+use crate::operations::client::{Client, Stored};
 use crate::read_through::ReadThrough;
+use crate::value::{Codec, Encoded};
 
 /// A client whose values go through a [`Codec`]. Made by [`Client::typed`]; cheap to clone.
 ///
