@@ -7,11 +7,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::density::{self, Uses};
+
 /// An eviction policy, by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Eviction {
-    /// Least recently used: the oldest items leave, those used since they were last looked at are as new.
+    /// Uses for bytes: of the oldest items those with the most uses for their bytes stay. See [`super::density`].
     #[default]
+    Density,
+    /// Least recently used: the oldest items leave, those used since they were last looked at are as new.
     Lru,
     /// S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"): a short queue on probation
     /// keeps what is read only once out of the main queue.
@@ -26,8 +30,8 @@ pub enum Eviction {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Leave,
-    /// The item moves to a segment of this lane, with this count of uses.
-    Stay(Lane, u8),
+    /// The item moves to a segment of this lane, with these uses.
+    Stay(Lane, Uses),
 }
 
 /// The origin of a segment's items. Items of different lanes do not share a segment.
@@ -41,7 +45,8 @@ pub(super) enum Lane {
 
 impl Eviction {
     /// Every policy, the default first.
-    pub const ALL: [Eviction; 4] = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve, Eviction::Never];
+    pub const ALL: [Eviction; 5] =
+        [Eviction::Density, Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve, Eviction::Never];
 
     /// Returns whether items leave at all.
     pub(super) fn evicts(self) -> bool {
@@ -52,35 +57,55 @@ impl Eviction {
     pub(super) fn most_uses(self) -> u8 {
         match self {
             Eviction::Lru | Eviction::Sieve => 1,
-            Eviction::S3Fifo => 3,
+            Eviction::S3Fifo | Eviction::Density => 3,
             Eviction::Never => 0,
         }
     }
 
-    /// Returns what happens to an item with so many uses in a segment of this lane.
-    pub(super) fn verdict(self, lane: Lane, uses: u8) -> Verdict {
-        match (self, lane, uses) {
-            (Eviction::Never, lane, _) => Verdict::Stay(lane, 0),
+    /// Returns what happens to an item with these uses in a segment of this lane. `is_dense` returns whether the item
+    /// has many uses for its bytes.
+    pub(super) fn verdict(self, lane: Lane, uses: Uses, is_dense: impl FnOnce() -> bool) -> Verdict {
+        match (self, lane, uses.recent()) {
+            (Eviction::Never, lane, _) => Verdict::Stay(lane, uses),
+            (Eviction::Density, ..) => match is_dense() {
+                true => Verdict::Stay(Lane::Kept, Uses::of_level(uses.next_level())),
+                false => Verdict::Leave,
+            },
             (_, _, 0) => Verdict::Leave,
-            (Eviction::Lru, ..) => Verdict::Stay(Lane::New, 0),
-            (Eviction::Sieve, ..) => Verdict::Stay(Lane::Kept, 0),
-            (Eviction::S3Fifo, Lane::New, _) => Verdict::Stay(Lane::Kept, 0),
-            (Eviction::S3Fifo, Lane::Kept, uses) => Verdict::Stay(Lane::Kept, uses - 1),
+            (Eviction::Lru, ..) => Verdict::Stay(Lane::New, Uses::NONE),
+            (Eviction::Sieve, ..) => Verdict::Stay(Lane::Kept, Uses::NONE),
+            (Eviction::S3Fifo, Lane::New, _) => Verdict::Stay(Lane::Kept, Uses::NONE),
+            (Eviction::S3Fifo, Lane::Kept, recent) => Verdict::Stay(Lane::Kept, Uses(recent - 1)),
         }
+    }
+
+    /// Returns the lane and the uses of a new item. `ghost` is the level that its key left with, if that was lately.
+    pub(super) fn admit(self, ghost: Option<u8>) -> (Lane, Uses) {
+        match (self, ghost) {
+            (Eviction::Density, Some(level)) => (Lane::New, Uses::of_level(density::returning(level))),
+            (Eviction::Density, None) => (Lane::New, Uses::NEW),
+            (_, Some(_)) => (Lane::Kept, Uses::NONE),
+            (_, None) => (Lane::New, Uses::NONE),
+        }
+    }
+
+    /// Returns the uses of an item that is written again, from those it had.
+    pub(super) fn rewritten(self, uses: Uses) -> Uses {
+        if self == Eviction::Density { uses } else { Uses::NONE }
     }
 
     /// Returns the queue of a segment of this lane.
     pub(super) fn queue(self, lane: Lane) -> usize {
         match self {
             Eviction::Lru | Eviction::Sieve | Eviction::Never => 0,
-            Eviction::S3Fifo => lane as usize,
+            Eviction::S3Fifo | Eviction::Density => lane as usize,
         }
     }
 
-    /// Returns the queue to take the next segment from, by the number of segments in each.
-    pub(super) fn victim_queue(self, lengths: [usize; 2]) -> usize {
-        let probation_is_over_a_tenth = lengths[0] * 10 > lengths[0] + lengths[1];
-        usize::from(self == Eviction::S3Fifo && lengths[1] > 0 && !probation_is_over_a_tenth)
+    /// Returns the queue to evict from, by the bytes of items in each. The first one, where there are two, is the queue
+    /// on probation: its items are looked at when they have more than a tenth of the bytes.
+    pub(super) fn victim_queue(self, bytes: [u64; 2]) -> usize {
+        usize::from(bytes[0] * 10 <= bytes[0] + bytes[1])
     }
 
     /// Returns whether survivors take the place of the segment that they came from.
@@ -93,15 +118,16 @@ impl Eviction {
         self == Eviction::Lru
     }
 
-    /// Returns whether the policy needs to know which keys left lately.
-    pub(super) fn remembers(self) -> bool {
-        self == Eviction::S3Fifo
+    /// Returns whether the key of an item that leaves a segment of this lane is remembered.
+    pub(super) fn remembers_from(self, lane: Lane) -> bool {
+        self == Eviction::Density || self == Eviction::S3Fifo && lane == Lane::New
     }
 }
 
 impl fmt::Display for Eviction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Eviction::Density => "density",
             Eviction::Lru => "lru",
             Eviction::S3Fifo => "s3fifo",
             Eviction::Sieve => "sieve",
@@ -122,44 +148,6 @@ impl FromStr for Eviction {
     }
 }
 
-/// Hashes of keys that left lately, in a table where a later one replaces an earlier one.
-pub(super) struct Ghosts(Box<[u32]>);
-
-impl Ghosts {
-    /// Creates a table of `count` or more places; of none if `count` is 0.
-    pub(super) fn new(count: usize) -> Ghosts {
-        Ghosts(vec![0; if count == 0 { 0 } else { count.next_power_of_two() }].into())
-    }
-
-    /// Returns the bytes of the table.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.0)
-    }
-
-    fn place(&mut self, hash: u64) -> Option<&mut u32> {
-        let mask = self.0.len().wrapping_sub(1);
-        self.0.get_mut(hash as usize & mask)
-    }
-
-    /// Records that a key left.
-    pub(super) fn add(&mut self, hash: u64) {
-        if let Some(place) = self.place(hash) {
-            *place = (hash >> 32) as u32;
-        }
-    }
-
-    /// Returns whether a key left lately, and forgets it.
-    pub(super) fn take(&mut self, hash: u64) -> bool {
-        match self.place(hash) {
-            Some(place) if *place == (hash >> 32) as u32 => {
-                *place = 0;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,23 +157,14 @@ mod tests {
         for policy in Eviction::ALL {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
-        assert!("mru".parse::<Eviction>().unwrap_err().contains("lru, s3fifo, sieve, never"));
+        assert!("mru".parse::<Eviction>().unwrap_err().contains("density, lru, s3fifo, sieve, never"));
     }
 
     #[test]
     fn an_unused_item_leaves_under_every_policy_that_evicts() {
         for policy in Eviction::ALL.into_iter().filter(|&policy| policy != Eviction::Never) {
-            assert_eq!(policy.verdict(Lane::New, 0), Verdict::Leave);
-            assert_eq!(policy.verdict(Lane::Kept, 0), Verdict::Leave);
+            assert_eq!(policy.verdict(Lane::New, Uses::NEW, || false), Verdict::Leave);
+            assert_eq!(policy.verdict(Lane::Kept, Uses::NONE, || false), Verdict::Leave);
         }
-    }
-
-    #[test]
-    fn a_ghost_is_seen_once() {
-        let mut ghosts = Ghosts::new(8);
-        ghosts.add(0x1234_5678_0000_0003);
-        assert!(!ghosts.take(0x1234_5679_0000_0003));
-        assert!(ghosts.take(0x1234_5678_0000_0003));
-        assert!(!ghosts.take(0x1234_5678_0000_0003));
     }
 }

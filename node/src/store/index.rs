@@ -1,7 +1,7 @@
 //! The index of a shard: one packed slot of 8 bytes for each item, in buckets of one cache line.
 //!
 //! ```text
-//! slot:  63 .. 40  tag, bits of the key's hash     39 .. 36  uses since eviction last looked     35 .. 0  location + 1
+//! slot:  63 .. 40  tag, bits of the key's hash     39 .. 34  uses (the low 2 bits count up)     33 .. 0  location + 1
 //! ```
 //!
 //! A shard has many small tables. A table's buckets are numbered by the tag as a fraction (`tag * buckets >> 24`), an
@@ -18,8 +18,11 @@ use super::memory::{PAGE, Part};
 const SLOTS: usize = 8;
 const PAGE_BUCKETS: usize = PAGE / 64;
 const TAG_BITS: u32 = 24;
-const LOCATION: u64 = (1 << 36) - 1;
-const USES_SHIFT: u32 = 36;
+const LOCATION: u64 = (1 << USES_SHIFT) - 1;
+const USES_SHIFT: u32 = 34;
+
+/// The most bytes of a log: locations are smaller.
+pub(super) const LOG_BYTES_MAX: usize = (1 << USES_SHIFT) - 1;
 
 /// Buckets that one call of [`Index::scan`] shows.
 const SCAN_BUCKETS: u64 = 16;
@@ -130,24 +133,24 @@ impl Index {
         (self.part.words(slot, 1)[0] & LOCATION) - 1
     }
 
-    /// Returns the uses counted in a slot.
+    /// Returns the uses of a slot: 6 bits, of which the low 2 count up.
     #[inline]
     pub(super) fn uses(&self, slot: Slot) -> u8 {
-        (self.part.words(slot, 1)[0] >> USES_SHIFT) as u8 & 15
+        (self.part.words(slot, 1)[0] >> USES_SHIFT) as u8 & 63
     }
 
     /// Sets location and uses of a slot.
     #[inline]
     pub(super) fn set(&mut self, slot: Slot, location: u64, uses: u8) {
-        debug_assert!(location < LOCATION && uses < 16);
+        debug_assert!(location < LOCATION && uses < 64);
         let word = &mut self.part.words_mut(slot, 1)[0];
         *word = *word >> 40 << 40 | u64::from(uses) << USES_SHIFT | (location + 1);
     }
 
-    /// Counts a use up to `most`.
+    /// Counts a use, up to `most` in the low 2 bits.
     #[inline]
     pub(super) fn count_use(&mut self, slot: Slot, most: u8) {
-        if self.uses(slot) < most {
+        if self.uses(slot) & 3 < most {
             self.part.words_mut(slot, 1)[0] += 1 << USES_SHIFT;
         }
     }
@@ -170,7 +173,7 @@ impl Index {
 
     /// Adds a slot, and grows the table first if [`Index::growth`] says so (it must not be `None`).
     pub(super) fn insert(&mut self, hash: u64, location: u64, uses: u8) {
-        debug_assert!(location < LOCATION && uses < 16);
+        debug_assert!(location < LOCATION && uses < 64);
         let table = self.table(hash);
         if self.growth(hash) != Some(0) {
             self.resize(table, Self::larger(self.tables[table].buckets as usize));

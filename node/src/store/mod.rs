@@ -6,7 +6,7 @@
 //! # Layout
 //!
 //! A store is up to 64 shards by the top bits of a key's hash, each behind its own lock and with its own part of the
-//! memory limit. A shard has an `index` of 8-byte slots (tag 24 bits, uses 4 bits, location 36 bits; eight slots a
+//! memory limit. A shard has an `index` of 8-byte slots (tag 24 bits, uses 6 bits, location 34 bits; eight slots a
 //! cache line), a log of `segment`s (1/256 to 1/512 of the shard, 4 KiB to 1 MiB) and an area for `large` values. In
 //! the log an `item` is
 //!
@@ -26,9 +26,11 @@
 //!
 //! The README beside this file has the figures.
 
+mod density;
 mod entry;
 mod eviction;
 mod eviction_log;
+mod ghosts;
 mod index;
 mod item;
 mod large;
@@ -158,7 +160,11 @@ impl Store {
         // used.
         let most_memory = if cfg!(miri) { limit } else { limit.saturating_mul(4).max(2 << 30) };
         let lengths = (0..layout.shards).flat_map(|_| {
-            [most_memory / layout.shards, index::reservation(layout.tables), most_memory / layout.shards]
+            [
+                (most_memory / layout.shards).min(index::LOG_BYTES_MAX),
+                index::reservation(layout.tables),
+                most_memory / layout.shards,
+            ]
         });
         let bytes = lengths.clone().sum();
         let mut parts = memory::reserve(lengths).map_err(|source| Error::Reserve { bytes, source })?.into_iter();

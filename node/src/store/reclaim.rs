@@ -1,5 +1,6 @@
 //! Reclaiming memory, a segment at a time and in slices: segments that have expired or are mostly dead, and eviction.
 
+use super::density::Uses;
 use super::eviction::{Lane, Verdict};
 use super::index::Slot;
 use super::item::{self, Header, bit};
@@ -11,8 +12,8 @@ use super::time::Time;
 enum Why {
     /// The segment's items have expired, or most of its bytes are dead. Live items stay.
     Tidy,
-    /// Memory is needed. The policy decides which items stay.
-    Evict,
+    /// Memory is needed. The policy decides which items of a queue's oldest segment stay.
+    Evict(usize),
 }
 
 /// The most items of one slice: each may cost a cache miss in the index.
@@ -22,17 +23,36 @@ impl Shard {
     /// Empties about `bytes` of a segment, counting freed large values. Returns `false` if no segment can be emptied.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
         // An untidy segment is looked for only between two evictions: that reads the state of all segments.
-        if self.evicting.is_none() && self.find_untidy(now) {
+        let queue = self.eviction.victim_queue(self.log.bytes_of_items());
+        let queue = if self.log.oldest(queue) == NONE { 1 - queue } else { queue };
+        if self.evicting[queue].is_none() && self.find_untidy(now) {
             return self.go_on(Why::Tidy, now, bytes);
         }
-        if self.evicting.is_none() {
-            // Evicted items may leave the index larger than it needs to be.
-            self.index.shrink_one();
-            let Some(segment) = self.victim() else { return false };
-            self.log.seal(segment);
-            self.evicting = Some(Sweep { segment, done: 0 });
+        if self.evicting[queue].is_none() && !self.begin_eviction(queue) {
+            return false;
         }
-        self.go_on(Why::Evict, now, bytes)
+        self.go_on(Why::Evict(queue), now, bytes)
+    }
+
+    /// Chooses a segment of a queue to evict from. Returns `false` if there is none.
+    fn begin_eviction(&mut self, queue: usize) -> bool {
+        // Evicted items may leave the index larger than it needs to be.
+        self.index.shrink_one();
+        let Some(segment) = self.victim(queue) else { return false };
+        if self.eviction.remembers_from(Lane::New) {
+            self.ghosts.make_room(self.statistics.items as usize * 3 / 8);
+        }
+        self.density.learn(self.statistics.items, self.limit);
+        self.evicting[queue] = Some(Sweep { segment, done: 0 });
+        true
+    }
+
+    /// The sweep of a kind.
+    fn sweep_of(&mut self, why: Why) -> &mut Option<Sweep> {
+        match why {
+            Why::Tidy => &mut self.tidying,
+            Why::Evict(queue) => &mut self.evicting[queue],
+        }
     }
 
     /// Does one slice of background work. Returns `true` if there is more.
@@ -50,8 +70,9 @@ impl Shard {
             && let Some(segment) = self.worth_tidying(now)
         {
             self.log.seal(segment);
-            let begun = self.evicting.take_if(|evicting| evicting.segment == segment);
-            self.tidying = begun.or(Some(Sweep { segment, done: 0 }));
+            let mut begun =
+                self.evicting.iter_mut().filter_map(|sweep| sweep.take_if(|sweep| sweep.segment == segment));
+            self.tidying = begun.next().or(Some(Sweep { segment, done: 0 }));
         }
         self.tidying.is_some()
     }
@@ -80,7 +101,7 @@ impl Shard {
             let living = living(segment, now);
             // Live items need room elsewhere; and a short segment frees too little for the work.
             if living * 2 < u64::from(segment.filled)
-                && self.evicting.is_none_or(|evicting| evicting.segment != number)
+                && self.evicting.iter().flatten().all(|sweep| sweep.segment != number)
                 && segment.filled as usize * 2 > self.log.segment_bytes()
                 && best.is_none_or(|(least, _)| living < least)
                 && self.headroom() > 0
@@ -91,14 +112,13 @@ impl Shard {
         best.map(|(_, number)| number)
     }
 
-    /// Returns the segment that eviction takes next.
-    fn victim(&mut self) -> Option<u32> {
+    /// Returns the segment of a queue that eviction takes next. A segment that survivors leave for the end of the queue
+    /// stays open: where few segments are filled, as with large values, the oldest one also takes the newest items.
+    fn victim(&mut self, queue: usize) -> Option<u32> {
         if !self.eviction.evicts() {
-            return self.emptiest();
+            return self.emptiest().inspect(|&segment| self.log.seal(segment));
         }
-        let queue = self.eviction.victim_queue(self.log.lengths());
-        let oldest =
-            [self.log.oldest(queue), self.log.oldest(1 - queue)].into_iter().find(|&segment| segment != NONE)?;
+        let oldest = Some(self.log.oldest(queue)).filter(|&segment| segment != NONE)?;
         if !self.eviction.keeps_place() {
             return Some(oldest);
         }
@@ -107,6 +127,7 @@ impl Shard {
             self.log.seal_lane(Lane::Kept);
             self.hand = oldest;
         }
+        self.log.seal(self.hand);
         Some(self.hand)
     }
 
@@ -119,16 +140,15 @@ impl Shard {
 
     /// Returns the segment before which survivors that keep their place go: the one they come from.
     pub(super) fn place_of_survivors(&self) -> u32 {
-        self.evicting.map_or(NONE, |sweep| sweep.segment)
+        self.evicting[0].map_or(NONE, |sweep| sweep.segment)
     }
 
     /// Continues a sweep. Returns `false` if items that must stay have no room elsewhere.
     fn go_on(&mut self, why: Why, now: Time, mut bytes: usize) -> bool {
         for _ in 0..SLICE_ITEMS {
-            let sweep = if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting };
-            let Some(Sweep { segment, done }) = *sweep else { return true };
+            let Some(Sweep { segment, done }) = *self.sweep_of(why) else { return true };
             if done >= self.log.segment(segment).filled {
-                *sweep = None;
+                *self.sweep_of(why) = None;
                 if self.hand == segment {
                     self.hand = self.log.newer(segment);
                 }
@@ -137,10 +157,10 @@ impl Shard {
             }
             let location = self.log.location(segment, done);
             let header = Header::read(self.log.at(location));
-            *sweep = Some(Sweep { segment, done: done + header.len() as u32 });
+            *self.sweep_of(why) = Some(Sweep { segment, done: done + header.len() as u32 });
             let large = self.area.used();
             if header.bits & bit::DEAD == 0 && !self.look_at(location, &header, why, now) {
-                *if why == Why::Tidy { &mut self.tidying } else { &mut self.evicting } = None;
+                *self.sweep_of(why) = None;
                 return false;
             }
             bytes = bytes.saturating_sub(header.len() + large.saturating_sub(self.area.used()));
@@ -160,13 +180,21 @@ impl Shard {
             self.remove(slot);
             return true;
         }
-        let lane = self.log.segment(self.log.segment_of(location)).lane;
-        let uses = self.index.uses(slot);
+        let &Segment { lane, started, .. } = self.log.segment(self.log.segment_of(location));
+        let uses = Uses(self.index.uses(slot));
         let verdict = match why {
             Why::Tidy => Verdict::Stay(lane, uses),
             // Segments of rare times to live fill slowly: an old one may hold young items.
-            Why::Evict if self.eviction.spares_young() && self.is_young(location, header) => Verdict::Stay(lane, uses),
-            Why::Evict => self.eviction.verdict(lane, uses),
+            Why::Evict(_) if self.eviction.spares_young() && self.is_young(location, header) => {
+                Verdict::Stay(lane, uses)
+            }
+            Why::Evict(_) => {
+                let bytes = header.len() + self.large_bytes(location, header);
+                if lane == Lane::Kept {
+                    self.density.observe(uses, now.0.saturating_sub(started.0));
+                }
+                self.eviction.verdict(lane, uses, || self.density.stays(uses, bytes, header.expiry.remaining(now)))
+            }
         };
         if let Verdict::Stay(lane, uses) = verdict
             && self.carry(slot, location, header, lane, uses, now)
@@ -177,8 +205,9 @@ impl Shard {
         if !self.eviction.evicts() {
             return false;
         }
-        if self.eviction.remembers() && lane == Lane::New {
-            self.ghosts.add(hash);
+        if self.eviction.remembers_from(lane) {
+            self.density.observe_eviction(uses.next_level());
+            self.ghosts.add(hash, uses.next_level());
         }
         self.evict(slot, now);
         true
@@ -202,7 +231,7 @@ impl Shard {
 
     /// Returns when the item that is likely to be evicted next was last used.
     pub(super) fn oldest_use(&self, now: Time) -> Option<Time> {
-        let queue = self.eviction.victim_queue(self.log.lengths());
+        let queue = self.eviction.victim_queue(self.log.bytes_of_items());
         let segment = self.log.oldest(queue);
         let mut done = 0;
         for _ in 0..if segment == NONE { 0 } else { SLICE_ITEMS } {
@@ -219,7 +248,7 @@ impl Shard {
     }
 
     /// Moves an item to an open segment. Returns `false` if there is no room.
-    fn carry(&mut self, slot: Slot, location: u64, header: &Header, lane: Lane, uses: u8, now: Time) -> bool {
+    fn carry(&mut self, slot: Slot, location: u64, header: &Header, lane: Lane, uses: Uses, now: Time) -> bool {
         let class = self.log.class(header.expiry, now);
         let most = header.len() + 8;
         // Among items of another time to live rather than not at all.
@@ -229,13 +258,14 @@ impl Shard {
         let (wide, encoded) = self.encode_cas(cas, segment);
         let new = Header { bits: header.bits & !bit::WIDE_CAS | wide, cas: encoded, ..*header };
         let start = item::header_len(header.bits);
-        let target = self.log.append(segment, new.len());
+        let large = self.large_bytes(location, header);
+        let target = self.log.append(segment, new.len(), large);
         self.log.note_end(segment, header.expiry);
         self.log.copy(location + start as u64, target + item::header_len(new.bits) as u64, header.len() - start);
         new.write(self.log.at_mut(target));
-        self.index.set(slot, target, uses);
+        self.index.set(slot, target, uses.0);
         // The old bytes leave with their segment. A sweep still reads their length from the header.
-        self.kill(location, header.len());
+        self.log.kill(location, header.len(), large);
         self.statistics.bytes = self.statistics.bytes + new.len() as u64 - header.len() as u64;
         true
     }

@@ -4,6 +4,7 @@
 //! whole. A location is `segment * segment size + offset`: no pointers.
 
 use super::eviction::Lane;
+use super::item::bit;
 use super::memory::{HUGE_PAGE, Part};
 use super::time::{Expiry, Time};
 
@@ -15,6 +16,8 @@ const CLASSES: usize = 256;
 /// The state of one segment.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
+    /// When the segment was started.
+    pub(super) started: Time,
     /// CAS counts in the segment's items are relative to this.
     pub(super) cas_base: u64,
     /// Bytes written.
@@ -29,6 +32,17 @@ pub(super) struct Segment {
     pub(super) lane: Lane,
     queue: u8,
     in_use: bool,
+}
+
+/// Where a segment stands, and which items it takes.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The class of time to live of its items.
+    pub(super) class: u8,
+    pub(super) lane: Lane,
+    pub(super) queue: usize,
+    /// The segment that it comes in front of, or `NONE` for the end of the queue.
+    pub(super) before: u32,
 }
 
 /// A segment that is being emptied.
@@ -52,6 +66,8 @@ pub(super) struct Log {
     oldest: [u32; 2],
     newest: [u32; 2],
     lengths: [usize; 2],
+    /// Bytes of live items in each queue, with their large values.
+    bytes_of_items: [u64; 2],
     class_mask: u32,
 }
 
@@ -74,6 +90,7 @@ impl Log {
             oldest: [NONE; 2],
             newest: [NONE; 2],
             lengths: [0; 2],
+            bytes_of_items: [0; 2],
             class_mask: match expected {
                 1024.. => 0b111,
                 256.. => 0b110,
@@ -105,6 +122,11 @@ impl Log {
     /// Returns the number of segments in each queue.
     pub(super) fn lengths(&self) -> [usize; 2] {
         self.lengths
+    }
+
+    /// Returns the bytes of live items in each queue, with their large values.
+    pub(super) fn bytes_of_items(&self) -> [u64; 2] {
+        self.bytes_of_items
     }
 
     /// Returns the class of an expiry: an eighth of an octave of time to live, or coarser. Never is class 0.
@@ -209,15 +231,25 @@ impl Log {
         self.open[lane as usize][class as usize] == segment
     }
 
-    /// Takes `len` bytes at the end of a segment. Returns their location.
+    /// Takes `len` bytes at the end of a segment for an item with `large` bytes beside the log. Returns their location.
     #[inline]
-    pub(super) fn append(&mut self, segment: u32, len: usize) -> u64 {
+    pub(super) fn append(&mut self, segment: u32, len: usize, large: usize) -> u64 {
         let location = self.location(segment, self.segment(segment).filled);
         let at = &mut self.segments[segment as usize];
         at.filled += len as u32;
         at.live += len as u32;
+        self.bytes_of_items[at.queue as usize] += (len + large) as u64;
         debug_assert!(at.filled as usize <= self.segment_bytes());
         location
+    }
+
+    /// Marks the `len` bytes of an item as dead. The item had `large` bytes beside the log.
+    #[inline]
+    pub(super) fn kill(&mut self, location: u64, len: usize, large: usize) {
+        self.at_mut(location)[0] |= bit::DEAD;
+        let segment = self.segment_of(location) as usize;
+        self.segments[segment].live -= len as u32;
+        self.bytes_of_items[self.segments[segment].queue as usize] -= (len + large) as u64;
     }
 
     /// Takes a free segment: one with memory, or, if the `budget` allows, one without.
@@ -236,6 +268,7 @@ impl Log {
             return None;
         }
         self.segments.push(Segment {
+            started: Time(0),
             cas_base: 0,
             filled: 0,
             live: 0,
@@ -251,9 +284,11 @@ impl Log {
     }
 
     /// Makes a free segment the open one of a class, at the end of a queue or in front of another segment.
-    pub(super) fn start(&mut self, segment: u32, class: u8, lane: Lane, queue: usize, cas_base: u64, before: u32) {
+    pub(super) fn start(&mut self, segment: u32, place: Place, cas_base: u64, now: Time) {
+        let Place { class, lane, queue, before } = place;
         let older = if before == NONE { self.newest[queue] } else { self.segment(before).older };
         self.segments[segment as usize] = Segment {
+            started: now,
             cas_base,
             filled: 0,
             live: 0,
@@ -338,5 +373,6 @@ impl Log {
                 self.finish(self.oldest[queue]);
             }
         }
+        self.bytes_of_items = [0; 2];
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-use super::eviction::{Eviction, Ghosts};
+use super::density::Density;
+use super::eviction::Eviction;
 use super::eviction_log::EvictionLog;
+use super::ghosts::Ghosts;
 use super::index::{Index, Slot};
 use super::item::{self, Header, Item, ItemInfo, bit};
 use super::large::{self, LargeArea};
@@ -23,7 +25,6 @@ pub(super) struct Layout {
     pub(super) segment_bytes: usize,
     pub(super) expected_segments: usize,
     pub(super) tables: usize,
-    pub(super) ghosts: usize,
     pub(super) shards: usize,
     pub(super) eviction: Eviction,
     pub(super) secrets: RapidSecrets,
@@ -40,7 +41,6 @@ impl Layout {
             segment_bytes,
             expected_segments: shard / segment_bytes,
             tables: power_of_two_within(shard / (1 << 20)).clamp(1, 1 << 16),
-            ghosts: if eviction.remembers() { shard / 256 } else { 0 },
             shards,
             eviction,
             secrets,
@@ -66,9 +66,10 @@ pub(super) struct Shard {
     pub(super) large: Vec<Option<Bytes>>,
     pub(super) large_free: Vec<u32>,
     pub(super) ghosts: Ghosts,
+    pub(super) density: Density,
     pub(super) eviction: Eviction,
-    /// The segments that are being emptied: for room, and because few of their bytes are alive.
-    pub(super) evicting: Option<Sweep>,
+    /// The segments that are being emptied: of each queue one for room, and one because few of its bytes are alive.
+    pub(super) evicting: [Option<Sweep>; 2],
     pub(super) tidying: Option<Sweep>,
     /// SIEVE's hand: the next segment to look at.
     pub(super) hand: u32,
@@ -104,9 +105,10 @@ impl Shard {
             area: LargeArea::new(large),
             large: Vec::new(),
             large_free: Vec::new(),
-            ghosts: Ghosts::new(layout.ghosts),
+            ghosts: Ghosts::default(),
+            density: Density::new(),
             eviction: layout.eviction,
-            evicting: None,
+            evicting: [None; 2],
             tidying: None,
             hand: NONE,
             secrets: layout.secrets,
@@ -269,26 +271,27 @@ impl Shard {
         }
     }
 
+    /// Returns the bytes that an item has beside the log.
+    pub(super) fn large_bytes(&self, location: u64, header: &Header) -> usize {
+        if header.bits & bit::LARGE == 0 {
+            return 0;
+        }
+        self.large[self.large_number(location, header)].as_ref().map_or(0, |value| large::room(value.len()))
+    }
+
     /// Marks the bytes at a location as dead and frees their large value. The caller changes the index.
     pub(super) fn bury(&mut self, location: u64) {
         let header = self.header(location);
         debug_assert!(header.bits & bit::DEAD == 0);
+        let large = self.large_bytes(location, &header);
         self.statistics.items -= 1;
-        self.statistics.bytes -= header.len() as u64;
+        self.statistics.bytes -= (header.len() + large) as u64;
         if header.bits & bit::LARGE != 0 {
             let number = self.large_number(location, &header);
-            let value = self.large[number].take();
-            self.statistics.bytes -= value.map_or(0, |value| large::room(value.len()) as u64);
+            self.large[number] = None;
             self.large_free.push(number as u32);
         }
-        self.kill(location, header.len());
-    }
-
-    /// Marks the bytes of an item that was removed or moved as dead.
-    pub(super) fn kill(&mut self, location: u64, len: usize) {
-        self.log.at_mut(location)[0] |= bit::DEAD;
-        let segment = self.log.segment_of(location);
-        self.log.segment_mut(segment).live -= len as u32;
+        self.log.kill(location, header.len(), large);
     }
 
     /// Removes the item in a slot.
@@ -361,10 +364,11 @@ impl Shard {
 
     /// Removes every item.
     pub(super) fn clear(&mut self) {
-        self.evicting = None;
+        self.evicting = [None; 2];
         self.tidying = None;
         self.hand = NONE;
         self.index.clear();
+        self.ghosts.clear();
         self.log.clear();
         self.large = Vec::new();
         self.large_free = Vec::new();

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use super::eviction::Lane;
+use super::density::Uses;
+use super::eviction::{Eviction, Lane};
 use super::index::Slot;
 use super::item::{self, Header, InsertError, Item, NewItem, bit};
 use super::large::{self, Block};
 use super::memory::PAGE;
-use super::segment::NONE;
+use super::segment::{NONE, Place};
 use super::shard::{LARGE_REF, Shard};
 use super::time::{Expiry, Time};
 
@@ -105,7 +106,7 @@ impl Shard {
         let segment = self.log.take_free(self.budget())?;
         let queue = self.eviction.queue(lane);
         let before = if lane == Lane::Kept && self.eviction.keeps_place() { self.place_of_survivors() } else { NONE };
-        self.log.start(segment, class, lane, queue, self.cas_count, before);
+        self.log.start(segment, Place { class, lane, queue, before }, self.cas_count, now);
         Some(segment)
     }
 
@@ -167,7 +168,8 @@ impl Shard {
         }
         let bits = write.bits() | if large { bit::LARGE } else { 0 };
         let logged = if large { LARGE_REF } else { write.value_len() };
-        let segment = self.room_for_write(slot, write, item::header_len(bits | bit::WIDE_CAS) + key.len() + logged);
+        let (segment, uses) =
+            self.room_for_write(slot, write, item::header_len(bits | bit::WIDE_CAS) + key.len() + logged);
         // Making room may have moved or evicted the old item.
         let slot = self.find(key, hash, now);
         let Some(segment) = segment else { return (slot, Err(InsertError::OutOfMemory)) };
@@ -183,7 +185,7 @@ impl Shard {
             cas: encoded,
         };
         let large = value.as_ref().map_or(0, |value| large::room(value.len()));
-        self.place(slot, write, segment, &header, value);
+        self.place(slot, write, segment, &header, uses, value);
         self.statistics.items += 1;
         self.statistics.bytes += (header.len() + large) as u64;
         self.statistics.total_items += 1;
@@ -193,16 +195,33 @@ impl Shard {
     }
 
     /// The segment for a write of at most `len` bytes to the log, with a slot to spare in the index. Room is made
-    /// before the CAS number is taken, so for the longest header; what is appended may be shorter.
-    fn room_for_write(&mut self, slot: Option<Slot>, write: &Write<'_>, len: usize) -> Option<u32> {
+    /// before the CAS number is taken, so for the longest header; what is appended may be shorter. Returns the item's uses
+    /// too.
+    fn room_for_write(&mut self, slot: Option<Slot>, write: &Write<'_>, len: usize) -> (Option<u32>, Uses) {
         let class = self.log.class(write.new.expiry, write.now);
-        let lane = if slot.is_none() && self.ghosts.take(write.hash) { Lane::Kept } else { Lane::New };
-        self.room_for_item(class, lane, len, write.hash, write.now)
+        let (lane, uses) = match slot {
+            Some(slot) => (Lane::New, self.eviction.rewritten(Uses(self.index.uses(slot)))),
+            None => {
+                let ghost = self.ghosts.take(write.hash);
+                ghost.inspect(|&level| self.density.observe_return(level));
+                self.eviction.admit(ghost)
+            }
+        };
+        (self.room_for_item(class, lane, len, write.hash, write.now), uses)
     }
 
     /// Appends an item to a segment and points its slot there. A large value is kept beside the log.
-    fn place(&mut self, slot: Option<Slot>, write: &Write<'_>, segment: u32, header: &Header, large: Option<Bytes>) {
-        let location = self.log.append(segment, header.len());
+    fn place(
+        &mut self,
+        slot: Option<Slot>,
+        write: &Write<'_>,
+        segment: u32,
+        header: &Header,
+        uses: Uses,
+        large: Option<Bytes>,
+    ) {
+        let room = large.as_ref().map_or(0, |value| large::room(value.len()));
+        let location = self.log.append(segment, header.len(), room);
         self.log.note_end(segment, header.expiry);
         let reference = large.map(|value| self.keep_large(value).to_le_bytes());
         let bytes = self.log.at_mut(location);
@@ -216,9 +235,9 @@ impl Shard {
         match slot {
             Some(slot) => {
                 self.bury(self.index.location(slot));
-                self.index.set(slot, location, 0);
+                self.index.set(slot, location, uses.0);
             }
-            None => self.index.insert(write.hash, location, 0),
+            None => self.index.insert(write.hash, location, uses.0),
         }
     }
 
@@ -255,8 +274,10 @@ impl Shard {
         let bytes = self.log.at_mut(location);
         header.write(bytes);
         put(&mut bytes[item::header_len(header.bits) + header.key_len as usize..], write.parts);
-        // The item is as new as one that is appended, but its segment is older.
-        self.index.count_use(slot, 1);
+        // The item is as new as one that is appended, but its segment is older. Only uses count where uses are compared.
+        if self.eviction != Eviction::Density {
+            self.index.count_use(slot, 1);
+        }
         self.statistics.total_items += 1;
         Some(cas)
     }
