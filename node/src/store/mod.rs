@@ -7,7 +7,7 @@
 //!
 //! A store is up to 64 shards by the top bits of a key's hash, each behind its own lock and with its own part of the
 //! memory limit. A shard has an `index` of 8-byte slots (tag 24 bits, uses 6 bits, location 34 bits; eight slots a
-//! cache line), a log of `segment`s (1/256 to 1/512 of the shard, 4 KiB to 1 MiB) and an area for `large` values. In
+//! cache line), a log of `segment`s (1/128 to 1/512 of the shard, 8 KiB to 1 MiB) and an area for `large` values. In
 //! the log an `item` is
 //!
 //! ```text
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Fields with a question mark are left out where they are zero. All locations are offsets into one reservation
-//! (`memory`, the only unsafe code). Values above an eighth of a segment or 16 KiB are blocks of their own, shared by
+//! (`memory`, the only unsafe code). Values above a quarter of a segment or 16 KiB are blocks of their own, shared by
 //! reference count; their items hold 4 bytes for them. `write` makes room and puts items in place; `reclaim` empties a
 //! segment in slices: one whose items have expired, one that is more than half dead, or the one that the `eviction`
 //! policy offers.

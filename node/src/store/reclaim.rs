@@ -7,6 +7,7 @@ use super::item::{self, Header, bit};
 use super::segment::{NONE, Segment, Sweep};
 use super::shard::Shard;
 use super::time::Time;
+use super::write::RESERVE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -39,9 +40,6 @@ impl Shard {
         // Evicted items may leave the index larger than it needs to be.
         self.index.shrink_one();
         let Some(segment) = self.victim(queue) else { return false };
-        if self.eviction.remembers_from(Lane::New) {
-            self.ghosts.make_room(self.statistics.items as usize * 3 / 8);
-        }
         self.density.learn(self.statistics.items, self.limit);
         self.evicting[queue] = Some(Sweep { segment, done: 0 });
         true
@@ -84,8 +82,11 @@ impl Shard {
         }
         if self.area.idle() > 0 {
             self.area.trim(self.used() - self.limit);
-        } else if !self.log.release_one() {
-            return self.sweep(now, self.log.segment_bytes());
+        } else if self.log.free() > RESERVE {
+            self.log.release_one();
+        } else {
+            // Survivors need the reserve. It goes last.
+            return self.sweep(now, self.log.segment_bytes()) || self.log.release_one();
         }
         true
     }

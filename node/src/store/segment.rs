@@ -159,11 +159,6 @@ impl Log {
         &self.segments[segment as usize]
     }
 
-    #[inline]
-    pub(super) fn segment_mut(&mut self, segment: u32) -> &mut Segment {
-        &mut self.segments[segment as usize]
-    }
-
     /// Returns whether the segment of a location takes items of this expiry.
     #[inline]
     pub(super) fn suits(&self, location: u64, expiry: Expiry, now: Time) -> bool {

@@ -32,11 +32,13 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Chooses shards of at least 16 MiB, so many that two cores rarely meet in one. Segments are so small that a few
-    /// open ones are a small part of a shard, and so large that the unused end of one is a small part of it.
+    /// open ones are a small part of a shard, and so large that the unused end of one is a small part of it. Of a small
+    /// shard they are a larger part, so that most values fit into them.
     pub(super) fn new(memory_limit: usize, item_size_max: usize, eviction: Eviction, secrets: RapidSecrets) -> Layout {
         let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
         let shard = memory_limit / shards;
-        let segment_bytes = power_of_two_within(shard / 256).clamp(4 << 10, 1 << 20);
+        let least = power_of_two_within(shard / 128).clamp(8 << 10, 16 << 10);
+        let segment_bytes = power_of_two_within(shard / 256).clamp(least, 1 << 20);
         Layout {
             segment_bytes,
             expected_segments: shard / segment_bytes,
@@ -116,7 +118,7 @@ impl Shard {
             number: number as u64,
             shards_log2: layout.shards.trailing_zeros(),
             limit,
-            small_max: (layout.segment_bytes / 8).min(16 * 1024),
+            small_max: (layout.segment_bytes / 4).min(16 * 1024),
             flushed: None,
             statistics: Statistics::default(),
             eviction_log: None,

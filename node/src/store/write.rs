@@ -14,7 +14,7 @@ use super::time::{Expiry, Time};
 
 /// Segments that are kept free: survivors of eviction go there, and writers need not wait until a whole segment is
 /// evicted.
-const RESERVE: usize = 2;
+pub(super) const RESERVE: usize = 2;
 
 /// An item to write.
 pub(super) struct Write<'a> {
@@ -98,6 +98,10 @@ impl Shard {
             if self.headroom() < RESERVE && !self.eviction.evicts() {
                 return None;
             }
+        }
+        if self.eviction.remembers_from(Lane::New) {
+            // Before memory is full, so that the first eviction finds its reserve.
+            self.ghosts.make_room(self.statistics.items as usize / 4);
         }
         let wanted = self.log.segment_bytes() + 64;
         if self.log.free() == 0 && self.budget() < wanted && self.area.idle() > 0 {
