@@ -118,6 +118,17 @@ impl Eviction {
         self == Eviction::Lru
     }
 
+    /// Returns how many keys that left lately are remembered, by the number of items. S3-FIFO's authors remember as many
+    /// as the main queue holds. Under `density` four times as many ghosts add 0.1 points of hit ratio, but 1.5 bytes an
+    /// item.
+    pub(super) fn ghosts(self, items: usize) -> usize {
+        match self {
+            Eviction::Density => items / 4,
+            Eviction::S3Fifo => items,
+            Eviction::Lru | Eviction::Sieve | Eviction::Never => 0,
+        }
+    }
+
     /// Returns whether the key of an item that leaves a segment of this lane is remembered.
     pub(super) fn remembers_from(self, lane: Lane) -> bool {
         self == Eviction::Density || self == Eviction::S3Fifo && lane == Lane::New

@@ -99,10 +99,8 @@ impl Shard {
                 return None;
             }
         }
-        if self.eviction.remembers_from(Lane::New) {
-            // Before memory is full, so that the first eviction finds its reserve.
-            self.ghosts.make_room(self.statistics.items as usize / 4);
-        }
+        // Before memory is full, so that the first eviction finds its reserve.
+        self.ghosts.make_room(self.eviction.ghosts(self.statistics.items as usize));
         let wanted = self.log.segment_bytes() + 64;
         if self.log.free() == 0 && self.budget() < wanted && self.area.idle() > 0 {
             self.area.trim(wanted - self.budget());
