@@ -15,7 +15,7 @@ use bytes::Bytes;
 use larder_protocol::peer::{Message, Purpose, View, answer};
 use larder_protocol::{
     Admin, BinaryReply, Command, Decoded, Delete, Error, Get, Hit, Keys, Limits, Outcome, Protocol, Reply, Request,
-    Scratch, TextReply, binary,
+    Scratch, TextReply, Ttls, binary,
 };
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -298,8 +298,7 @@ fn push_list(key: &[u8], list: &str, reply: &Reply<'_>, output: &mut Output) {
         cas: 0,
         value_len: list.len(),
         with_value: true,
-        ttl: None,
-        old_ttl: None,
+        ttls: Ttls::default(),
         since_access: 0,
         fetched: true,
         won: false,
