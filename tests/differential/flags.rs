@@ -33,8 +33,8 @@ enum Kind {
     Plain,
     /// In base64.
     Base64,
-    /// The commands choose all its CAS uniques, and its numbers have 20 digits. memcached gives the CAS unique of `E` and
-    /// the time of `T` to the replaced item if `ma` lengthens a number, so only these keys have them with `ma`.
+    /// The commands choose all its CAS uniques, and its numbers have 20 digits. memcached gives the CAS unique of `E`
+    /// and the time of `T` to the replaced item if `ma` lengthens a number, so only these keys have them with `ma`.
     Chosen,
 }
 
