@@ -1,8 +1,8 @@
-//! Which server owns a key: consistent hashing, key for key as the clients of other languages have it.
+//! The server that owns a key: consistent hashing, with the same owners as clients of other languages.
 //!
-//! A ketama ring is that of libmemcached 1.1, point for point; twemproxy makes the same points and hashes keys in ways
-//! of its own. The points stand in a [`consistent_hash_ring::Ring`], which looks up the first at or after a hash.
-//! pymemcache has no points: a key belongs to the server that scores highest for it.
+//! A ketama ring has the points of libmemcached 1.1; twemproxy makes the same points and hashes keys in ways of its
+//! own. A [`consistent_hash_ring::Ring`] holds the points and finds the first one at or after a hash. pymemcache has no
+//! points: a key belongs to the server with the highest score for it.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -11,21 +11,22 @@ use consistent_hash_ring::{Ring as Points, RingBuilder};
 
 use crate::hash::{crc32, fnv1a_64_low, md5_words, murmur2, murmur3, one_at_a_time};
 
-/// A server as the ring knows it.
+/// A server of a ring.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// Host name or address, as every client of the fleet spells it: points are made of this text.
+    /// Host name or address, spelled as in every client of the fleet: points are made of this text.
     pub host: String,
     /// TCP port.
     pub port: u16,
     /// Share of the keys, relative to the other servers; 0 counts as 1.
     pub weight: u32,
-    /// What its points are made of instead of host and port, as twemproxy has it: a server can move and keep its keys.
+    /// Text that points are made of instead of host and port, like twemproxy's names: a server can move and keep its
+    /// keys.
     pub name: Option<String>,
 }
 
 impl Server {
-    /// What its points are made of. Ketama leaves its default port out.
+    /// Returns the text that points are made of. Ketama omits its default port.
     pub fn ring_name(&self) -> String {
         match (&self.name, self.port) {
             (Some(name), _) => name.clone(),
@@ -34,13 +35,13 @@ impl Server {
         }
     }
 
-    /// `host:port`, or the path of a unix socket.
+    /// Returns `host:port`, or the path of a unix socket.
     pub fn address(&self) -> String {
         if self.host.starts_with('/') { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 }
 
-/// How points are made and keys are hashed. A fleet of mixed clients agrees on owners when all use the same.
+/// Selects how points are made and keys are hashed. Clients agree on owners if all use the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hashing {
     /// libmemcached with `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`: 160 MD5 points a server on average, by weight; MD5 keys.
@@ -58,7 +59,7 @@ pub enum Hashing {
     Rendezvous,
 }
 
-/// twemproxy's names for how a key is hashed.
+/// Key hashes, by twemproxy's names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyHash {
     /// `md5`.
@@ -111,10 +112,10 @@ impl std::str::FromStr for Hashing {
     }
 }
 
-/// The port that libmemcached leaves out of a point's name.
+/// The port that libmemcached omits from a point's name.
 const DEFAULT_PORT: u16 = 11211;
 
-/// Maps keys to servers. Build a new one for a new topology.
+/// Maps keys to servers. A new topology needs a new ring.
 ///
 /// ```
 /// use larder_protocol::ring::{Hashing, Ring, Server};
@@ -135,11 +136,9 @@ pub struct Ring {
 enum Owners {
     Points {
         points: Points<Point, PointHasher>,
-        /// The same points, for walking on from one.
-        sorted: Vec<Point>,
         key_hash: KeyHash,
     },
-    /// The highest score, of the servers by these names.
+    /// The highest score of the servers with these names.
     Scores(Vec<String>),
 }
 
@@ -149,20 +148,12 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// A point hashes by its position and compares by its server.
-#[derive(Debug, Clone, Copy)]
+/// A point, which hashes by its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Point {
     position: u32,
     server: u32,
 }
-
-impl PartialEq for Point {
-    fn eq(&self, other: &Self) -> bool {
-        self.server == other.server
-    }
-}
-
-impl Eq for Point {}
 
 impl Hash for Point {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -170,8 +161,12 @@ impl Hash for Point {
     }
 }
 
-/// Positions stand for themselves. The crate hashes a point's hash once more (`write_u64`) and removes what is there:
-/// that lands above every position, where nothing is.
+/// A hasher that leaves positions as they are.
+///
+/// [`consistent_hash_ring`] places a node at the hash of the node; ketama says where each point is. So a point is a
+/// node of the crate's ring with one place, and its hash is its position. After an insertion the crate hashes the hash
+/// (`write_u64`), and removes the node that is there: this hasher returns a number above every position, where no point
+/// is. The version of the crate is fixed in Cargo.toml because this relies on it.
 #[derive(Debug, Clone, Copy, Default)]
 struct PointHasher(u64);
 
@@ -202,10 +197,10 @@ impl BuildHasher for PointHasher {
 }
 
 impl Ring {
-    /// A ring over `servers`; an owner is an index into them.
+    /// Creates a ring over `servers`. An owner is an index into them.
     ///
     /// # Panics
-    /// Where `servers` is empty.
+    /// If `servers` is empty.
     pub fn new(servers: &[Server], hashing: Hashing) -> Ring {
         assert!(!servers.is_empty(), "a ring needs a server");
         let key_hash = match hashing {
@@ -217,18 +212,15 @@ impl Ring {
                 return Ring { servers: servers.len(), hashing, owners: Owners::Scores(names) };
             }
         };
-        let mut sorted = points(servers, hashing);
-        // Among tied points the lower server counts. Ascending order also keeps each insertion cheap.
-        sorted.sort_unstable_by_key(|point| (point.position, point.server));
-        sorted.dedup_by_key(|point| point.position);
-        let mut ring = RingBuilder::new(PointHasher::default()).vnodes(1).build();
-        for &point in &sorted {
-            ring.insert(point);
-        }
-        Ring { servers: servers.len(), hashing, owners: Owners::Points { points: ring, sorted, key_hash } }
+        let mut points = points(servers, hashing);
+        // Of points in the same place, the one of the lower server counts. Ascending order keeps each insertion cheap.
+        points.sort_unstable_by_key(|point| (point.position, point.server));
+        points.dedup_by_key(|point| point.position);
+        let points = RingBuilder::new(PointHasher::default()).vnodes(1).nodes(&points).build();
+        Ring { servers: servers.len(), hashing, owners: Owners::Points { points, key_hash } }
     }
 
-    /// The server that owns `key`.
+    /// Returns the server that owns `key`.
     #[inline]
     pub fn owner(&self, key: &[u8]) -> usize {
         // libmemcached does not hash for a single server either.
@@ -236,7 +228,7 @@ impl Ring {
             return 0;
         }
         match &self.owners {
-            Owners::Points { points, key_hash, .. } => {
+            Owners::Points { points, key_hash } => {
                 points.try_get(key_hash.of(key)).map_or(0, |point| point.server as usize)
             }
             Owners::Scores(names) => {
@@ -245,20 +237,23 @@ impl Ring {
         }
     }
 
-    /// The first `count` distinct servers from `key`'s place on, its owner first; fewer where there are fewer.
+    /// Returns the first `count` distinct servers from the place of `key` on, its owner first; fewer if there are
+    /// fewer.
     pub fn owners(&self, key: &[u8], count: usize) -> Vec<usize> {
         let mut owners = Vec::with_capacity(count.min(self.servers));
         match &self.owners {
-            Owners::Points { sorted, key_hash, .. } => {
-                let hash = key_hash.of(key);
-                let first = sorted.partition_point(|point| point.position < hash);
-                for point in sorted[first..].iter().chain(&sorted[..first]) {
-                    if owners.len() == count {
-                        break;
-                    }
+            Owners::Points { points, key_hash } => {
+                let mut next = key_hash.of(key);
+                // Once around the ring is enough: some servers may have no point.
+                for _ in 0..points.len() {
+                    let Some(point) = points.try_get(next).filter(|_| owners.len() < count) else { break };
                     if !owners.contains(&(point.server as usize)) {
                         owners.push(point.server as usize);
+                        if owners.len() == self.servers {
+                            break;
+                        }
                     }
+                    next = point.position.wrapping_add(1);
                 }
             }
             Owners::Scores(names) => {
@@ -271,9 +266,9 @@ impl Ring {
     }
 }
 
-/// How well a server scores for a key; of equal scores the greater name counts.
+/// Returns the score of a server for a key. Of equal scores, the greater name wins.
 fn score<'a>(name: &'a str, key: &[u8]) -> (u32, &'a str) {
-    // pymemcache hashes the characters of the text, each cut to a byte. A key that is no text stands for Latin-1.
+    // pymemcache hashes the characters of the text, each cut to a byte. A key that is not UTF-8 counts as Latin-1.
     let text: &mut dyn Iterator<Item = u8> = match std::str::from_utf8(key) {
         Ok(key) if !key.is_ascii() => &mut key.chars().map(|character| character as u32 as u8),
         _ => &mut key.iter().copied(),
@@ -283,7 +278,7 @@ fn score<'a>(name: &'a str, key: &[u8]) -> (u32, &'a str) {
 
 fn points(servers: &[Server], hashing: Hashing) -> Vec<Point> {
     let weight = |server: &Server| server.weight.max(1);
-    let total: u32 = servers.iter().map(weight).sum();
+    let total: u64 = servers.iter().map(|server| u64::from(weight(server))).sum();
     let weighted = matches!(hashing, Hashing::KetamaWeighted | Hashing::Twemproxy(_))
         || servers.iter().any(|server| server.weight > 1);
     let mut points = Vec::new();
