@@ -20,10 +20,11 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
-use crate::operations::client::{Item, Stored};
+use crate::exchange::{Item, Stored};
 use crate::{Builder, Client as AsyncClient};
 
-/// A memcache client whose calls block. Clones share connections and a thread that drives them; keep one for the program.
+/// A memcache client whose calls block. Clones share connections and a thread that drives them; keep one for the
+/// program.
 ///
 /// It has the common operations of [`Client`](crate::Client), which document them; [`Client::wait`] runs any other.
 ///

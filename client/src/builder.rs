@@ -1,4 +1,4 @@
-//! How a client is made.
+//! The builder of a client.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use larder_protocol::HostPort;
+use larder_protocol::ring::{Hashing, Server};
 
-use crate::cluster::discover::{Source, keep_asking};
+use crate::cluster::discover::{Source, keep_current};
 use crate::cluster::node::NodeSettings;
 use crate::cluster::topology::{Failover, Plan, StandIns, Topology};
-use crate::connection::connect::{Connector, Login, Resolver};
+use crate::connection::connect::{Connector, Login, Mechanism, Resolver};
 use crate::connection::link::Patience;
 use crate::connection::tls::Tls;
 use crate::error::{Error, Result};
 use crate::metrics::LoadMetrics;
-use crate::near_cache::Near;
+use crate::near_cache::NearCache;
 use crate::operations::client::{Client, Inner};
 use crate::single_flight::Flights;
-use larder_protocol::ring::{Hashing, Server};
 
-/// How a client is made: servers, hashing, fail-over and time-outs.
+/// Builds a client: servers, hashing, fail-over, time-outs, and security.
 #[derive(Debug, Clone)]
 pub struct Builder {
     servers: Vec<String>,
@@ -35,7 +36,7 @@ pub struct Builder {
 }
 
 impl Client {
-    /// How a client is made.
+    /// Returns a builder with the default settings.
     pub fn builder() -> Builder {
         Builder {
             servers: Vec::new(),
@@ -48,6 +49,7 @@ impl Client {
                     refresh: Duration::from_secs(30),
                     tls: None,
                     login: None,
+                    discovered: false,
                 },
                 connections: 1,
                 patience: Patience { operation: Duration::from_millis(500), timeouts: 3 },
@@ -64,11 +66,11 @@ impl Client {
 }
 
 impl Builder {
-    /// Adds a server: `host:port`, or the path of a unix socket. The port is 11211 unless told. Behind it may stand a
-    /// weight, and behind that a name.
+    /// Adds a server: `host`, `host:port`, or the path of a unix socket. The default port is 11211. An IPv6 address
+    /// needs brackets only before a port. A weight may follow, and a name after it, separated by blanks.
     ///
-    /// The spelling counts: the ring is made of it, or of the name where there is one. All clients of a fleet spell a
-    /// server alike.
+    /// The spelling matters: the ring is made of it, or of the name if there is one. All clients of a fleet must spell
+    /// a server alike.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
@@ -84,83 +86,84 @@ impl Builder {
         self
     }
 
-    /// Adds servers, as [`Builder::server`].
+    /// Adds servers, like [`Builder::server`].
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.servers.extend(servers.into_iter().map(Into::into));
         self
     }
 
-    /// How keys are spread over the servers; [`Hashing::KetamaWeighted`] unless told.
+    /// Sets how keys are spread over the servers. The default is [`Hashing::KetamaWeighted`].
     pub fn hashing(mut self, hashing: Hashing) -> Self {
         self.hashing = hashing;
         self
     }
 
-    /// What happens to the keys of a node that is down; [`Failover::Next`] with 10 s unless told.
+    /// Sets what happens to the keys of a node that is down. The default is [`Failover::Next`] with 10 s.
     pub fn failover(mut self, failover: Failover) -> Self {
         self.failover = failover;
         self
     }
 
-    /// How long an operation may take, 500 ms unless told.
+    /// Sets the time-out of an operation, 500 ms by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.patience.operation = timeout;
         self
     }
 
-    /// How long connecting may take, 1 s unless told.
+    /// Sets the time-out of connecting, 1 s by default. It covers all addresses of a name, the TLS handshake and the
+    /// login.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connector.timeout = timeout;
         self
     }
 
-    /// Connections to each node, 1 unless told. One serves thousands of concurrent calls; more help where large values
-    /// would hold up small ones, or where one processor cannot keep up with a connection.
+    /// Sets the number of connections to each node, 1 by default. One serves thousands of concurrent calls. More help
+    /// if large values hold up small ones, or if one processor cannot keep up with a connection.
     pub fn connections(mut self, connections: usize) -> Self {
         self.settings.connections = connections;
         self
     }
 
-    /// A connection is closed after so many calls in a row without an answer in time, 3 unless told. (It is closed at
-    /// once where nothing at all came during a whole time-out.) A node that has no connection left is ejected, until
-    /// connecting to it succeeds again: see [`Circuit`](crate::Circuit).
+    /// Sets the number of calls in a row without an answer in time after which a connection is closed, 3 by default.
+    /// (It is closed at once if nothing arrives during a whole time-out.) A node without a connection is ejected until
+    /// connecting succeeds again: see [`Circuit`](crate::Circuit).
     pub fn eject_after(mut self, timeouts: u32) -> Self {
         self.settings.patience.timeouts = timeouts.max(1);
         self
     }
 
-    /// How long one caller of [`Client::get_or_load`] has the right to load a key before another gets it, 10 s unless
-    /// told. At least the time a slow load takes, in whole seconds.
+    /// Sets the time for which one caller of [`Client::get_or_load`] has the right to load a key before another gets
+    /// it, 10 s by default, in whole seconds. It should be at least the time of a slow load.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Takes keys longer than 250 bytes, which are refused otherwise: such a key becomes its first 100 bytes, `#sha256:` and
-    /// the SHA-256 of the whole in hexadecimal. All clients of a fleet that use such keys must do the same.
+    /// Accepts keys longer than 250 bytes, which are refused otherwise. Such a key is sent as its first 100 bytes,
+    /// `#sha256:` and the SHA-256 of the whole in hexadecimal. All clients that share such keys must do the same.
     pub fn hash_long_keys(mut self) -> Self {
         self.hash_long_keys = true;
         self
     }
 
-    /// Keeps up to `bytes` of what was read through the cache in this process too, for `ttl`.
+    /// Keeps up to `bytes` of the values that were read through the cache in this process too, for `ttl`.
     ///
-    /// Reading such a key takes no exchange with a node, and may bring a value that is older than the node's by up to `ttl`:
-    /// a second or less, for keys that are read thousands of times a second. A change through this client (and its clones)
-    /// drops the key here; one by another process is not seen.
+    /// Reading such a key needs no exchange with a node, and may return a value that is older than the node's by up to
+    /// `ttl`: choose a second or less, for keys that are read thousands of times a second. A change through this client
+    /// (and its clones) removes the key; a change by another process is not seen.
     pub fn near_cache(mut self, bytes: usize, ttl: Duration) -> Self {
         self.near = Some((bytes, ttl));
         self
     }
 
-    /// Counts requests, hits, misses, errors and latencies: see [`metrics`](crate::metrics) for the names. Install a recorder
-    /// before building the client. Costs two readings of the clock a call.
+    /// Counts requests, hits, misses, errors and latencies: see [`metrics`](crate::metrics) for the names. Install a
+    /// recorder before the client is built. The cost is two readings of the clock for each call.
     pub fn metrics(mut self) -> Self {
         self.settings.metrics = true;
         self
     }
 
-    /// Connects over TLS. A unix socket stays as it is.
+    /// Connects over TLS. Connections to unix sockets are not encrypted.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.settings.connector.tls = Some(tls);
         self
@@ -168,8 +171,7 @@ impl Builder {
 
     /// Logs in to each node before the first request: memcached's ASCII authentication (its `-Y`, `--auth-file`).
     ///
-    /// SASL (`-S`) is not to be had: a node with it admits the binary protocol only, and this client speaks the meta
-    /// protocol. Combine a login with [`Builder::tls`], or anyone on the way can read it.
+    /// For SASL (`-S`) see [`Builder::sasl_login`]. Without [`Builder::tls`], anyone on the way can read the password.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
@@ -177,27 +179,38 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.settings.connector.login = Some(Login { user: user.into(), password: password.into() });
+        self.settings.connector.login = Some(Login::new(user, password, Mechanism::Ascii));
         self
     }
 
-    /// How long a TCP connection may be silent before the kernel asks whether the other side is there, 60 s unless told.
-    /// It keeps firewalls from forgetting idle connections.
+    /// Logs in to each node by SASL PLAIN, for nodes with `-S` that take meta commands after it: larder-node does.
+    ///
+    /// memcached with `-S` does not: it speaks only the binary protocol, and calls fail with [`Error::Down`]. Use its
+    /// `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
+    pub fn sasl_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.settings.connector.login = Some(Login::new(user, password, Mechanism::SaslPlain));
+        self
+    }
+
+    /// Sets the silence after which the kernel probes a TCP connection, 60 s by default. The probes keep firewalls from
+    /// dropping idle connections.
     pub fn keep_alive(mut self, silence: Duration) -> Self {
         self.settings.connector.keep_alive = silence;
         self
     }
 
-    /// How often names are resolved and lists of servers asked for again, 30 s unless told. The list of a cluster
-    /// ([`Builder::discover`]) is asked for every 5 s at least, of all its nodes in turn, and at once where one is lost.
+    /// Sets the time after which names are resolved and lists of servers are requested again, 30 s by default. The list
+    /// of a cluster ([`Builder::discover`]) is requested at least every 5 s, from its nodes in turn, and at once when a
+    /// node is lost.
     ///
-    /// Where the name of a server no longer answers the address that it is connected to, the connection follows.
+    /// If the name of a server no longer resolves to the connected address, the connection moves to the new one.
     pub fn refresh_every(mut self, pause: Duration) -> Self {
         self.settings.connector.refresh = pause;
         self
     }
 
-    /// Resolves names, `host:port`, by `resolve` instead of the system.
+    /// Resolves names (`host:port`) with `resolve` instead of the system. The addresses are tried in the order
+    /// returned.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
@@ -215,15 +228,17 @@ impl Builder {
         self
     }
 
-    /// Makes each address that the name `host:port` has a server, and follows its changes: a headless service, say.
-    /// Begin with [`Builder::connect`].
+    /// Uses each address of the name `host:port` as a server, for example of a headless service, and follows its
+    /// changes. Needs [`Builder::connect`]. With TLS, certificates are verified against the addresses, or against
+    /// [`Tls::with_server_name`].
     pub fn dns(mut self, name: impl Into<String>) -> Self {
         self.source = Some(Source::Dns(name.into()));
         self
     }
 
-    /// Asks this `host:port` for the servers with `config get cluster`, the auto-discovery of managed memcache services,
-    /// and follows changes of the list. Begin with [`Builder::connect`].
+    /// Requests the servers from this `host:port` with `config get cluster`, the auto-discovery of managed memcache
+    /// services, and follows changes of the list. Needs [`Builder::connect`]. With TLS, certificates are verified
+    /// against the host names of the list, or against [`Tls::with_server_name`].
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), larder_client::Error> {
@@ -235,11 +250,11 @@ impl Builder {
         self
     }
 
-    /// Sends a read a second time where its answer takes longer than `after`; the first answer counts.
+    /// Sends a read a second time if its answer takes longer than `after`. The first answer counts.
     ///
-    /// It goes over another connection of the node where there are several ([`Builder::connections`]), else to the node
-    /// that would stand in ([`Failover`]), whose miss counts as a miss. Choose a time that few reads take, such as their
-    /// 99th percentile: each hedged read is work for a second connection.
+    /// The second read uses another connection of the node if there are several ([`Builder::connections`]), otherwise
+    /// the node that would stand in ([`Failover`]), whose miss counts as a miss. Choose a time that few reads take,
+    /// such as their 99th percentile: each hedged read is work for a second connection.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
@@ -256,38 +271,39 @@ impl Builder {
         self
     }
 
-    /// The client of a list of servers. Connecting goes on in the background: a server that is down now is used when it
-    /// is up.
+    /// Builds the client of a list of servers. Connecting continues in the background: a server that is down now is
+    /// used once it is up.
     ///
     /// # Errors
-    /// [`Error::InvalidServer`] where there is no server or one is not `host:port`, and [`Error::Discovery`] where the
-    /// list has yet to be asked for: that takes [`Builder::connect`].
+    /// [`Error::InvalidServer`] if there is no server or one is not `host:port`, and [`Error::Discovery`] if the list
+    /// has to be requested first, for which there is [`Builder::connect`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Client> {
         if let Some(source) = &self.source {
-            let reason = "it was not asked yet: use connect() instead of build()".to_owned();
+            let reason = "the list has to be requested first: use connect() instead of build()".to_owned();
             return Err(Error::Discovery { from: source.name().to_owned(), reason });
         }
         let servers = parse_servers(&self.servers)?;
         self.over(servers)
     }
 
-    /// As [`Builder::build`], after the list of servers was had where it is asked for ([`Builder::dns`],
-    /// [`Builder::discover`]); servers given beside that do not count.
+    /// Like [`Builder::build`], after the list of servers was received from its source ([`Builder::dns`],
+    /// [`Builder::discover`]). With a source, servers of [`Builder::server`] are ignored.
     ///
     /// # Errors
-    /// [`Error::Discovery`] where the list cannot be had, and those of [`Builder::build`].
-    pub async fn connect(self) -> Result<Client> {
+    /// [`Error::Discovery`] if the list cannot be obtained, and those of [`Builder::build`].
+    pub async fn connect(mut self) -> Result<Client> {
         let Some(source) = self.source.clone() else { return self.build() };
+        self.settings.connector.discovered = matches!(source, Source::Endpoint(_));
         let connector = self.settings.connector.clone();
         let discovered = source
-            .ask(&connector)
+            .list(&connector)
             .await
             .map_err(|error| Error::Discovery { from: source.name().to_owned(), reason: error.to_string() })?;
         let client = self.over(discovered.servers)?;
-        tokio::spawn(keep_asking(source, connector, discovered.version, Arc::downgrade(&client.inner)));
+        tokio::spawn(keep_current(source, connector, discovered.version, Arc::downgrade(&client.inner)));
         Ok(client)
     }
 
@@ -306,7 +322,7 @@ impl Builder {
                 lease: self.lease,
                 hash_long_keys: self.hash_long_keys,
                 metrics,
-                near: self.near.map(|(bytes, ttl)| Near::new(bytes, ttl)),
+                near: self.near.map(|(bytes, ttl)| NearCache::new(bytes, ttl)),
             }),
         })
     }
@@ -325,16 +341,16 @@ fn parse_server(text: &str) -> Result<Server> {
     let address = words.next().ok_or_else(invalid)?;
     let weight = words.next().map_or(Ok(1), str::parse).map_err(|_| invalid())?;
     let name = words.next().map(str::to_owned);
-    let (host, port) = match address.rsplit_once(':') {
-        _ if address.starts_with('/') => (address, 0),
-        Some((host, _)) if host.contains(':') && !host.ends_with(']') => return Err(invalid()),
-        Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
-        None => (address, 11211),
-    };
-    if host.is_empty() || words.next().is_some() {
+    if words.next().is_some() {
         return Err(invalid());
     }
-    Ok(Server { host: host.to_owned(), port, weight, name })
+    if address.starts_with('/') {
+        return Ok(Server { host: address.to_owned(), port: 0, weight, name });
+    }
+    let HostPort { host, port } = HostPort::parse(address).map_err(|_| invalid())?;
+    // An IPv6 address keeps its brackets, which separate it from the port.
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Ok(Server { host, port: port.unwrap_or(11211), weight, name })
 }
 
 #[cfg(test)]
@@ -353,8 +369,12 @@ mod tests {
         assert_eq!(parse_server("10.0.0.1:7 3").unwrap(), server("10.0.0.1", 7, 3, None));
         assert_eq!(parse_server("10.0.0.1:7 3 first").unwrap(), server("10.0.0.1", 7, 3, Some("first")));
         assert_eq!(parse_server("[::1]:7").unwrap(), server("[::1]", 7, 1, None));
+        assert_eq!(parse_server("[::1]").unwrap(), server("[::1]", 11211, 1, None));
+        assert_eq!(parse_server("::1").unwrap(), server("[::1]", 11211, 1, None));
+        assert_eq!(parse_server("[2001:db8::2]").unwrap(), server("[2001:db8::2]", 11211, 1, None));
         assert_eq!(parse_server("/run/cache.sock").unwrap(), server("/run/cache.sock", 0, 1, None));
-        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "cache1:7 1 two words", "::1"] {
+        for wrong in ["", ":7", "cache1:port", "cache1:7 heavy", "cache1:7 1 two words", "::1:x", "cache1:7 4294967296"]
+        {
             assert!(parse_server(wrong).is_err(), "{wrong}");
         }
     }

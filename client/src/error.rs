@@ -1,18 +1,18 @@
-//! What can go wrong.
+//! The errors of the client.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a call failed. A miss is not an error.
+/// The reason why a call failed. A miss is not an error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key is empty, longer than 250 bytes (see [`Builder::hash_long_keys`](crate::Builder::hash_long_keys)), or holds a
-    /// blank or control character.
+    /// The key is empty, longer than 250 bytes (see [`Builder::hash_long_keys`](crate::Builder::hash_long_keys)), or
+    /// contains a blank or control character.
     #[error("invalid key {0:?}: a key is 1 to 250 bytes without blanks or control characters")]
     InvalidKey(String),
-    /// No answer within the operation time-out. Whether a write took effect is not known.
+    /// No answer arrived within the operation time-out. Whether a write took effect is unknown.
     #[error("{node} did not answer within {after:?}")]
     Timeout {
         /// The node's address.
@@ -20,56 +20,62 @@ pub enum Error {
         /// The time-out that passed.
         after: Duration,
     },
-    /// There is no connection to the node; one is being made in the background.
+    /// There is no connection to the node. The client tries to connect in the background.
     #[error("{node} is down: {reason}")]
     Down {
         /// The node's address.
         node: Arc<str>,
-        /// What the last attempt or the broken connection said.
+        /// The reason why the last connection ended or failed.
         reason: Arc<str>,
     },
-    /// The node refused the command, in its own words.
+    /// The node refused the command.
     #[error("{node} answered: {line}")]
     Refused {
         /// The node's address.
         node: Arc<str>,
-        /// Its error line, for example `SERVER_ERROR object too large for cache`.
+        /// The node's error line, for example `SERVER_ERROR object too large for cache`.
         line: String,
     },
     /// The loader given to `get_or_load` failed.
     #[error("the loader failed: {0}")]
     Load(Arc<dyn StdError + Send + Sync>),
-    /// A value cannot be encoded, or the one in the cache not decoded.
+    /// A value cannot be encoded, or a cached value cannot be decoded.
     #[error("the value of {key:?}: {error}")]
     Codec {
-        /// Its key.
+        /// The key of the value.
         key: String,
-        /// What the codec said.
+        /// The codec's error.
         error: Arc<dyn StdError + Send + Sync>,
     },
-    /// Others changed the item each time before this caller's change could be stored.
+    /// Other callers changed the item each time before this caller's change could be stored.
     #[error("{key:?} was changed by others in all of {tries} tries")]
     Contended {
-        /// The item's key.
+        /// The key of the item.
         key: String,
-        /// How often it was tried.
+        /// Number of tries.
         tries: u32,
+    },
+    /// The node gives no CAS uniques (memcached's `-C`), which [`Client::update`](crate::Client::update) needs.
+    #[error("{node} gives no CAS uniques (it runs with -C), which an update needs")]
+    NoCas {
+        /// The node's address.
+        node: Arc<str>,
     },
     /// The thread of a blocking client cannot be started.
     #[error("starting the client's thread: {0}")]
     Runtime(Arc<std::io::Error>),
-    /// A certificate, key or name for TLS that cannot be used.
+    /// A certificate, key or name for TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
-    /// The list of servers could not be had.
+    /// The list of servers could not be obtained.
     #[error("no servers from {from}: {reason}")]
     Discovery {
-        /// The name or endpoint that was asked.
+        /// The name or endpoint of the list.
         from: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// A server list that is empty or has an address that is not `host:port`.
+    /// The list of servers is empty or contains an entry that is not `host:port`, with a weight and a name if given.
     #[error("invalid server {0:?}: expected host or host:port")]
     InvalidServer(String),
 }

@@ -22,15 +22,16 @@
 //!
 //! # Two rules
 //!
-//! A cache in front of a datastore goes wrong in one way above all: a reader loads a value, a writer changes it, and then
-//! the reader stores what it had loaded. The old value stays until it expires. With this client that cannot happen as long as
-//! you
+//! A cache in front of a datastore goes wrong in one way above all: a reader loads a value, a writer changes it, and
+//! then the reader stores what it had loaded. The old value stays until it expires. With this client that cannot happen
+//! as long as you
 //!
-//! 1. **fill the cache by reading through it** ([`Client::get_or_load`], [`ReadThrough`]), never by [`Client::set`] after a read
-//!    of your own. The client takes a *lease* on the missing key before it calls the loader, and the node takes the value only
-//!    if nothing happened to the key since. The loader reads from the primary, not from a replica that may lag behind;
-//! 2. **delete after the commit** ([`Client::delete`], or [`Client::invalidate`] where the old value may be served for a moment),
-//!    and try again where that fails.
+//! 1. **fill the cache by reading through it** ([`Client::get_or_load`], [`ReadThrough`]), never by [`Client::set`]
+//!    after a read of your own. The client takes a *lease* on the missing key before it calls the loader, and the node
+//!    takes the value only if nothing happened to the key since. The loader reads from the primary, not from a replica
+//!    that may lag behind;
+//! 2. **delete after the commit** ([`Client::delete`], or [`Client::invalidate`] if the old value may be served for a
+//!    moment), and try again if that fails.
 //!
 //! # What do you want to do?
 //!
@@ -59,13 +60,14 @@
 //!
 //! # What to rely on
 //!
-//! - A miss is `Ok(None)`, and never an error in disguise: a time-out or a node that is down is an [`Error`]. Reading through goes
-//!   on without the cache.
-//! - Every call has a time-out. A caller that times out or is dropped leaves nothing behind that could reach another caller.
+//! - A miss is `Ok(None)`, and never an error in disguise: a time-out or a node that is down is an [`Error`]. Reading
+//!   through goes   on without the cache.
+//! - Every call has a time-out. A caller that times out or is dropped leaves nothing behind that could reach another
+//!   caller.
 //! - A node that is down costs a quick error, or another node stands in ([`Failover`]), and it comes back by itself.
 //! - Keys are checked: what cannot be one key is refused before it is sent.
-//! - Plain readers do not see what reading through leaves in the cache on its way: a load that goes on, an invalidated value, or the
-//!   note that there is none are misses to them.
+//! - Plain readers do not see what reading through leaves in the cache on its way: a load that goes on, an invalidated
+//!   value, or the   note that there is none are misses to them.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
@@ -73,12 +75,14 @@ mod builder;
 mod cluster;
 mod connection;
 mod error;
+mod exchange;
 mod key;
 pub mod metrics;
 mod near_cache;
 mod operations;
 mod read_through;
 mod single_flight;
+mod ttl;
 mod value;
 
 pub use builder::Builder;
@@ -86,8 +90,9 @@ pub use cluster::node::{Circuit, NodeStatus};
 pub use cluster::topology::Failover;
 pub use connection::tls::Tls;
 pub use error::{Error, Result};
+pub use exchange::{Item, Stored};
 pub use larder_protocol::ring::{Hashing, KeyHash, Ring, Server};
-pub use operations::client::{Client, Item, Stored};
+pub use operations::client::Client;
 pub use operations::meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaSet, MetaStatus};
 pub use operations::namespace::Namespace;
 pub use operations::typed::Typed;

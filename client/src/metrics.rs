@@ -15,9 +15,10 @@
 //!
 //! `node` is the address as given to the builder.
 //!
-//! Spans for `tracing`, whether metrics are wanted or not: `call` (level trace, field `node`) around each exchange with a node, and
-//! `load` (debug) around each call of a loader. Events say what went on without the cache (debug), and what an operator should
-//! know (warn): lost connections, values that cannot be decoded, old values taken because a load failed.
+//! Spans for `tracing`, whether metrics are wanted or not: `call` (level trace, field `node`) around each exchange with
+//! a node, and `load` (debug) around each call of a loader. Events say what went on without the cache (debug), and what
+//! an operator should know (warn): lost connections, values that cannot be decoded, old values taken because a load
+//! failed.
 
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ use larder_protocol::meta::Code;
 use crate::connection::link::Answer;
 use crate::error::Result;
 
-/// Counters of one node; nothing where nobody wants them.
+/// Counters of one node; empty if metrics are off.
 pub(crate) struct NodeMetrics(Option<Box<Handles>>);
 
 struct Handles {
@@ -53,13 +54,13 @@ impl NodeMetrics {
         NodeMetrics(wanted.then(handles))
     }
 
-    /// To be called before a request is sent.
+    /// Returns the start time of a request. Called before it is sent.
     #[inline]
     pub(crate) fn begin(&self) -> Option<Instant> {
         self.0.as_ref().map(|_| Instant::now())
     }
 
-    /// Counts a call for `requests` keys that began then.
+    /// Counts a call for `requests` keys that began at `began`.
     #[inline]
     pub(crate) fn end(&self, began: Option<Instant>, requests: usize, answers: Result<&[Answer], ()>) {
         if let (Some(handles), Some(began)) = (&self.0, began) {
@@ -81,10 +82,11 @@ impl Handles {
             match answer {
                 Answer::Refused(_) => errors += 1,
                 Answer::Code { code: Code::En, .. } => misses += 1,
-                // An empty value that somebody has won stands for a load under way.
-                Answer::Code { code: Code::Va, value, facts } => {
-                    let stub = (facts.won || facts.already_won) && value.as_ref().is_none_or(|value| value.is_empty());
-                    if stub { misses += 1 } else { hits += 1 }
+                // An empty value with a winner is the placeholder of a load under way.
+                Answer::Code { code: Code::Va, value, flags } => {
+                    let placeholder =
+                        (flags.won || flags.already_won) && value.as_ref().is_none_or(|value| value.is_empty());
+                    if placeholder { misses += 1 } else { hits += 1 }
                 }
                 Answer::Code { .. } => {}
             }
@@ -97,7 +99,7 @@ impl Handles {
     }
 }
 
-/// Counters of those who read through.
+/// Counters of reading through the cache.
 pub(crate) struct LoadMetrics(Option<Box<LoadHandles>>);
 
 struct LoadHandles {
@@ -120,7 +122,7 @@ impl LoadMetrics {
         LoadMetrics(wanted.then(handles))
     }
 
-    /// Counts a loader call that began then.
+    /// Counts a loader call that began at `began`.
     pub(crate) fn load(&self, began: Instant, succeeded: bool) {
         if let Some(handles) = &self.0 {
             handles.loads.increment(1);

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Weighter};
 
-use crate::operations::client::YEAR;
+use crate::ttl::YEAR;
 use crate::value::Encoded;
 
-/// What an entry takes beside its key and value, in bytes, about.
+/// Approximate bytes of an entry beside its key and value.
 const OVERHEAD: usize = 120;
 
-/// Keys whose number of changes is counted together.
+/// Number of change counters; each serves the keys that hash to it.
 const LANES: usize = 64;
 
 #[derive(Clone)]
@@ -31,27 +31,27 @@ impl Weighter<Bytes, Entry> for Weight {
     }
 }
 
-/// Values that [`ReadThrough`](crate::ReadThrough) has read lately.
+/// Values that [`ReadThrough`](crate::ReadThrough) has read recently.
 ///
-/// A change through this client drops a key here. One through another client is not seen: a value may be older than the
-/// node's by at most `ttl`.
-pub(crate) struct Near {
+/// A change through this client removes a key. A change through another client is not seen: a value may be older than
+/// the node's by at most `ttl`.
+pub(crate) struct NearCache {
     entries: Cache<Bytes, Entry, Weight>,
     ttl: Duration,
     hasher: DefaultHashBuilder,
-    /// How often keys have changed.
+    /// How often the keys of each lane have changed.
     changes: [AtomicU64; LANES],
 }
 
-/// How often a key had changed before it was asked for.
-pub(crate) struct Mark(u64);
+/// How often a key had changed before it was read.
+pub(crate) struct ChangeCount(u64);
 
-impl Near {
-    /// Room for this many bytes, kept for `ttl`.
-    pub(crate) fn new(bytes: usize, ttl: Duration) -> Near {
-        // Also the crate's guess of how many entries there will be, which only sizes its tables.
+impl NearCache {
+    /// Creates a cache of `bytes` bytes, whose values are kept for `ttl`.
+    pub(crate) fn new(bytes: usize, ttl: Duration) -> NearCache {
+        // The crate's estimate of the number of entries, which only sizes its tables.
         let entries = (bytes / 512).max(16);
-        Near {
+        NearCache {
             entries: Cache::with_weighter(entries, bytes as u64, Weight),
             ttl: ttl.min(YEAR),
             hasher: DefaultHashBuilder::default(),
@@ -72,39 +72,39 @@ impl Near {
         &self.changes[self.hasher.hash_one(key) as usize % LANES]
     }
 
-    /// To be taken before a node is asked.
-    pub(crate) fn mark(&self, key: &[u8]) -> Mark {
-        Mark(self.lane(key).load(Ordering::SeqCst))
+    /// Returns the count to pass to [`NearCache::insert`]. Taken before the node is asked.
+    pub(crate) fn mark(&self, key: &[u8]) -> ChangeCount {
+        ChangeCount(self.lane(key).load(Ordering::SeqCst))
     }
 
-    /// Keeps what a node had, unless the key was changed through this client since `mark`.
-    pub(crate) fn insert(&self, key: &[u8], value: &Encoded, mark: Mark) {
+    /// Keeps a value that a node had, unless the key was changed through this client since `mark`.
+    pub(crate) fn insert(&self, key: &[u8], value: &Encoded, mark: ChangeCount) {
         let unchanged = || self.lane(key).load(Ordering::SeqCst) == mark.0;
         if unchanged() {
             let until = Instant::now() + self.ttl;
             self.entries.insert(Bytes::copy_from_slice(key), Entry { value: value.clone(), until });
-            // A change between the two looks has not seen the entry.
+            // A change between the two comparisons has not removed the entry.
             if !unchanged() {
                 self.entries.remove(key);
             }
         }
     }
 
-    /// Forgets all keys.
+    /// Removes all keys.
     pub(crate) fn clear(&self) {
         self.changes.iter().for_each(|changes| _ = changes.fetch_add(1, Ordering::SeqCst));
         self.entries.clear();
     }
 
-    /// Forgets a key when dropped: at the end of a change, however that ends.
+    /// Returns a guard that removes the key when it is dropped: at the end of a change, however that ends.
     pub(crate) fn changing<'a>(&'a self, key: &'a [u8]) -> Changing<'a> {
         Changing { near: self, key }
     }
 }
 
-/// A change that is under way.
+/// A change under way.
 pub(crate) struct Changing<'a> {
-    near: &'a Near,
+    near: &'a NearCache,
     key: &'a [u8],
 }
 
@@ -125,19 +125,19 @@ mod tests {
 
     #[test]
     fn a_value_stays_for_its_time_and_until_it_is_changed() {
-        let near = Near::new(1 << 20, Duration::from_secs(60));
+        let near = NearCache::new(1 << 20, Duration::from_secs(60));
         near.insert(b"k", &value("v"), near.mark(b"k"));
         assert_eq!(near.get(b"k"), Some(value("v")));
         drop(near.changing(b"k"));
         assert_eq!(near.get(b"k"), None);
-        let instant = Near::new(1 << 20, Duration::ZERO);
+        let instant = NearCache::new(1 << 20, Duration::ZERO);
         instant.insert(b"k", &value("v"), instant.mark(b"k"));
         assert_eq!(instant.get(b"k"), None);
     }
 
     #[test]
     fn a_value_read_before_a_change_ended_is_not_kept() {
-        let near = Near::new(1 << 20, Duration::from_secs(60));
+        let near = NearCache::new(1 << 20, Duration::from_secs(60));
         let mark = near.mark(b"k");
         drop(near.changing(b"k"));
         near.insert(b"k", &value("old"), mark);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn it_holds_no_more_than_its_bytes() {
-        let near = Near::new(100_000, Duration::from_secs(60));
+        let near = NearCache::new(100_000, Duration::from_secs(60));
         let kilobyte = Encoded { value: Bytes::from(vec![0; 1000]), flags: 0 };
         for number in 0..1000 {
             let key = format!("key:{number}");

@@ -1,4 +1,4 @@
-//! One load of a key at a time in this process.
+//! Shares one load of a key between the callers of this process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,40 +10,40 @@ use tokio::sync::watch;
 use crate::error::Result;
 use crate::value::Encoded;
 
-/// What a load came to; `None` where the datastore has no such thing.
+/// The result of a load; `None` if the datastore has no such thing.
 pub(crate) type Loaded = Result<Option<Encoded>>;
 
 #[derive(Clone)]
 struct Landed {
     loaded: Loaded,
-    /// The value was current then.
+    /// The value was current at this time.
     as_of: Instant,
 }
 
 struct Flight {
     number: u64,
     began: Instant,
-    /// `None` while it is under way.
+    /// `None` while the load is under way.
     landed: watch::Receiver<Option<Landed>>,
 }
 
-/// Who loads what, or waits for another process that does.
+/// The loads under way, or waits for another process that loads.
 #[derive(Default)]
 pub(crate) struct Flights {
     by_key: DashMap<Bytes, Flight>,
     next: AtomicU64,
 }
 
-/// A caller's part in getting a key.
+/// A caller's part in a load.
 pub(crate) enum Part<'a> {
-    /// It gets the value, for itself and for those who join.
+    /// The caller gets the value, for itself and for those that join.
     Lead(Leader<'a>),
-    /// Another caller is at it.
+    /// Another caller gets the value.
     Join(Joined),
 }
 
 impl Flights {
-    /// Joins the flight for `key`, or leads one where there is none or it is older than `patience`.
+    /// Joins the flight for `key`, or leads one if there is none or it is older than `patience`.
     pub(crate) fn enter(&self, key: &[u8], patience: Duration) -> Part<'_> {
         let now = Instant::now();
         let joined = |flight: &Flight| {
@@ -70,7 +70,7 @@ impl Flights {
         }
     }
 
-    /// Leads, whoever else does: they go on, unseen by later callers.
+    /// Leads a new flight. Another one for `key` continues, but later callers do not join it.
     pub(crate) fn lead(&self, key: &[u8]) -> Leader<'_> {
         let key = Bytes::copy_from_slice(key);
         let (flight, leader) = self.flight(key.clone(), Instant::now());
@@ -90,7 +90,7 @@ impl Flights {
     }
 }
 
-/// The caller that gets the value. The others learn what it was, or that this was dropped on the way.
+/// The caller that gets the value. The others get it too, or learn that this was dropped.
 pub(crate) struct Leader<'a> {
     flights: &'a Flights,
     key: Bytes,
@@ -99,7 +99,7 @@ pub(crate) struct Leader<'a> {
 }
 
 impl Leader<'_> {
-    /// The waiting is over and the loading begins: who joins has patience anew.
+    /// Begins the load after a wait: the time that others join for starts again.
     pub(crate) fn renew(&self) {
         if let Some(mut flight) = self.flights.by_key.get_mut(&self.key)
             && flight.number == self.number
@@ -108,7 +108,7 @@ impl Leader<'_> {
         }
     }
 
-    /// Tells those who joined. Later callers do not find the flight any more.
+    /// Passes the result to the callers that joined. Later callers do not find the flight any more.
     pub(crate) fn land(self, loaded: Loaded, as_of: Instant) {
         self.leave();
         self.landing.send_replace(Some(Landed { loaded, as_of }));
@@ -132,8 +132,8 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
-    /// What the flight brought. `None` where it takes too long, was dropped, or brought what may be older than
-    /// `arrived`: a load that began before a change was committed must not answer a caller that came after it.
+    /// Returns the result of the flight. `None` if it takes too long, was dropped, or its value may be older than
+    /// `arrived`: a load that began before a commit must not answer a caller that arrived after it.
     pub(crate) async fn landed(mut self, arrived: Instant) -> Option<Loaded> {
         let landing = tokio::time::timeout_at(self.until.into(), self.landed.wait_for(Option::is_some));
         let landed = landing.await.ok()?.ok()?.clone()?;

@@ -1,5 +1,5 @@
-//! Names that move, lists of servers that change, transports, and what happens while a node is away: over nodes made for
-//! the test.
+//! Names that move, lists of servers that change, transports, and what happens while a node is away: over nodes made
+//! for the test.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -280,6 +280,46 @@ async fn tls_trusts_the_given_authority_only_and_shows_the_clients_certificate()
     }
     assert!(matches!(Tls::trusting(folder.path().join("missing.pem")), Err(Error::Tls(_))));
     assert!(matches!(Tls::trusting(&key), Err(Error::Tls(_))));
+}
+
+#[tokio::test]
+async fn over_tls_a_discovered_node_is_verified_by_its_host_name_and_a_trusted_certificate_is_its_own_authority() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["*.c.example".to_owned()]).unwrap();
+    // As `openssl req -x509` makes them.
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = node_called("discovered");
+    let entry = |name: &str| format!("1\n{name}|{}|{}\n", address.ip(), address.port());
+    *node.list.lock().unwrap() = entry("0001.c.example");
+    let list = node.list.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            if let Ok(connection) = acceptor.accept(connection).await {
+                tokio::spawn(node.clone().serve(connection));
+            }
+        }
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate.pem()).unwrap();
+    let client = || {
+        let tls = Tls::trusting(file.path()).unwrap();
+        let resolved = builder().resolve_with(move |_| async move { Ok(vec![address]) });
+        resolved.discover("cfg.c.example:11211").tls(tls).connect()
+    };
+    let cache = client().await.unwrap();
+    assert_eq!(who(&cache).await.as_deref(), Some("discovered"));
+    *list.lock().unwrap() = entry("0001.elsewhere.example");
+    let cache = client().await.unwrap();
+    assert!(matches!(cache.get("who").await, Err(Error::Down { .. })), "the certificate is for another name");
 }
 
 #[tokio::test]

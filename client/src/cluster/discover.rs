@@ -1,17 +1,19 @@
-//! Lists of servers that are asked for, and asked for again in the background.
+//! Lists of servers that are requested from a source, and requested again in the background.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
 
+use larder_protocol::HostPort;
+use larder_protocol::ring::Server;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::topology::certified_host;
 use crate::connection::connect::Connector;
 use crate::operations::client::Inner;
-use larder_protocol::ring::Server;
 
-/// Who knows the servers.
+/// The source of a list of servers.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// The name service: each address of `host:port` is a server.
@@ -20,7 +22,7 @@ pub(crate) enum Source {
     Endpoint(String),
 }
 
-/// A list of servers with the number that the source gave it; a source that gives none always has 0.
+/// A list of servers with its version. A source without versions has 0.
 pub(crate) struct Discovered {
     pub(crate) version: u64,
     pub(crate) servers: Vec<Server>,
@@ -33,20 +35,16 @@ impl Source {
         }
     }
 
-    /// Asks for the servers; at least one, or an error.
-    pub(crate) async fn ask(&self, connector: &Connector) -> io::Result<Discovered> {
-        self.ask_one_of(std::slice::from_ref(&self.name().to_owned()), connector).await
+    /// Requests the list. An empty list is an error.
+    pub(crate) async fn list(&self, connector: &Connector) -> io::Result<Discovered> {
+        self.request_from(&[Address::of(self.name())], connector).await
     }
 
-    /// As [`Source::ask`], of the first of these addresses that answers. Of a name service there is one.
-    async fn ask_one_of(&self, addresses: &[String], connector: &Connector) -> io::Result<Discovered> {
-        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is nobody to ask");
+    /// Like [`Source::list`], from the first of these addresses that answers. A name service has only one.
+    async fn request_from(&self, addresses: &[Address], connector: &Connector) -> io::Result<Discovered> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to ask");
         for address in addresses {
-            let source = match self {
-                Source::Dns(_) => self.clone(),
-                Source::Endpoint(_) => Source::Endpoint(address.clone()),
-            };
-            match source.ask_once(connector).await {
+            match self.request_once(address, connector).await {
                 Ok(discovered) => return Ok(discovered),
                 Err(error) => last = error,
             }
@@ -54,20 +52,20 @@ impl Source {
         Err(last)
     }
 
-    async fn ask_once(&self, connector: &Connector) -> io::Result<Discovered> {
-        let asked = tokio::time::timeout(connector.timeout, self.ask_patiently(connector)).await;
-        let discovered = asked.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    async fn request_once(&self, address: &Address, connector: &Connector) -> io::Result<Discovered> {
+        let answer = tokio::time::timeout(connector.timeout, self.request(address, connector)).await;
+        let discovered = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if discovered.servers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the list of servers is empty"));
         }
         Ok(discovered)
     }
 
-    async fn ask_patiently(&self, connector: &Connector) -> io::Result<Discovered> {
+    async fn request(&self, address: &Address, connector: &Connector) -> io::Result<Discovered> {
         match self {
             Source::Dns(name) => {
                 let mut addresses = connector.resolver.resolve(name).await?;
-                // Name services answer in changing order.
+                // The order of the addresses changes from answer to answer.
                 addresses.sort_unstable();
                 addresses.dedup();
                 let server = |address: std::net::SocketAddr| {
@@ -79,8 +77,8 @@ impl Source {
                 };
                 Ok(Discovered { version: 0, servers: addresses.into_iter().map(server).collect() })
             }
-            Source::Endpoint(endpoint) => {
-                let (stream, _) = connector.connect(endpoint).await?;
+            Source::Endpoint(_) => {
+                let (stream, _) = connector.connect(&address.address, &address.host).await?;
                 let mut stream = BufReader::new(stream);
                 stream.write_all(b"config get cluster\r\n").await?;
                 stream.flush().await?;
@@ -105,10 +103,11 @@ impl Source {
 /// Longest list of servers, in bytes.
 const LIST_MAX: u64 = 1 << 20;
 
-/// Reads what follows `CONFIG cluster`: a line with a version, and a line of `host|address|port`, one for each node.
+/// Parses the lines after `CONFIG cluster`: a version, and `host|address|port` for each node.
 ///
-/// The format is that of the auto-discovery of managed memcache services. A node is reached by its address, where that is
-/// there; the ring is made of its host name, so that a node that moves keeps its keys.
+/// The format is that of the auto-discovery of managed memcache services. A node is reached by its address if the list
+/// has one. The ring is made of its host name, so that a node that moves keeps its keys, and its certificate is
+/// verified against that name.
 fn parse(list: &str) -> Option<Discovered> {
     let mut lines = list.lines();
     let version = lines.next()?.trim().parse().ok()?;
@@ -125,14 +124,14 @@ fn parse(list: &str) -> Option<Discovered> {
     Some(Discovered { version, servers })
 }
 
-/// A cluster's list is asked for at least so often: it tells of changes before they are felt.
+/// Longest pause between two requests for the list of a cluster: the list shows changes before requests fail.
 const CLUSTER_REFRESH: Duration = Duration::from_secs(5);
 
-/// Between looks at whether a node was lost.
+/// Pause between two checks whether a node was lost.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until the list is to be asked for: as often as was asked for, and at once where a node of a cluster is lost. `false`: the
-/// client is gone.
+/// Waits until the list has to be requested: after the pause that was set, or at once when a node of a cluster is lost.
+/// Returns `false` if the client is gone.
 async fn wait(source: &Source, connector: &Connector, client: &Weak<Inner>) -> bool {
     let Source::Endpoint(_) = source else {
         tokio::time::sleep(connector.refresh).await;
@@ -155,25 +154,40 @@ async fn wait(source: &Source, connector: &Connector, client: &Weak<Inner>) -> b
     client.strong_count() > 0
 }
 
-/// Whom to ask: of a cluster all nodes known, in turn, since any of them may have left.
-fn addresses(source: &Source, client: &Weak<Inner>, turn: usize) -> Vec<String> {
-    let mut addresses = vec![source.name().to_owned()];
+/// An address of a list, and the host that its certificate must be for.
+struct Address {
+    address: String,
+    host: String,
+}
+
+impl Address {
+    fn of(address: &str) -> Address {
+        let host = HostPort::parse(address).map_or(address, |address| address.host);
+        Address { address: address.to_owned(), host: host.to_owned() }
+    }
+}
+
+/// Returns the addresses to request the list from: of a cluster all known nodes, in turn, because each may have left.
+fn addresses(source: &Source, client: &Weak<Inner>, turn: usize) -> Vec<Address> {
+    let mut addresses = vec![Address::of(source.name())];
     if let (Source::Endpoint(_), Some(client)) = (source, client.upgrade()) {
-        addresses.extend(client.topology.load().servers().iter().map(Server::address));
+        let address =
+            |server: &Server| Address { address: server.address(), host: certified_host(server, true).to_owned() };
+        addresses.extend(client.topology.load().servers().iter().map(address));
     }
     let len = addresses.len();
     addresses.rotate_left(turn % len);
     addresses
 }
 
-/// Asks again and again, and swaps in a topology where the list is another, until the client is dropped.
-pub(crate) async fn keep_asking(source: Source, connector: Connector, mut version: u64, client: Weak<Inner>) {
+/// Requests the list at intervals, and replaces the topology when it changes, until the client is dropped.
+pub(crate) async fn keep_current(source: Source, connector: Connector, mut version: u64, client: Weak<Inner>) {
     for turn in 0.. {
         if !wait(&source, &connector, &client).await {
             return;
         }
-        let discovered = match source.ask_one_of(&addresses(&source, &client, turn), &connector).await {
-            // A node that has not heard of the newest list yet must not bring an older one back.
+        let discovered = match source.request_from(&addresses(&source, &client, turn), &connector).await {
+            // A node that does not have the newest list yet must not bring an older one back.
             Ok(discovered) if discovered.version < version => continue,
             Ok(discovered) => discovered,
             Err(error) => {
@@ -187,7 +201,7 @@ pub(crate) async fn keep_asking(source: Source, connector: Connector, mut versio
         if old.servers() == discovered.servers {
             continue;
         }
-        // The ring of a thousand servers takes tens of milliseconds: requests do not wait for that.
+        // Building the ring of a thousand servers takes tens of milliseconds, for which requests do not wait.
         let runtime = tokio::runtime::Handle::current();
         let new = tokio::task::spawn_blocking(move || {
             let _runtime = runtime.enter();

@@ -1,6 +1,7 @@
-//! A node as the client sees it: its connections, and making new ones when they break.
+//! A node as the client sees it: its connections, which are made again when they break.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::metrics::NodeMetrics;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How a node's connections are made and when they are given up.
+/// Settings of a node's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeSettings {
     pub(crate) connector: Connector,
@@ -31,31 +32,31 @@ pub(crate) struct NodeSettings {
     pub(crate) metrics: bool,
 }
 
-/// Whether calls go to a node: a circuit breaker's state.
+/// State of a node's circuit breaker: whether calls go to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Circuit {
     /// The first attempt to connect is under way; calls wait for it.
     Connecting,
     /// Calls go to the node.
     Closed,
-    /// The node is ejected: calls fail at once or go where [`Failover`](crate::Failover) says, and it is probed in the
-    /// background with growing pauses of up to 2 s.
+    /// The node is ejected: calls fail at once, or go to the node that [`Failover`](crate::Failover) selects. The
+    /// client tries to connect again in the background, with growing pauses of up to 2 s.
     Open,
 }
 
-/// A node at one moment.
+/// State of a node at one moment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Its address, as given.
+    /// The address, as given.
     pub address: Arc<str>,
-    /// Whether calls go to it.
+    /// Whether calls go to the node.
     pub circuit: Circuit,
-    /// Open connections.
+    /// Number of open connections.
     pub connections: usize,
-    /// Requests that are on their way, those included whose callers have gone.
+    /// Number of requests under way, including those whose callers are gone.
     pub in_flight: usize,
-    /// Why the last connection ended or could not be made; `None` where that never happened.
+    /// The reason why the last connection ended or failed; `None` if that never happened.
     pub last_failure: Option<Arc<str>>,
 }
 
@@ -71,9 +72,12 @@ pub(crate) struct Node {
 
 struct Shared {
     address: Arc<str>,
+    /// The name that the node's certificate must bear.
+    host: Box<str>,
+    warned_of_no_cas: AtomicBool,
     links: Vec<ArcSwapOption<Link>>,
     open: AtomicUsize,
-    /// An attempt to connect has ended, well or badly.
+    /// Whether an attempt to connect has ended, with or without success.
     tried: AtomicBool,
     first_try: Notify,
     last_failure: Mutex<Option<Arc<str>>>,
@@ -92,13 +96,16 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// A node at `address`; connecting begins at once, in the background.
-    pub(crate) fn new(address: &str, settings: &NodeSettings) -> Node {
+    /// Creates a node at `address`, whose certificate, with TLS, must be for `host`. Connecting begins at once, in the
+    /// background.
+    pub(crate) fn new(address: &str, host: &str, settings: &NodeSettings) -> Node {
         let shared = Arc::new(Shared {
             address: address.into(),
+            host: host.into(),
             links: (0..settings.connections.max(1)).map(|_| ArcSwapOption::empty()).collect(),
             open: AtomicUsize::new(0),
             tried: AtomicBool::new(false),
+            warned_of_no_cas: AtomicBool::new(false),
             first_try: Notify::new(),
             last_failure: Mutex::default(),
         });
@@ -122,9 +129,23 @@ impl Node {
         self.timeout
     }
 
-    /// How a connection of one's own is made.
-    pub(crate) fn connector(&self) -> &Connector {
-        &self.connector
+    pub(crate) fn host(&self) -> &str {
+        &self.shared.host
+    }
+
+    /// Opens a connection that is not shared.
+    pub(crate) async fn connect(&self) -> io::Result<Connected> {
+        self.connector.connect(self.address(), self.host()).await
+    }
+
+    /// Logs, once, that values cannot be cached by reading through because the node gives no CAS uniques.
+    pub(crate) fn warn_of_no_cas(&self) {
+        if !self.shared.warned_of_no_cas.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                node = %self.address(),
+                "the node gives no CAS uniques (-C): values read through the cache are loaded each time and not cached"
+            );
+        }
     }
 
     pub(crate) fn circuit(&self) -> Circuit {
@@ -135,7 +156,7 @@ impl Node {
         }
     }
 
-    /// Whether a call is worth trying.
+    /// Returns whether calls may go to the node.
     pub(crate) fn may_serve(&self) -> bool {
         self.circuit() != Circuit::Open
     }
@@ -151,7 +172,7 @@ impl Node {
         }
     }
 
-    /// A connection, by turns. Waits where the first attempt is still under way.
+    /// Returns a connection, by turns. Waits while the first attempt to connect is under way.
     async fn link(&self) -> Result<Arc<Link>> {
         loop {
             let links = &self.shared.links;
@@ -167,7 +188,7 @@ impl Node {
         }
     }
 
-    /// Sends one request and waits for its answer.
+    /// Sends one request and returns its answer.
     pub(crate) async fn call(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
         let began = self.metrics.begin();
         let call = async { self.link().await?.call(encode).await.map_err(|failure| self.failed(failure)) };
@@ -176,7 +197,7 @@ impl Node {
         answer
     }
 
-    /// Sends `count` requests and waits for their answers, in the requests' order.
+    /// Sends `count` requests and returns their answers, in the same order.
     pub(crate) async fn call_many(&self, count: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<Answer>> {
         let began = self.metrics.begin();
         let call = async { self.link().await?.call_many(count, encode).await.map_err(|failure| self.failed(failure)) };
@@ -203,13 +224,13 @@ async fn keep_connected(shared: Arc<Shared>, number: usize, settings: NodeSettin
     let address = &shared.address;
     let mut pause = FIRST_PAUSE;
     loop {
-        let opened = settings.connector.connect(address).await;
+        let opened = settings.connector.connect(address, &shared.host).await;
         let reason = match opened {
             Ok(connected) => {
                 tracing::debug!(node = %address, "connected");
                 let opened_at = Instant::now();
                 let reason = serve(&shared, number, &settings, connected).await;
-                // A node that fails right after it came back is not worth trying as soon as one that served.
+                // The pauses go on growing for a node that fails again right after it came back.
                 if opened_at.elapsed() > LAST_PAUSE {
                     pause = FIRST_PAUSE;
                 }
@@ -229,7 +250,8 @@ async fn keep_connected(shared: Arc<Shared>, number: usize, settings: NodeSettin
     }
 }
 
-/// Drives a connection until it ends, and tells why it did. Where the node's name moves, a new connection takes its place.
+/// Drives a connection until it ends, and returns the reason. If the node's name moves to another address, a new
+/// connection takes its place.
 async fn serve(shared: &Shared, number: usize, settings: &NodeSettings, mut connected: Connected) -> Arc<str> {
     let open = Open::new(shared, number);
     loop {
@@ -239,10 +261,10 @@ async fn serve(shared: &Shared, number: usize, settings: &NodeSettings, mut conn
         let mut driving = Box::pin(drive(link, stream));
         connected = tokio::select! {
             reason = &mut driving => return reason,
-            connected = settings.connector.follow(&shared.address, peer) => connected,
+            connected = settings.connector.follow(&shared.address, &shared.host, peer) => connected,
         };
         tracing::info!(node = %shared.address, "the name moved, and the connection with it");
-        // Who waits on the old connection gets an answer or a time-out first.
+        // Callers on the old connection get their answers or time out.
         tokio::spawn(tokio::time::timeout(2 * settings.patience.operation, driving));
     }
 }
@@ -254,7 +276,7 @@ impl Shared {
     }
 }
 
-/// The place where callers find a connection while this lives.
+/// The connection that callers find, for as long as this lives.
 struct Open<'a> {
     shared: &'a Shared,
     number: usize,

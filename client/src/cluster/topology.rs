@@ -5,26 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-
-use crate::cluster::node::{Node, NodeSettings, NodeStatus};
-use crate::error::Result;
-use crate::operations::client::Client;
+use larder_protocol::HostPort;
 use larder_protocol::ring::{Hashing, Ring, Server};
 
-/// What happens to the keys of a node that is ejected (see [`Circuit`](crate::Circuit)).
+use crate::cluster::node::{Node, NodeSettings};
+use crate::error::Result;
+
+/// Selects what happens to the keys of a node that is ejected (see [`Circuit`](crate::Circuit)).
 ///
-/// [`Client::delete`] reaches a key's owner and the node that would stand in for it, so that neither keeps an old value.
-/// Where clients disagree on which nodes are up, `ttl` bounds how long one of them may see an old value.
+/// [`Client::delete`](crate::Client::delete) reaches a key's owner and the node that would stand in for it, so that
+/// neither keeps an old value. If clients disagree on which nodes are up, `ttl` limits how long one of them may see an
+/// old value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failover {
-    /// Their calls fail at once, until the node is back.
+    /// Calls for them fail at once, until the node is back.
     Error,
-    /// The next node on the ring that is up serves them, keeping what is stored there for at most `ttl`.
+    /// The next node on the ring that is up serves them, and keeps their items for at most `ttl`.
     Next {
         /// Longest time to live on a node that stands in, at least a second.
         ttl: Duration,
     },
-    /// A pool of nodes that serve nothing else stands in, so that no node of the ring gets another one's load.
+    /// Nodes of a separate pool serve them, so that no node of the ring gets the load of another.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
@@ -45,17 +46,17 @@ pub enum Failover {
     },
 }
 
-/// What all topologies of a client have in common.
+/// The settings that all topologies of a client share.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) hashing: Hashing,
     pub(crate) node: NodeSettings,
     pub(crate) stand_ins: StandIns,
-    /// After so long a read is sent a second time.
+    /// Time after which a read is sent a second time.
     pub(crate) hedge: Option<Duration>,
 }
 
-/// Who serves the keys of a node that is ejected.
+/// The nodes that serve the keys of an ejected node.
 #[derive(Debug, Clone)]
 pub(crate) enum StandIns {
     None,
@@ -63,13 +64,13 @@ pub(crate) enum StandIns {
     Gutter { servers: Vec<Server>, ttl: Duration },
 }
 
-/// The nodes and the ring over them. A change makes a new one and swaps it in whole.
+/// The nodes and the ring over them. A change creates a new topology, which replaces this one.
 #[derive(Debug)]
 pub(crate) struct Topology {
     plan: Arc<Plan>,
     servers: Vec<Server>,
     pub(crate) ring: Ring,
-    /// Those of the ring, then those of the gutter.
+    /// The nodes of the ring, then those of the gutter.
     pub(crate) nodes: Vec<Arc<Node>>,
     gutter: Option<Ring>,
 }
@@ -79,12 +80,12 @@ pub(crate) struct Topology {
 pub(crate) struct Route {
     /// Its index.
     pub(crate) node: usize,
-    /// Longest time to live there, where it stands in for the owner.
+    /// Longest time to live on this node, if it stands in for the owner.
     pub(crate) ttl_max: Option<Duration>,
 }
 
 impl Topology {
-    /// The topology over `servers`, of which there is at least one. Nodes that `old` has keep their connections.
+    /// Creates the topology over `servers`, at least one. Nodes that `old` has too keep their connections.
     pub(crate) fn new(plan: Arc<Plan>, servers: Vec<Server>, old: Option<&Topology>) -> Topology {
         let (gutter_servers, gutter) = match &plan.stand_ins {
             StandIns::Gutter { servers, .. } => (&servers[..], Some(Ring::new(servers, plan.hashing))),
@@ -92,14 +93,16 @@ impl Topology {
         };
         let node = |server: &Server| {
             let address = server.address();
-            let known = old.and_then(|old| old.nodes.iter().find(|node| **node.address() == *address));
-            known.cloned().unwrap_or_else(|| Arc::new(Node::new(&address, &plan.node)))
+            let host = certified_host(server, plan.node.connector.discovered);
+            let is_same = |node: &&Arc<Node>| **node.address() == *address && node.host() == host;
+            let known = old.and_then(|old| old.nodes.iter().find(is_same));
+            known.cloned().unwrap_or_else(|| Arc::new(Node::new(&address, host, &plan.node)))
         };
         let nodes = servers.iter().chain(gutter_servers).map(node).collect();
         Topology { ring: Ring::new(&servers, plan.hashing), nodes, gutter, servers, plan }
     }
 
-    /// As this one, over other servers.
+    /// Returns this topology over other servers.
     pub(crate) fn with_servers(&self, servers: Vec<Server>) -> Topology {
         Topology::new(self.plan.clone(), servers, Some(self))
     }
@@ -108,7 +111,7 @@ impl Topology {
         &self.servers
     }
 
-    /// Where `key` is read and written now.
+    /// Returns the node that serves `key` now.
     pub(crate) fn route(&self, key: &[u8]) -> Route {
         let owner = self.ring.owner(key);
         if self.nodes[owner].may_serve() {
@@ -123,13 +126,13 @@ impl Topology {
         }
     }
 
-    /// As [`Topology::route`], with the node itself.
+    /// Like [`Topology::route`], with the node itself and the longest time to live there. Writers use `Client::writer`.
     pub(crate) fn node_of(&self, key: &[u8]) -> (Arc<Node>, Option<Duration>) {
         let Route { node, ttl_max } = self.route(key);
         (self.nodes[node].clone(), ttl_max)
     }
 
-    /// The first `count` nodes that stand in for `key`'s owner, in the order in which they are asked.
+    /// Returns the first `count` nodes that stand in for `key`'s owner, in the order of preference.
     fn stand_ins(&self, key: &[u8], count: usize) -> Vec<usize> {
         match (&self.plan.stand_ins, &self.gutter) {
             (StandIns::Ring { .. }, _) => self.ring.owners(key, count.saturating_add(1)).split_off(1),
@@ -140,14 +143,14 @@ impl Topology {
         }
     }
 
-    /// The nodes that may hold `key`, its owner first: those that a delete must reach.
+    /// Returns the nodes that may hold `key`, its owner first: a delete must reach them.
     pub(crate) fn copies(&self, key: &[u8]) -> Vec<Arc<Node>> {
         let owner = self.ring.owner(key);
         [owner].into_iter().chain(self.stand_ins(key, 1)).map(|node| self.nodes[node].clone()).collect()
     }
 
-    /// Where `key` is read, and where a second time, over another connection of the node or at the first stand-in, where
-    /// that is asked for.
+    /// Returns the node that `key` is read from and, if reads are hedged, the node for the second read: the same one if
+    /// it has several connections, otherwise the first stand-in.
     pub(crate) fn reader_of(&self, key: &[u8]) -> (Arc<Node>, Option<Hedge>) {
         let first = self.route(key).node;
         let hedge = self.plan.hedge.and_then(|after| {
@@ -164,15 +167,22 @@ impl Topology {
     }
 }
 
-/// When and where a read is sent a second time.
+/// Returns the host that a server's certificate must be for. A discovered server is reached by its address, and its
+/// name is the host name of the list.
+pub(crate) fn certified_host(server: &Server, discovered: bool) -> &str {
+    let text = server.name.as_deref().filter(|_| discovered).unwrap_or(&server.host);
+    HostPort::parse(text).map_or(text, |address| address.host)
+}
+
+/// The time after which a read is sent again, and the node that it is sent to.
 pub(crate) struct Hedge {
     pub(crate) after: Duration,
     pub(crate) node: Arc<Node>,
 }
 
-/// The answer of `first`, or, where that takes longer than `after`, of whichever of the two succeeds first.
+/// Returns the result of `first` or, if that takes longer than `after`, of the first of the two that succeeds.
 ///
-/// The other one goes on in the background: what it brings may ask for something to be done.
+/// The other one continues in the background: its reply may give a right that has to be given back.
 pub(crate) async fn hedged<T: Send + 'static>(
     after: Duration,
     first: impl Future<Output = Result<T>> + Send + 'static,
@@ -193,20 +203,5 @@ pub(crate) async fn hedged<T: Send + 'static>(
         }
         Either::Left((Err(_), second)) => second.await,
         Either::Right((Err(_), first)) => first.await,
-    }
-}
-
-impl Client {
-    /// The nodes with the state of their circuits: those of the ring in the order of the servers given or discovered,
-    /// then those of the gutter.
-    pub fn nodes(&self) -> Vec<NodeStatus> {
-        self.inner.topology.load().nodes.iter().map(|node| node.status()).collect()
-    }
-
-    /// The index, in [`Client::nodes`], of the node that owns `key`.
-    ///
-    /// While that node is down, another one may stand in (see [`Failover`]).
-    pub fn owner(&self, key: impl AsRef<[u8]>) -> usize {
-        self.inner.topology.load().ring.owner(key.as_ref())
     }
 }

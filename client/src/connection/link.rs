@@ -1,12 +1,13 @@
-//! One connection, shared by all tasks: requests go out in the order they are queued and answers come back in it.
+//! One connection, shared by all tasks. Requests are sent in the order they are queued, and answers arrive in that
+//! order.
 //!
-//! A request gets as many answers as it asks for, in order, so an answer belongs to the request at the front of the queue
-//! and to no other. A caller that goes away (a time-out, a dropped future) leaves its request in the queue: the answer is
-//! still taken from the wire and can never reach another caller.
+//! An answer belongs to the request at the front of the queue and to no other. A caller that goes away (a time-out, a
+//! dropped future) leaves its request in the queue: the answer is still read from the wire and never reaches another
+//! caller.
 //!
 //! One task ([`drive`]) writes, reads and keeps the deadlines. Callers append to one output buffer, so that requests of
-//! concurrent tasks leave in one write; answers of one read are handed out under one lock. All requests wait equally long,
-//! so the oldest is due first and one timer serves them all.
+//! concurrent tasks leave in one write; the answers of one read are delivered under one lock. All requests have the
+//! same time-out, so the oldest expires first and one timer serves them all.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,17 +27,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 /// An answer to one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// A return code with what came along.
-    Code { code: Code, value: Option<Bytes>, facts: Facts },
+    /// A return code with its value and flags.
+    Code { code: Code, value: Option<Bytes>, flags: ReplyFlags },
     /// The server's error line.
     Refused(String),
 }
 
-/// What the flags of an answer said.
+/// The flags of a reply that the client uses, as numbers. They outlive the input buffer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
+pub(crate) struct ReplyFlags {
     pub(crate) cas: u64,
-    pub(crate) flags: u32,
+    pub(crate) client_flags: u32,
     pub(crate) ttl: Option<u32>,
     pub(crate) size: Option<u32>,
     pub(crate) last_access: Option<u32>,
@@ -46,10 +47,10 @@ pub(crate) struct Facts {
     pub(crate) stale: bool,
 }
 
-impl Facts {
-    pub(crate) const NONE: Facts = Facts {
+impl ReplyFlags {
+    pub(crate) const NONE: ReplyFlags = ReplyFlags {
         cas: 0,
-        flags: 0,
+        client_flags: 0,
         ttl: None,
         size: None,
         last_access: None,
@@ -59,28 +60,28 @@ impl Facts {
         stale: false,
     };
 
-    fn of(flags: &meta::ResponseFlags<'_>) -> Facts {
-        let mut facts = Facts::NONE;
-        for word in flags.words() {
-            let number = || std::str::from_utf8(&word[1..]).ok().and_then(|digits| digits.parse::<u64>().ok());
-            match word[0] {
-                b'c' => facts.cas = number().unwrap_or(0),
-                b'f' => facts.flags = number().unwrap_or(0) as u32,
-                b't' => facts.ttl = number().map(|ttl| ttl as u32),
-                b's' => facts.size = number().map(|size| size as u32),
-                b'l' => facts.last_access = number().map(|seconds| seconds as u32),
-                b'h' => facts.hit_before = number().map(|hit| hit != 0),
-                b'W' => facts.won = true,
-                b'Z' => facts.already_won = true,
-                b'X' => facts.stale = true,
-                _ => {}
-            }
+    fn of(flags: &meta::ResponseFlags<'_>) -> ReplyFlags {
+        // Most replies have none: `mg key v`.
+        if flags.words().next().is_none() {
+            return ReplyFlags::NONE;
         }
-        facts
+        let number = |letter| flags.number(letter);
+        let small = |letter| number(letter).and_then(|number| u32::try_from(number).ok());
+        ReplyFlags {
+            cas: number(b'c').unwrap_or(0),
+            client_flags: small(b'f').unwrap_or(0),
+            ttl: flags.ttl(),
+            size: small(b's'),
+            last_access: small(b'l'),
+            hit_before: number(b'h').map(|hit| hit != 0),
+            won: flags.has(b'W'),
+            already_won: flags.has(b'Z'),
+            stale: flags.has(b'X'),
+        }
     }
 }
 
-/// Why a request got no answer.
+/// The reason why a request got no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The time-out passed.
@@ -89,16 +90,16 @@ pub(crate) enum Failure {
     Broken(Arc<str>),
 }
 
-/// When a connection is given up though it is open.
+/// Limits after which an open connection is closed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// How long a request waits for its answers.
+    /// Time that a request waits for its answers.
     pub(crate) operation: Duration,
-    /// After so many requests in a row without an answer in time.
+    /// Number of requests in a row that time out before the connection is closed.
     pub(crate) timeouts: u32,
 }
 
-/// A connection. Dropping it does not end it; [`Link::close`] does.
+/// A connection. [`Link::close`] ends it; dropping this does not.
 #[derive(Debug)]
 pub(crate) struct Link {
     patience: Patience,
@@ -109,17 +110,17 @@ pub(crate) struct Link {
 struct State {
     /// Requests that are not written yet.
     out: Vec<u8>,
-    /// Requests whose answers have not all come, oldest first.
+    /// Requests whose answers have not all arrived, oldest first.
     pending: VecDeque<Pending>,
-    /// So many of `pending`, from the front, have timed out.
+    /// Number of requests at the front of `pending` that have timed out.
     overdue: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// The task that drives the connection.
     driver: Option<Waker>,
-    /// Requests in a row that timed out.
+    /// Number of requests in a row that timed out.
     timeouts: u32,
-    /// Why the connection ended.
+    /// The reason why the connection ended.
     broken: Option<Arc<str>>,
 }
 
@@ -129,25 +130,25 @@ struct Pending {
     queued_at: Instant,
 }
 
-/// Where a request's answers are kept until its caller takes them. It is free when neither needs it.
+/// Holds the answers of a request until its caller takes them. It is free when neither needs it.
 #[derive(Debug, Default)]
 struct Slot {
-    /// The caller is there.
+    /// The caller still waits.
     awaited: bool,
     /// The request is in `pending`.
     pending: bool,
     timed_out: bool,
-    /// Answers that have not come.
+    /// Number of answers that have not arrived.
     missing: usize,
     answers: Vec<Answer>,
     caller: Option<Waker>,
 }
 
-/// Input is read in pieces of up to so many bytes.
+/// Most bytes of one read.
 const READ: usize = 64 * 1024;
 
-/// Values from this many bytes on are handed out as a part of the input buffer; smaller ones are copied, so that a small
-/// value that is kept does not keep a large buffer.
+/// Values of at least this many bytes share the input buffer. Smaller ones are copied, so that a small value does not
+/// keep a large buffer alive.
 const SHARED_VALUE: usize = READ / 4;
 
 impl Link {
@@ -155,13 +156,13 @@ impl Link {
         Link { patience, state: Mutex::default() }
     }
 
-    /// Sends what `encode` writes, one request, and waits for its answer.
+    /// Sends the one request that `encode` writes, and returns its answer.
     pub(crate) async fn call(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer, Failure> {
         let answer = self.exchange(1, encode, Vec::pop).await?;
         Ok(answer.expect("a request is done when no answer is missing"))
     }
 
-    /// Sends what `encode` writes, `count` requests, and waits for their answers, which are in the requests' order.
+    /// Sends the `count` requests that `encode` writes, and returns their answers in the same order.
     pub(crate) async fn call_many(
         &self,
         count: usize,
@@ -207,13 +208,14 @@ impl Link {
         Ok(number)
     }
 
-    /// Requests that wait for answers, with or without a caller, and answers that wait for their callers.
+    /// Returns the number of requests that wait for answers, with or without a caller, and of answers that wait for
+    /// their callers.
     pub(crate) fn in_flight(&self) -> usize {
         let state = self.state.lock();
         state.slots.len() - state.free.len()
     }
 
-    /// Ends the connection: everyone who waits on it is told.
+    /// Ends the connection. Every caller that waits on it gets `reason`.
     pub(crate) fn close(&self, reason: &str) {
         let mut state = self.state.lock();
         if state.broken.is_some() {
@@ -232,7 +234,7 @@ impl Link {
 }
 
 impl State {
-    /// Takes a request out of the queue's hands; the waker of its caller, if that is still there.
+    /// Ends a request. Returns its caller's waker, or frees the slot if the caller is gone.
     fn finish(&mut self, number: u32) -> Option<Waker> {
         let slot = &mut self.slots[number as usize];
         slot.pending = false;
@@ -250,13 +252,13 @@ impl State {
         self.free.push(number);
     }
 
-    /// Gives an answer to the request whose turn it is; `false` where there is none.
+    /// Delivers an answer to the request at the front of the queue; `false` if there is none.
     fn deliver(&mut self, answer: Answer, woken: &mut Vec<Waker>) -> bool {
         let Some(request) = self.pending.front() else { return false };
         let number = request.slot;
         let slot = &mut self.slots[number as usize];
         slot.missing -= 1;
-        // Also where it timed out: the caller may not have seen that yet, and then takes all answers or none.
+        // Also after a time-out: a caller that has not seen it yet takes all answers or none.
         if slot.awaited {
             slot.answers.push(answer);
         }
@@ -271,14 +273,14 @@ impl State {
         true
     }
 
-    /// When the next request times out, or the connection with it.
+    /// Returns when the next request times out, or the connection.
     fn due(&self, patience: &Patience) -> Option<Instant> {
         let next = self.pending.get(self.overdue).map(|request| request.queued_at + patience.operation);
         let oldest = self.pending.front().map(|request| request.queued_at + 2 * patience.operation);
         next.into_iter().chain(oldest).min()
     }
 
-    /// Times out what is due. An error where the connection should be given up.
+    /// Ends the requests that are due. An error means that the connection has to be closed.
     fn expire(
         &mut self,
         now: Instant,
@@ -298,13 +300,13 @@ impl State {
             self.timeouts += 1;
         }
         if silent {
-            // Who else waits should not wait longer.
+            // The other callers need not wait longer.
             return Err("the node stopped answering");
         }
         if self.timeouts >= patience.timeouts {
             return Err("the node answered too many requests in a row too late");
         }
-        // What is queued behind so old a request comes too late as well.
+        // Requests behind one that is this old are answered too late as well.
         match self.pending.front() {
             Some(oldest) if oldest.queued_at + 2 * patience.operation <= now => {
                 Err("the node is a whole time-out behind")
@@ -314,12 +316,12 @@ impl State {
     }
 }
 
-/// A caller that waits.
+/// A caller that waits for its answers.
 struct Waiting<'a, T> {
     link: &'a Link,
     slot: u32,
     take: fn(&mut Vec<Answer>) -> T,
-    /// It was polled before: the first time there cannot be an answer unseen, since its waker stands in the slot.
+    /// Whether this was polled before. At the first poll, the slot already holds the waker, so no answer can be missed.
     polled: bool,
 }
 
@@ -360,10 +362,10 @@ impl<T> Drop for Waiting<'_, T> {
     }
 }
 
-/// Writes and reads until the connection ends, and tells everyone who waits why it did.
+/// Writes and reads until the connection ends. Returns the reason, which every caller that waits gets too.
 pub(crate) async fn drive(link: Arc<Link>, stream: impl AsyncRead + AsyncWrite + Unpin) -> Arc<str> {
     let link = &*link;
-    // Whoever waits is told also where this task is dropped.
+    // Callers that wait get an error if this task is dropped.
     let _end = CloseOnDrop(link);
     let mut driver = Driver {
         link,
@@ -396,18 +398,18 @@ impl Drop for CloseOnDrop<'_> {
 struct Driver<'a, S> {
     link: &'a Link,
     stream: S,
-    /// What is being written.
+    /// The requests that are being written.
     batch: Vec<u8>,
     written: usize,
     unflushed: bool,
-    /// Other tasks were let go first, to add to the batch.
+    /// Other tasks are given one turn to add to the batch.
     gathering: bool,
     /// The last read answered more than one caller.
     crowded: bool,
     input: BytesMut,
     answers: Vec<Answer>,
     woken: Vec<Waker>,
-    /// When anything was last read.
+    /// Time of the last read.
     heard_at: Instant,
     timer: Pin<Box<tokio::time::Sleep>>,
     timer_set: bool,
@@ -422,7 +424,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
     }
 
-    /// Writes what is queued, as far as the socket takes it.
+    /// Writes the queued requests, as far as the socket takes them.
     fn write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         loop {
             if self.written == self.batch.len() && !self.next_batch(context)? {
@@ -441,7 +443,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         Ok(())
     }
 
-    /// Takes what is queued as the next batch; `false` where there is none yet.
+    /// Takes the queued requests as the next batch; `false` if there are none yet.
     fn next_batch(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         self.written = 0;
         self.batch.clear();
@@ -456,7 +458,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         if state.out.is_empty() {
             return Ok(false);
         }
-        // Where many call at once, tasks that are ready to run add their requests: one write for all of them.
+        // With many callers at once, tasks that are ready to run add their requests first: one write sends them all.
         self.gathering = self.crowded && !self.gathering;
         if self.gathering {
             drop(state);
@@ -470,7 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         Ok(true)
     }
 
-    /// Times out requests that are due.
+    /// Ends the requests that are due.
     fn keep_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let patience = &self.link.patience;
         loop {
@@ -493,7 +495,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
     }
 
-    /// Reads once and hands out the answers.
+    /// Reads once and delivers the answers.
     fn read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.reserve(READ / 4);
         let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(context))?;
@@ -517,14 +519,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes whole answers off the input.
+    /// Decodes the complete answers of the input.
     fn decode(&mut self) -> io::Result<()> {
         let mut at = 0;
         let result = loop {
             match meta::decode_response(&self.input[at..]) {
                 DecodedResponse::Incomplete { need } => {
                     self.input.advance(at);
-                    // A large value is read into one piece; what a node announces is not believed at once.
+                    // Room for the rest of a large value, but not at once for any size that a node announces.
                     if !self.input.is_empty() {
                         self.input.reserve(need.min(16 * READ));
                     }
@@ -540,7 +542,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                     at += consumed;
                 }
                 DecodedResponse::Response { response: Response::Code { code, value, flags }, consumed } => {
-                    let facts = Facts::of(&flags);
+                    let flags = ReplyFlags::of(&flags);
                     at += consumed;
                     let value = match value.map(<[u8]>::len) {
                         Some(len) if len >= SHARED_VALUE => {
@@ -551,7 +553,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                         }
                         _ => value.map(Bytes::copy_from_slice),
                     };
-                    self.answers.push(Answer::Code { code, value, facts });
+                    self.answers.push(Answer::Code { code, value, flags });
                 }
             }
         };
@@ -573,7 +575,7 @@ mod tests {
         let patience = Patience { operation: Duration::from_millis(1), timeouts: 9 };
         let link = Link::new(patience);
         let slot = link.enqueue(2, |_| (), Waker::noop().clone()).unwrap();
-        let miss = Answer::Code { code: Code::En, value: None, facts: Facts::NONE };
+        let miss = Answer::Code { code: Code::En, value: None, flags: ReplyFlags::NONE };
         let woken = &mut Vec::new();
         let mut state = link.state.lock();
         state.deliver(miss.clone(), woken);

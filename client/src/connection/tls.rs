@@ -5,16 +5,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, Result};
 
-/// How connections are encrypted: whom to trust, and who the client is.
+/// Settings of TLS: the trusted authorities, and the client's certificate.
 ///
 /// ```no_run
 /// use larder_client::{Client, Tls};
@@ -27,6 +30,8 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Tls {
     roots: Arc<RootCertStore>,
+    /// The certificates of `roots`, as they are.
+    trusted: Arc<[CertificateDer<'static>]>,
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
 }
@@ -38,58 +43,136 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Trusts the authorities whose certificates are in this PEM file, and no others.
+    /// Trusts the authorities whose certificates are in this PEM file, and no others. A self-signed certificate of a
+    /// node may be in the file too.
     ///
-    /// On Debian, `/etc/ssl/certs/ca-certificates.crt` holds those the system trusts.
+    /// On Debian, `/etc/ssl/certs/ca-certificates.crt` has those that the system trusts.
     ///
     /// # Errors
-    /// [`Error::Tls`] where the file cannot be read or holds no certificate.
+    /// [`Error::Tls`] if the file cannot be read or has no certificate.
     pub fn trusting(authorities: impl AsRef<Path>) -> Result<Tls> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(authorities.as_ref())? {
-            roots.add(certificate).map_err(|error| wrong(authorities.as_ref(), error))?;
+        let file = authorities.as_ref();
+        let trusted = certificates(file)?;
+        for certificate in &trusted {
+            roots.add(certificate.clone()).map_err(|error| wrong(file, error))?;
         }
-        let roots = Arc::new(roots);
-        let config = ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
-        Ok(Tls { roots, config: Arc::new(config), server_name: None })
+        let (roots, trusted) = (Arc::new(roots), trusted.into());
+        let config = trusting(&roots, &trusted)?.with_no_client_auth();
+        Ok(Tls { roots, trusted, config: Arc::new(config), server_name: None })
     }
 
-    /// Shows a certificate to nodes that ask for one; both files are PEM.
+    /// Sets the certificate for nodes that request one. Both files are PEM. The key is RSA, Ed25519, or ECDSA on P-256
+    /// or P-384.
     ///
     /// # Errors
-    /// [`Error::Tls`] where a file cannot be read or the two do not belong together.
+    /// [`Error::Tls`] if a file cannot be read, or the key does not belong to the certificate.
     pub fn with_certificate(self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Tls> {
         let (certificate, key) = (certificate.as_ref(), key.as_ref());
         let chain = certificates(certificate)?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error))?;
-        let config = ClientConfig::builder()
-            .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(chain, private)
-            .map_err(|error| wrong(certificate, error))?;
+        let config = trusting(&self.roots, &self.trusted)?.with_client_auth_cert(chain, private).map_err(|error| {
+            let advice = "keys are RSA, Ed25519, or ECDSA on the curves P-256 and P-384, and belong to the certificate";
+            wrong(key, format!("{error} ({advice})"))
+        })?;
         Ok(Tls { config: Arc::new(config), ..self })
     }
 
-    /// The name that nodes' certificates must bear, where it is not the host by which each is reached.
+    /// Sets the name that all nodes' certificates must be for. Without it, each must be for the node's host.
     ///
     /// # Errors
-    /// [`Error::Tls`] where it is neither a name nor an address.
+    /// [`Error::Tls`] if it is neither a name nor an address.
     pub fn with_server_name(self, name: &str) -> Result<Tls> {
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| Error::Tls(format!("{name:?} is neither a host name nor an address")))?;
         Ok(Tls { server_name: Some(server_name), ..self })
     }
 
-    pub(crate) async fn connect(&self, address: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// Encrypts a connection to a node whose certificate must be for `host`.
+    pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
-            None => {
-                let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
-            }
+            None => ServerName::try_from(host.to_owned())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
         };
-        TlsConnector::from(self.config.clone()).connect(name, stream).await
+        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(explained)
     }
+}
+
+/// Returns the configuration builder that trusts `roots`.
+fn trusting(roots: &Arc<RootCertStore>, trusted: &Arc<[CertificateDer<'static>]>) -> Result<ConfigBuilder> {
+    let authorities =
+        WebPkiServerVerifier::builder(roots.clone()).build().map_err(|error| Error::Tls(error.to_string()))?;
+    let verifier = Arc::new(Verifier { authorities, trusted: trusted.clone() });
+    Ok(ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier))
+}
+
+type ConfigBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+/// Accepts what the authorities have signed, and a certificate that is itself in the list of those trusted: a
+/// self-signed one (`openssl req -x509`), which is marked as an authority and therefore refused as a server's
+/// otherwise.
+#[derive(Debug)]
+struct Verifier {
+    authorities: Arc<WebPkiServerVerifier>,
+    trusted: Arc<[CertificateDer<'static>]>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.trusted.iter().any(|trusted| trusted == certificate) {
+            // The file that the operator chose vouches for it. Whether it is for this node is checked all the same.
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.authorities.verify_server_cert(certificate, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
+
+/// Adds to an error what to change, where a set-up that OpenSSL takes is the cause.
+fn explained(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let advice = if text.contains("UnsupportedCertVersion") {
+        "the node's certificate is of X.509 version 1: sign it again with extensions (openssl x509 -req -extfile FILE, \
+         with a line subjectAltName=DNS:NAME)"
+    } else if text.contains("CaUsedAsEndEntity") {
+        "the node shows the certificate of an authority: list that very certificate in the file of trusted ones, or sign \
+         one for the node with it"
+    } else if text.contains("HandshakeFailure") {
+        "no common cipher suite or signature: a key on curve P-521 is not supported, use P-256 or P-384"
+    } else {
+        return error;
+    };
+    io::Error::new(error.kind(), format!("{text}: {advice}"))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -1,6 +1,7 @@
-//! Commands to all nodes: what they are, what they count, and emptying them.
+//! Commands to all nodes: versions, statistics, and flushing.
 //!
-//! Each goes over a connection of its own: the answers are of another protocol than those of the shared ones.
+//! Each command uses a connection of its own, because its reply is of the text protocol, and the shared connections
+//! speak the meta protocol.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,14 +16,14 @@ use crate::error::{Error, Result};
 use crate::operations::client::Client;
 
 impl Client {
-    /// The version of each node, by address.
+    /// Returns the version of each node, by address.
     pub async fn version(&self) -> Vec<(Arc<str>, Result<String>)> {
         let version = |lines: Vec<String>| lines.concat().trim_start_matches("VERSION ").to_owned();
-        self.ask_all("version", version).await
+        self.call_all("version", version).await
     }
 
-    /// The statistics of each node, by address: the general ones where `group` is empty, or those of `stats <group>` (`items`,
-    /// `settings`, …).
+    /// Returns the statistics of each node, by address: the general ones if `group` is empty, or those of `stats
+    /// <group>` (`items`, `settings`, …).
     pub async fn stats(&self, group: &str) -> Vec<(Arc<str>, Result<BTreeMap<String, String>>)> {
         if group.contains(|letter: char| letter.is_control()) {
             let invalid = || Err(Error::InvalidKey(group.to_owned()));
@@ -32,22 +33,22 @@ impl Client {
             let words = lines.iter().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
             words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
         };
-        self.ask_all(format!("stats {group}").trim_end(), statistics).await
+        self.call_all(format!("stats {group}").trim_end(), statistics).await
     }
 
-    /// Invalidates all items of all nodes. The datastore will feel it.
+    /// Invalidates all items of all nodes. Every later read goes to the datastore until the caches are filled again.
     pub async fn flush_all(&self) -> Vec<(Arc<str>, Result<()>)> {
-        let flushed = self.ask_all("flush_all", |_| ()).await;
+        let flushed = self.call_all("flush_all", |_| ()).await;
         if let Some(near) = &self.inner.near {
             near.clear();
         }
         flushed
     }
 
-    async fn ask_all<T>(&self, command: &str, read: impl Fn(Vec<String>) -> T) -> Vec<(Arc<str>, Result<T>)> {
+    async fn call_all<T>(&self, command: &str, read: impl Fn(Vec<String>) -> T) -> Vec<(Arc<str>, Result<T>)> {
         let topology = self.inner.topology.load_full();
         let asked = topology.nodes.iter().map(|node| async {
-            let answer = tokio::time::timeout(node.timeout(), ask(node, command)).await;
+            let answer = tokio::time::timeout(node.timeout(), exchange(node, command)).await;
             let answer = match answer {
                 Err(_) => Err(Error::Timeout { node: node.address().clone(), after: node.timeout() }),
                 Ok(Err(error)) => Err(Error::Down { node: node.address().clone(), reason: error.to_string().into() }),
@@ -60,12 +61,12 @@ impl Client {
     }
 }
 
-/// Longest answer in lines.
+/// Most lines of a reply.
 const LINES_MAX: usize = 100_000;
 
-/// The lines of the answer to a text command, or the line that refuses it.
-async fn ask(node: &Node, command: &str) -> io::Result<Result<Vec<String>, String>> {
-    let (stream, _) = node.connector().connect(node.address()).await?;
+/// Sends a text command. Returns the lines of the reply, or the error line.
+async fn exchange(node: &Node, command: &str) -> io::Result<Result<Vec<String>, String>> {
+    let (stream, _) = node.connect().await?;
     let mut stream = BufReader::new(stream);
     stream.write_all(format!("{command}\r\n").as_bytes()).await?;
     stream.flush().await?;

@@ -5,55 +5,64 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use larder_protocol::meta::Line;
 
 use crate::error::Result;
-use crate::operations::client::{Accepted, Client, Item, accepted};
+use crate::exchange::{Item, Reply, Verb, accepted, value_cas_and_flags};
+use crate::operations::client::Client;
 
 impl Client {
-    /// The values of `keys`, in their order, with one exchange for each node that owns some, all nodes at once.
+    /// Returns the values of `keys`, in their order. Each node that owns some of them is asked once, all at the same
+    /// time.
     ///
-    /// A node that fails makes an error of its keys only.
+    /// # Errors
+    /// A node that fails makes an error of its own keys only.
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Bytes>>> {
         let mut special = Vec::new();
         let mut values = self
-            .read_many(keys, b" v\r\n", |place, answer| {
-                if !answer.is_plain() {
-                    special.push((place, answer.facts.won));
-                }
-                answer.value
-            })
+            .read_many(
+                keys,
+                |line| _ = line.flag(b'v'),
+                |place, reply| {
+                    if !reply.is_plain() {
+                        special.push((place, reply.flags.won));
+                    }
+                    reply.value
+                },
+            )
             .await;
         for (place, won) in special {
-            values[place] = self.look_closer(keys[place].as_ref(), won).await;
+            values[place] = self.read_again(keys[place].as_ref(), won).await;
         }
         values
     }
 
-    /// As [`Client::get_many`], with flags and CAS uniques.
+    /// Like [`Client::get_many`], with flags and CAS uniques.
     #[doc(alias = "gets")]
     pub async fn get_items<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
         let mut won = Vec::new();
         let items = self
-            .read_many(keys, b" v c f\r\n", |place, answer| {
-                if answer.facts.won {
+            .read_many(keys, value_cas_and_flags, |place, reply| {
+                if reply.flags.won {
                     won.push(place);
                 }
-                answer.item()
+                reply.item()
             })
             .await;
         for place in won {
-            // Its item was none; what is left is to give the right to load back.
-            let _ = self.look_closer(keys[place].as_ref(), true).await;
+            // There is no item to return; the right to load is given back.
+            let _ = self.read_again(keys[place].as_ref(), true).await;
         }
         items
     }
 
-    /// Asks for each key with these flags, and lets `take` make something of the answer by the key's place.
+    /// Reads each key with the flags that `flags` writes. `take` gets the place of a key and its reply, and makes the
+    /// result.
     async fn read_many<K: AsRef<[u8]>, T>(
         &self,
         keys: &[K],
-        flags: &[u8],
-        mut take: impl FnMut(usize, Accepted) -> Option<T>,
+        flags: fn(&mut Line<'_>),
+        mut take: impl FnMut(usize, Reply) -> Option<T>,
     ) -> Vec<Result<Option<T>>> {
         let topology = self.inner.topology.load_full();
         let mut results: Vec<Result<Option<T>>> = Vec::with_capacity(keys.len());
@@ -72,9 +81,9 @@ impl Client {
             let answers = node
                 .call_many(keys.len(), |out| {
                     for (_, key) in keys {
-                        out.extend_from_slice(b"mg ");
-                        out.extend_from_slice(key);
-                        out.extend_from_slice(flags);
+                        let mut line = Verb::Get.begin(out, key);
+                        flags(&mut line);
+                        line.end();
                     }
                 })
                 .await;
@@ -84,7 +93,7 @@ impl Client {
             match answers {
                 Ok(answers) => {
                     for ((place, _), answer) in keys.iter().zip(answers) {
-                        results[*place] = accepted(node, answer).map(|answer| take(*place, answer));
+                        results[*place] = accepted(node, answer).map(|reply| take(*place, reply));
                     }
                 }
                 Err(error) => keys.iter().for_each(|(place, _)| results[*place] = Err(error.clone())),
@@ -93,7 +102,7 @@ impl Client {
         results
     }
 
-    /// Stores values, all at once; a result for each, in their order.
+    /// Stores values, all at the same time. Returns a result for each, in their order.
     pub async fn set_many<K, V>(&self, items: &[(K, V)], ttl: Duration) -> Vec<Result<()>>
     where
         K: AsRef<[u8]>,
@@ -102,7 +111,7 @@ impl Client {
         join_all(items.iter().map(|(key, value)| self.set(key, value, ttl))).await
     }
 
-    /// Removes items, all at once; a result for each, in their order, as [`Client::delete`].
+    /// Deletes items, all at the same time. Returns the result of [`Client::delete`] for each, in their order.
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         join_all(keys.iter().map(|key| self.delete(key))).await
     }

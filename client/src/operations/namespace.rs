@@ -5,19 +5,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::error::Result;
-use crate::operations::client::{Client, Stored, YEAR};
+use crate::error::{Error, Result};
+use crate::exchange::Stored;
+use crate::operations::client::Client;
+use crate::ttl::YEAR;
 
 /// A set of keys that is invalidated in one step, however many they are. Made by [`Client::namespace`].
 ///
-/// Each full key carries the namespace's *generation*, a random number that is kept in the cache under `<name>:generation`.
-/// Without it the old keys cannot be named any more; what they hold is evicted in time.
+/// Each full key contains the namespace's *generation*, a random number in the cache under `<name>:generation`.
+/// Without it the old keys cannot be named any more; their values are evicted in time.
 ///
-/// - [`Namespace::invalidate`] deletes the generation, and the next caller makes a new one.
-/// - If a node evicts the generation, or loses it in a restart, that is just such an invalidation: all is loaded anew, and no
-///   old value comes back, since a generation is never used twice.
-/// - The generation is asked for once in [`Namespace::remember`] (a second unless told), not for each key. For so long after
-///   an invalidation another process may still use the old keys.
+/// - [`Namespace::invalidate`] deletes the generation, and the next caller creates a new one.
+/// - If a node evicts the generation, or loses it in a restart, that is an invalidation too: everything is loaded
+///   again,   and no old value comes back, because a generation is never used twice.
+/// - The generation is read once in [`Namespace::remember`] (1 s by default), not for each key. For that time after an
+///   invalidation, another process may still use the old keys.
 ///
 /// ```no_run
 /// # async fn example(cache: larder_client::Client) -> Result<(), larder_client::Error> {
@@ -39,40 +41,50 @@ pub struct Namespace {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The generation, and until when it need not be asked for.
+    /// The generation, and the time until which it need not be read again.
     generation: Option<(String, Instant)>,
-    /// By this process, so far.
+    /// Number of invalidations by this process.
     invalidations: u64,
 }
 
+/// Tries to read or store a generation, and the pause between two.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Returns the generation if `value` is one: 16 hexadecimal digits. Any client can write to the cache.
+fn valid_generation(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    (text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_owned())
+}
+
 impl Client {
-    /// A set of keys that can be invalidated at once.
+    /// Returns a set of keys that can be invalidated at once.
     pub fn namespace(&self, name: impl Into<String>) -> Namespace {
         Namespace { client: self.clone(), name: name.into(), remember: Duration::from_secs(1), known: Arc::default() }
     }
 }
 
 impl Namespace {
-    /// How long to go without asking for the generation, and so how long after an invalidation by another process this one may
-    /// use old values.
+    /// Sets the time for which the generation is not read again, which is also the time for which this process may use
+    /// old values after an invalidation by another one.
     pub fn remember(mut self, time: Duration) -> Self {
         self.remember = time.min(YEAR);
         self
     }
 
-    /// The full key of `key` now, for any operation of the client. Ask for it anew for each operation.
+    /// Returns the full key of `key`, for any operation of the client. Call this again for each operation.
     ///
     /// # Errors
-    /// Where the node that owns the generation cannot be asked.
+    /// An error means that the node that owns the generation could not be asked.
     pub async fn key(&self, key: impl AsRef<str>) -> Result<String> {
         let generation = self.generation().await?;
         Ok(format!("{}:{generation}:{}", self.name, key.as_ref()))
     }
 
-    /// Puts all keys out of reach. After the commit, as [`Client::delete`].
+    /// Invalidates all keys. Call it after the commit, like [`Client::delete`].
     ///
     /// # Errors
-    /// Where the node that owns the generation cannot be reached: the old keys stay in use. Try again.
+    /// An error means that the node that owns the generation could not be reached: the old keys stay in use. Try again.
     pub async fn invalidate(&self) -> Result<()> {
         let deleted = self.client.delete(self.generation_key()).await;
         let mut known = self.known.lock();
@@ -83,6 +95,30 @@ impl Namespace {
 
     fn generation_key(&self) -> String {
         format!("{}:generation", self.name)
+    }
+
+    /// Returns the generation in the cache. If there is none, or something else is in its place, a new one is stored.
+    async fn read_or_create(&self, key: &str) -> Result<String> {
+        for _ in 0..TRIES {
+            let found = self.client.get_item(key).await?;
+            if let Some(generation) = found.as_ref().and_then(|item| valid_generation(&item.value)) {
+                return Ok(generation);
+            }
+            let new = format!("{:016x}", rand::random::<u64>());
+            let stored = match found {
+                None => self.client.add(key, &new, Duration::ZERO).await?,
+                Some(item) => {
+                    tracing::warn!(key, "the generation of a namespace is not one, and is replaced");
+                    self.client.cas(key, &new, Duration::ZERO, item.cas).await?
+                }
+            };
+            // Otherwise another caller was faster, and its generation counts.
+            if stored == Stored::Yes {
+                return Ok(new);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Error::Contended { key: key.to_owned(), tries: TRIES })
     }
 
     async fn generation(&self) -> Result<String> {
@@ -97,16 +133,7 @@ impl Namespace {
             known.invalidations
         };
         let key = self.generation_key();
-        let generation = loop {
-            if let Some(generation) = self.client.get(&key).await? {
-                break String::from_utf8_lossy(&generation).into_owned();
-            }
-            let new = format!("{:016x}", rand::random::<u64>());
-            // Where another caller's came first, that one counts.
-            if self.client.add(&key, &new, Duration::ZERO).await? == Stored::Yes {
-                break new;
-            }
-        };
+        let generation = self.read_or_create(&key).await?;
         let mut known = self.known.lock();
         if known.invalidations == invalidations {
             known.generation = Some((generation.clone(), asked + self.remember));

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use larder_protocol::StoreMode;
+
 use crate::error::{Error, Result};
-use crate::operations::client::{Client, Stored};
-use crate::read_through::ReadThrough;
+use crate::exchange::{Item, Stored, Storing};
+use crate::operations::client::Client;
 use crate::value::{Codec, Encoded};
 
 /// A client whose values go through a [`Codec`]. Made by [`Client::typed`]; cheap to clone.
 ///
-/// What does not depend on values (`delete`, `touch`, …) is on [`Typed::client`].
+/// Operations that do not depend on values (`delete`, `touch`, …) are on [`Typed::client`].
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -33,22 +35,22 @@ pub struct Typed<C> {
 }
 
 impl Client {
-    /// The same cache with values of other types than bytes.
+    /// Returns a client of the same cache whose values go through `codec`.
     pub fn typed<C>(&self, codec: C) -> Typed<C> {
         Typed { client: self.clone(), codec }
     }
 }
 
 impl<C> Typed<C> {
-    /// The client of bytes behind this.
+    /// Returns the client whose values are bytes.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The value of `key`; `None` is a miss.
+    /// Returns the value of `key`; `None` is a miss.
     ///
     /// # Errors
-    /// [`Error::Codec`] where there is a value of another format, and those of [`Client::get`].
+    /// [`Error::Codec`] if the value has another format, and those of [`Client::get`].
     pub async fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
     where
         C: Codec<T>,
@@ -58,56 +60,56 @@ impl<C> Typed<C> {
         self.decode(key, Encoded { value: item.value, flags: item.flags }).map(Some)
     }
 
-    /// The values of `keys`, in their order, as [`Client::get_many`].
+    /// Returns the values of `keys`, in their order, like [`Client::get_many`].
     pub async fn get_many<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
     where
         C: Codec<T>,
     {
         let items = self.client.get_items(keys).await;
-        let decode = |(key, item): (&K, Result<Option<crate::Item>>)| {
+        let decode = |(key, item): (&K, Result<Option<Item>>)| {
             let Some(item) = item? else { return Ok(None) };
             self.decode(key.as_ref(), Encoded { value: item.value, flags: item.flags }).map(Some)
         };
         keys.iter().zip(items).map(decode).collect()
     }
 
-    /// Stores a value, as [`Client::set`].
+    /// Stores a value, like [`Client::set`].
     ///
     /// # Errors
-    /// [`Error::Codec`] where it cannot be encoded, and those of [`Client::set`].
+    /// [`Error::Codec`] if it cannot be encoded, and those of [`Client::set`].
     pub async fn set<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: Duration) -> Result<()>
     where
         C: Codec<T>,
     {
-        self.store(key.as_ref(), value, ttl, b"").await.map(|_| ())
+        self.store(key.as_ref(), value, ttl, StoreMode::Set).await.map(|_| ())
     }
 
-    /// Stores a value where there is none, as [`Client::add`].
+    /// Stores a value if there is no item, like [`Client::add`].
     ///
     /// # Errors
-    /// As [`Typed::set`].
+    /// Those of [`Typed::set`].
     pub async fn add<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: Duration) -> Result<Stored>
     where
         C: Codec<T>,
     {
-        self.store(key.as_ref(), value, ttl, b" ME").await
+        self.store(key.as_ref(), value, ttl, StoreMode::Add).await
     }
 
-    /// Stores a value where there is one already, as [`Client::replace`].
+    /// Stores a value if there is an item, like [`Client::replace`].
     ///
     /// # Errors
-    /// As [`Typed::set`].
+    /// Those of [`Typed::set`].
     pub async fn replace<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: Duration) -> Result<Stored>
     where
         C: Codec<T>,
     {
-        self.store(key.as_ref(), value, ttl, b" MR").await
+        self.store(key.as_ref(), value, ttl, StoreMode::Replace).await
     }
 
-    /// Changes a value, however many others do so too: [`Client::update`] with decoded values.
+    /// Changes a value that other writers may change at the same time: [`Client::update`] with decoded values.
     ///
     /// # Errors
-    /// [`Error::Codec`] where there is a value of another format, and those of [`Client::update`].
+    /// [`Error::Codec`] if the value has another format, and those of [`Client::update`].
     pub async fn update<T>(
         &self,
         key: impl AsRef<[u8]>,
@@ -128,27 +130,26 @@ impl<C> Typed<C> {
         Ok(result)
     }
 
-    /// Reads through the cache; see [`ReadThrough`] for its settings.
-    pub fn read_through(&self, ttl: Duration) -> ReadThrough<C>
-    where
-        C: Clone,
-    {
-        ReadThrough::new(self.clone(), ttl)
-    }
-
-    async fn store<T>(&self, key: &[u8], value: &T, ttl: Duration, mode: &[u8]) -> Result<Stored>
+    async fn store<T>(&self, key: &[u8], value: &T, ttl: Duration, mode: StoreMode) -> Result<Stored>
     where
         C: Codec<T>,
     {
         let encoded = self.encode(key, value)?;
-        self.client.store(key, &encoded.value, ttl, encoded.flags, mode).await
+        let storing = Storing { mode, ..Storing::set(&encoded.value, ttl, encoded.flags) };
+        self.client.store(key, storing).await
     }
 
     pub(crate) fn encode<T>(&self, key: &[u8], value: &T) -> Result<Encoded>
     where
         C: Codec<T>,
     {
-        self.codec.encode(value).map_err(|error| Error::codec(key, error))
+        match self.codec.encode(value) {
+            // Only the client itself writes that note.
+            Ok(encoded) if encoded.is_absent() => {
+                Err(Error::codec(key, "flag bit 9 is reserved for the client".into()))
+            }
+            encoded => encoded.map_err(|error| Error::codec(key, error)),
+        }
     }
 
     pub(crate) fn decode<T>(&self, key: &[u8], value: Encoded) -> Result<T>

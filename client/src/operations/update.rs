@@ -3,28 +3,29 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_protocol::push_number;
+use larder_protocol::StoreMode;
 use rand::Rng;
 
 use crate::error::{Error, Result};
-use crate::operations::client::{Client, Stored, call_node, give_back, store_at};
+use crate::exchange::{Stored, Storing, Verb, call_node, give_back, store_at, value_cas_and_flags};
+use crate::operations::client::Client;
 use crate::value::Encoded;
 
-/// Others may come in between so often before a change is given up.
+/// Tries of one update before it fails.
 const TRIES: u32 = 100;
 
-/// After so many tries each waits a little, at random, so that not all meet again.
+/// Number of the last try that is made without a pause. Later ones wait a random time, so that the writers spread.
 const AT_ONCE: u32 = 3;
 
 impl Client {
-    /// Changes a value, however many others do so too: reads it, stores what `change` makes of it if nobody has changed it
-    /// since, and else begins anew with the new value. `change` gets `None` where there is no item, and returns `None` to leave
-    /// all as it is. Returns what `change` returned last.
+    /// Changes a value that other writers may change at the same time. The value is read, and the result of `change` is
+    /// stored if the item is still the same; otherwise the update starts again with the new value. `change` gets `None`
+    /// if there is no item, and returns `None` to change nothing. Returns the last result of `change`.
     ///
-    /// Flags are kept; a new item has none.
+    /// The item keeps its flags; a new item has none.
     ///
     /// # Errors
-    /// [`Error::Contended`] after 100 tries.
+    /// [`Error::Contended`] after 100 tries, and [`Error::NoCas`] if the server gives no CAS uniques.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -58,40 +59,31 @@ impl Client {
         mut change: impl FnMut(Option<Encoded>) -> Result<Option<Encoded>>,
     ) -> Result<()> {
         let key = self.key(key)?;
-        let _changing = self.changing(&key);
         for tries in 0..TRIES {
             if tries > AT_ONCE {
                 let pause = rand::rng().random_range(0..1 << tries.min(14));
                 tokio::time::sleep(Duration::from_micros(pause)).await;
             }
             // Both steps on one node: CAS uniques of another mean nothing.
-            let (node, ttl_max) = self.inner.topology.load().node_of(&key);
-            let answer = call_node(&node, b"mg", &key, |out| out.extend_from_slice(b" v c f")).await?;
-            // An empty stub of a load under way is there too: what is stored over it overtakes that load.
-            let found = answer.value.is_some().then_some(answer.facts.cas);
-            let won = answer.facts.won;
-            let current = answer.item().map(|item| Encoded { value: item.value, flags: item.flags });
+            let to = self.writer(&key);
+            let reply = call_node(&to.node, Verb::Get, &key, value_cas_and_flags).await?;
+            // The placeholder of a load under way has a CAS unique too: what is stored over it overtakes that load.
+            let found = reply.value.is_some().then_some(reply.flags.cas);
+            if found == Some(0) {
+                return Err(Error::NoCas { node: to.node.address().clone() });
+            }
+            let won = reply.flags.won;
+            let current = reply.item().map(|item| Encoded { value: item.value, flags: item.flags });
             let changed = change(current);
             let Ok(Some(new)) = changed else {
                 if won {
-                    give_back(&node, &key, found, true).await;
+                    give_back(&to.node, &key, found, true).await;
                 }
                 return changed.map(|_| ());
             };
-            let stored = store_at(&node, ttl_max, &key, &new.value, ttl, |out| {
-                if new.flags != 0 {
-                    out.extend_from_slice(b" F");
-                    push_number(out, new.flags);
-                }
-                match found {
-                    Some(cas) => {
-                        out.extend_from_slice(b" C");
-                        push_number(out, cas);
-                    }
-                    None => out.extend_from_slice(b" ME"),
-                }
-            });
-            if stored.await? == Stored::Yes {
+            let mode = if found.is_some() { StoreMode::Set } else { StoreMode::Add };
+            let storing = Storing { mode, cas: found, ..Storing::set(&new.value, ttl, new.flags) };
+            if store_at(&to.node, to.ttl_max, &key, &storing).await? == Stored::Yes {
                 return Ok(());
             }
         }

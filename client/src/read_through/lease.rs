@@ -1,68 +1,69 @@
-//! The exchange with a node that keeps old values out of the cache.
+//! The exchanges with a node that keep old values out of the cache.
 //!
 //! | step | request | answer |
 //! | --- | --- | --- |
 //! | look up | `mg key v c f N<lease>`, with `R<early>` where values are refreshed early | a value, or `W` (this caller loads; `c` is the lease), or `Z` (another does) |
 //! | fill | `ms key … C<lease>` | `HD`, or `NF`/`EX`: the key was deleted since, and the value is not cached |
-//! | give back | `md key C<lease>`, with `I` where an old value stays | whatever: it is no longer this caller's |
+//! | give back | `md key C<lease>`, with `I` where an old value stays | any: the lease is no longer this caller's |
 //!
 //! A fill never has the flag `I`: with it a node stores the value of a lease that an invalidation has overtaken.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_protocol::meta::Code;
-use larder_protocol::{RELATIVE_EXPTIME_MAX, push_number};
+use larder_protocol::meta::{Code, Line};
 use tokio::runtime::Handle;
 
-use super::options::Terms;
+use super::options::ReadPolicy;
 use crate::cluster::node::Node;
 use crate::error::Result;
-use crate::operations::client::{Accepted, Client, Stored, call_node, give_back, store_at};
+use crate::exchange::{Reply, Stored, Storing, Verb, call_node, give_back, store_at, value_cas_and_flags};
+use crate::operations::client::Client;
+use crate::ttl::relative;
 use crate::value::Encoded;
 
-/// The right, and the duty, to load a key.
+/// The right and the duty to load a key.
 pub(super) struct Lease {
-    /// Where it was won: CAS uniques of other nodes mean nothing here.
+    /// The node that gave the lease. CAS uniques of other nodes mean nothing there.
     pub(super) node: Arc<Node>,
     pub(super) ttl_max: Option<Duration>,
     pub(super) cas: u64,
 }
 
-/// A value that is there while it is loaded anew.
+/// A cached value that is being loaded again.
 pub(super) struct Old {
     pub(super) value: Encoded,
-    /// It was invalidated, and not only close to its end.
+    /// Whether it was invalidated; otherwise it is only about to expire.
     pub(super) stale: bool,
 }
 
-/// What the cache says of a key.
+/// The result of a look-up.
 pub(super) enum Lookup {
     Hit(Encoded),
-    /// This caller loads.
+    /// This caller loads the value.
     Won {
         lease: Lease,
         old: Option<Old>,
     },
-    /// Another caller is loading; until then there may be a value that was invalidated.
+    /// Another caller loads the value. Until then there may be a stale one.
     Wait {
         stale: Option<Encoded>,
     },
-    /// The node has no room for a lease.
+    /// The node gives no lease: it has no room for one, or no CAS uniques.
     NoLease,
 }
 
-/// The exchanges of a read, one by one: the client's are on real nodes, and the model of the tests stops before each.
+/// The exchanges of a read. The client's go to real nodes; the model of the tests stops before each.
 pub(super) trait Cache {
-    async fn look_up(&self, key: &[u8], terms: &Terms) -> Result<Lookup>;
+    async fn look_up(&self, key: &[u8], policy: &ReadPolicy) -> Result<Lookup>;
 
-    /// Stores a value that was loaded under `lease`; `false` where a delete came between.
+    /// Stores a value that was loaded under `lease`; `false` if the key was deleted since.
     async fn fill(&self, key: &[u8], lease: &Lease, value: &Encoded, ttl: Duration) -> Result<bool>;
 
-    /// Lets the next caller load. `keep` leaves the old value there, as stale.
+    /// Gives the lease back, so that the next caller loads. With `keep`, the old value stays, as a stale one.
     async fn give_back(&self, key: &[u8], lease: &Lease, keep: bool);
 
-    /// As [`Cache::give_back`], of a caller that was dropped and cannot wait for it.
+    /// Like [`Cache::give_back`], for a caller that was dropped and cannot wait.
     fn abandon(&self, key: &[u8], lease: Lease, keep: bool);
 
     /// Waits for another process to load.
@@ -70,11 +71,11 @@ pub(super) trait Cache {
 }
 
 impl Cache for Client {
-    async fn look_up(&self, key: &[u8], terms: &Terms) -> Result<Lookup> {
+    async fn look_up(&self, key: &[u8], policy: &ReadPolicy) -> Result<Lookup> {
         let (node, ttl_max) = self.inner.topology.load().node_of(key);
         let mark = self.inner.near.as_ref().map(|near| near.mark(key));
-        let answer = call_node(&node, b"mg", key, |out| push_terms(out, terms)).await?;
-        let lookup = understand(answer, node, ttl_max);
+        let reply = call_node(&node, Verb::Get, key, |line| write_lookup(line, policy)).await?;
+        let lookup = interpret(reply, node, ttl_max);
         if let (Some(near), Some(mark), Lookup::Hit(value)) = (&self.inner.near, mark, &lookup) {
             near.insert(key, value, mark);
         }
@@ -83,15 +84,8 @@ impl Cache for Client {
 
     async fn fill(&self, key: &[u8], lease: &Lease, value: &Encoded, ttl: Duration) -> Result<bool> {
         let mark = self.inner.near.as_ref().map(|near| near.mark(key));
-        let stored = store_at(&lease.node, lease.ttl_max, key, &value.value, ttl, |out| {
-            if value.flags != 0 {
-                out.extend_from_slice(b" F");
-                push_number(out, value.flags);
-            }
-            out.extend_from_slice(b" C");
-            push_number(out, lease.cas);
-        })
-        .await?;
+        let storing = Storing { cas: Some(lease.cas), ..Storing::set(&value.value, ttl, value.flags) };
+        let stored = store_at(&lease.node, lease.ttl_max, key, &storing).await?;
         if let (Some(near), Some(mark), Stored::Yes) = (&self.inner.near, mark, stored) {
             near.insert(key, value, mark);
         }
@@ -103,7 +97,7 @@ impl Cache for Client {
     }
 
     fn abandon(&self, key: &[u8], lease: Lease, keep: bool) {
-        // Outside a runtime nothing can be sent, and the lease runs out by itself.
+        // Outside a runtime nothing can be sent, and the lease expires.
         if let Ok(runtime) = Handle::try_current() {
             let key = key.to_vec();
             runtime.spawn(async move { give_back(&lease.node, &key, Some(lease.cas), keep).await });
@@ -115,32 +109,35 @@ impl Cache for Client {
     }
 }
 
-/// Appends the flags of a look-up.
-fn push_terms(out: &mut Vec<u8>, terms: &Terms) {
-    // A longer time would be read as a date.
-    let seconds = |time: Duration| time.as_secs().clamp(1, RELATIVE_EXPTIME_MAX as u64);
-    out.extend_from_slice(b" v c f N");
-    push_number(out, seconds(terms.lease));
-    let recache = terms.recache();
+/// Writes the flags of a look-up.
+fn write_lookup(line: &mut Line<'_>, policy: &ReadPolicy) {
+    value_cas_and_flags(line);
+    line.exptime(b'N', relative(policy.lease));
+    let recache = policy.recache();
     if !recache.is_zero() {
-        out.extend_from_slice(b" R");
-        push_number(out, seconds(recache));
+        line.exptime(b'R', relative(recache));
     }
 }
 
-/// What the answer to a look-up means.
-fn understand(answer: Accepted, node: Arc<Node>, ttl_max: Option<Duration>) -> Lookup {
-    let facts = answer.facts;
-    let Some(value) = answer.value.filter(|_| answer.code == Code::Va) else { return Lookup::NoLease };
-    let value = Encoded { value, flags: facts.flags };
-    // A lease on a missing key is an empty value, and stays one when it is invalidated. What the datastore has as an empty
-    // value cannot be told from it while it is refreshed.
-    let is_stub = value.value.is_empty() && !value.is_absent();
-    if facts.won {
-        let old = (!is_stub).then_some(Old { value, stale: facts.stale });
-        Lookup::Won { lease: Lease { node, ttl_max, cas: facts.cas }, old }
-    } else if facts.already_won && (is_stub || facts.stale) {
-        Lookup::Wait { stale: (!is_stub).then_some(value) }
+/// Returns what the reply to a look-up means.
+fn interpret(reply: Reply, node: Arc<Node>, ttl_max: Option<Duration>) -> Lookup {
+    let flags = reply.flags;
+    let Some(value) = reply.value.filter(|_| reply.code == Code::Va) else { return Lookup::NoLease };
+    if flags.cas == 0 && (flags.won || flags.already_won) {
+        // Without CAS uniques nothing tells a fill that the key was deleted since: nothing is cached, and nobody waits
+        // for a value that will not come.
+        node.warn_of_no_cas();
+        return Lookup::NoLease;
+    }
+    let value = Encoded { value, flags: flags.client_flags };
+    // The placeholder of a load is an empty value, and stays one when it is invalidated. An empty value of the
+    // datastore cannot be distinguished from it while it is refreshed.
+    let is_placeholder = value.value.is_empty() && !value.is_absent();
+    if flags.won {
+        let old = (!is_placeholder).then_some(Old { value, stale: flags.stale });
+        Lookup::Won { lease: Lease { node, ttl_max, cas: flags.cas }, old }
+    } else if flags.already_won && (is_placeholder || flags.stale) {
+        Lookup::Wait { stale: (!is_placeholder).then_some(value) }
     } else {
         Lookup::Hit(value)
     }

@@ -3,14 +3,14 @@
 //! The invariant: **no value read before a change was committed stays in the cache after the delete that follows the
 //! commit.** It holds where
 //!
-//! 1. a loader's value is stored only under a lease, won before the loader began and on the same node, and only while the
-//!    item that the lease stands for is unchanged. A delete removes that item, so that a store which comes after it finds
-//!    nothing to match, and its value is returned but not cached;
+//! 1. a loader's value is stored only under a lease, won before the loader began and on the same node, and only while
+//!    the item that the lease stands for is unchanged. A delete removes that item, so that a later store finds nothing to
+//!    match, and its value is returned but not cached;
 //! 2. writers delete after the commit, and a delete that fails is tried again until it has reached the node;
 //! 3. the loader reads from the primary: a replica that lags behind the commit is a datastore of old values.
 //!
-//! Of all 437,163 orders of three readers and two writers none leaves an old value at rest. The rules that are commonly used
-//! instead leave one in this share of theirs (`model`):
+//! Of all 437,163 orders of three readers and two writers none leaves an old value at rest. The rules that are commonly
+//! used instead leave one in this share of theirs (`model`):
 //!
 //! | a loaded value is stored | delete after the commit | delete before the commit |
 //! | --- | --- | --- |
@@ -35,17 +35,25 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument;
 
-use self::options::Terms;
+use self::options::ReadPolicy;
 use crate::error::{Error, Result};
-use crate::operations::client::{Client, YEAR};
+use crate::operations::client::Client;
 use crate::operations::typed::Typed;
+use crate::ttl::YEAR;
 use crate::value::{Codec, Encoded, Plain};
 
-/// What a loader may fail with: anything that is, or becomes, a boxed error.
+/// The error of a loader: any type that converts to a boxed error.
 type LoadError = Box<dyn StdError + Send + Sync>;
 
-/// How values are read through the cache. Made by [`Client::read_through`] or [`Typed::read_through`](crate::Typed::read_through); keep
-/// one for each kind of value and use it for all their keys.
+/// The loader of one caller, and the value that it returned. The value is returned to that caller whatever becomes of
+/// it in the cache.
+struct OwnLoad<L, T> {
+    loader: Option<L>,
+    value: Option<Option<T>>,
+}
+
+/// Settings of reading through the cache. Made by [`Client::read_through`] or
+/// [`Typed::read_through`](crate::Typed::read_through). Keep one for each kind of value and use it for all their keys.
 ///
 /// All callers of a key should use the same settings.
 ///
@@ -72,81 +80,80 @@ type LoadError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, Clone)]
 pub struct ReadThrough<C = Plain> {
     values: Typed<C>,
-    terms: Terms,
+    policy: ReadPolicy,
 }
 
 impl<C> ReadThrough<C> {
-    pub(crate) fn new(values: Typed<C>, ttl: Duration) -> Self {
-        let terms = Terms::new(ttl, values.client().inner.lease);
-        ReadThrough { values, terms }
+    fn new(values: Typed<C>, ttl: Duration) -> Self {
+        let policy = ReadPolicy::new(ttl, values.client().inner.lease);
+        ReadThrough { values, policy }
     }
 
     fn client(&self) -> &Client {
         self.values.client()
     }
 
-    /// Shortens each time to live by up to this share (0 to 1) at random, so that what was cached together does not expire
-    /// together.
+    /// Shortens each time to live by a random part of up to `share` (0 to 1), so that values that were cached together
+    /// do not expire together.
     ///
     /// # Panics
-    /// Where `share` is not from 0 to 1.
+    /// If `share` is not from 0 to 1.
     pub fn jitter(mut self, share: f64) -> Self {
         assert!((0.0..=1.0).contains(&share), "a share is from 0 to 1, and this is {share}");
-        self.terms.jitter = share;
+        self.policy.jitter = share;
         self
     }
 
-    /// In the last `time` before a value expires one caller loads it anew, while the others use it: no caller but that one
-    /// waits for a value that is asked for often. At most half the time to live; whole seconds.
+    /// In the last `time` before a value expires, one caller loads it again while the others use it: only that caller
+    /// waits for a value that is read often. At most half the time to live, in whole seconds.
     pub fn refresh_early(mut self, time: Duration) -> Self {
-        self.terms.early = time;
+        self.policy.early = time;
         self
     }
 
-    /// Keeps a value for `time` beyond its time to live. In that time one caller at a time loads it anew, and the others, and
-    /// that one too where its load fails, use the old value.
+    /// Keeps a value for `time` after its time to live. In that time, one caller at a time loads it again, and the
+    /// others use the old value, as does that caller if its load fails.
     pub fn keep_stale(mut self, time: Duration) -> Self {
-        self.terms.keep_stale = time;
+        self.policy.keep_stale = time;
         self
     }
 
-    /// Caches for `ttl` that the datastore has no such thing ([`ReadThrough::get_optional`]). A writer who inserts it deletes the
-    /// key after the commit, as after every change.
+    /// Caches for `ttl` that the datastore has no such thing ([`ReadThrough::get_optional`]). A writer that inserts it
+    /// deletes the key after the commit, as after every change.
     pub fn remember_absent(mut self, ttl: Duration) -> Self {
-        self.terms.absent = Some(ttl);
+        self.policy.absent = Some(ttl);
         self
     }
 
-    /// Waits for a fresh value where the one in the cache was invalidated ([`Client::invalidate`]). Without this the stale one is
-    /// taken while another caller loads, or where loading fails.
+    /// Waits for a fresh value if the cached one was invalidated ([`Client::invalidate`]). Without this, the stale one
+    /// is used while another caller loads, or if the load fails.
     pub fn never_stale(mut self) -> Self {
-        self.terms.take_stale = false;
+        self.policy.take_stale = false;
         self
     }
 
-    /// How long to wait for another caller's load before loading too; as long as a lease
-    /// ([`Builder::lease`](crate::Builder::lease)) unless told. Then one caller in each process loads, the others wait for that one, and
-    /// its value is returned but not cached.
+    /// Sets the longest wait for another caller's load; by default the time of a lease
+    /// ([`Builder::lease`](crate::Builder::lease)). After it, one caller in each process loads, the others wait for
+    /// that one, and its value is returned but not cached.
     pub fn wait_at_most(mut self, time: Duration) -> Self {
-        self.terms.wait = time.min(YEAR);
+        self.policy.wait = time.min(YEAR);
         self
     }
 
     /// Reads past the near cache ([`Builder::near_cache`](crate::Builder::near_cache)).
     pub fn without_near_cache(mut self) -> Self {
-        self.terms.near = false;
+        self.policy.near = false;
         self
     }
 
-    /// The value of `key`: from the cache, or from `loader`.
+    /// Returns the value of `key`: from the cache, or from `loader`.
     ///
-    /// Concurrent callers of one key share one load, in this process and, by a lease in the cache, across processes. The
-    /// loader's value is returned even where the cache cannot be reached. A cached value that the codec cannot decode is
-    /// loaded anew.
+    /// Concurrent callers of one key share one load, in this process and, by a lease in the cache, across processes.
+    /// The loader's value is returned even if the cache cannot be reached, or cannot keep it. A cached value that the
+    /// codec cannot decode is loaded again.
     ///
     /// # Errors
-    /// [`Error::Load`] where the loader fails, [`Error::Codec`] where its value cannot be encoded, and
-    /// [`Error::InvalidKey`]; never because of the cache.
+    /// [`Error::Load`] if the loader fails, and [`Error::InvalidKey`]; never because of the cache or the codec.
     pub async fn get<T, E, F, L>(&self, key: impl AsRef<[u8]>, loader: L) -> Result<T>
     where
         C: Codec<T>,
@@ -157,15 +164,15 @@ impl<C> ReadThrough<C> {
         let some = async || loader().await.map(Some);
         match self.get_optional(key.as_ref(), some).await? {
             Some(value) => Ok(value),
-            // Only a caller of get_optional caches that.
+            // Only a caller of get_optional caches this note.
             None => Err(Error::Load(Arc::from(LoadError::from("the cache says that there is no such thing")))),
         }
     }
 
-    /// As [`ReadThrough::get`], of a thing that the datastore may not have.
+    /// Like [`ReadThrough::get`], for a value that the datastore may not have.
     ///
     /// # Errors
-    /// As [`ReadThrough::get`].
+    /// Those of [`ReadThrough::get`].
     pub async fn get_optional<T, E, F, L>(&self, key: impl AsRef<[u8]>, loader: L) -> Result<Option<T>>
     where
         C: Codec<T>,
@@ -177,38 +184,40 @@ impl<C> ReadThrough<C> {
         if let Some(value) = self.near(&key) {
             return value.map(|value| self.values.decode(&key, value)).transpose();
         }
-        // The loader can be called once, and decoding fail before that.
-        let mut loader = Some(loader);
+        // A cached value that cannot be decoded is deleted and loaded again. The second try may meet another caller's
+        // value that cannot be decoded either: then this caller loads for itself alone.
+        let mut own = OwnLoad { loader: Some(loader), value: None };
         for _ in 0..2 {
-            let load = async || match loader.take() {
-                Some(loader) => self.load(&key, loader).await,
-                None => Err(Error::Load(Arc::from(LoadError::from("another caller's value cannot be decoded")))),
+            let load = async || match own.loader.take() {
+                Some(loader) => {
+                    let value = self.timed(loader()).await?;
+                    let encoded = value.as_ref().map(|value| self.values.encode(&key, value)).transpose();
+                    own.value = Some(value);
+                    encoded
+                }
+                None => Err(Error::Load(Arc::from(LoadError::from("the loader was called already")))),
             };
-            let found = read::read(self.client(), &self.client().inner.loads, &key, &self.terms, load).await?;
-            match found.map(|value| self.values.decode(&key, value)).transpose() {
-                Err(Error::Codec { error, .. }) if loader.is_some() => {
-                    tracing::warn!(%error, "a cached value cannot be decoded and is loaded anew");
+            let found = read::read(self.client(), &self.client().inner.loads, &key, &self.policy, load).await;
+            if let Some(value) = own.value {
+                if let Err(error @ Error::Codec { .. }) = found {
+                    tracing::warn!(%error, "a loaded value cannot be encoded, and was not cached");
+                }
+                return Ok(value);
+            }
+            let decoded = found.and_then(|value| value.map(|value| self.values.decode(&key, value)).transpose());
+            match decoded {
+                Err(Error::Codec { error, .. }) if own.loader.is_some() => {
+                    tracing::warn!(%error, "a cached value cannot be decoded and is loaded again");
                     self.client().delete(&*key).await.ok();
                 }
                 decoded => return decoded,
             }
         }
-        unreachable!("without its loader the loop has returned")
+        let loader = own.loader.expect("a caller whose loader was called has returned");
+        self.timed(loader()).await
     }
 
-    /// Loads and encodes.
-    async fn load<T, E, F, L>(&self, key: &[u8], loader: L) -> Result<Option<Encoded>>
-    where
-        C: Codec<T>,
-        L: FnOnce() -> F,
-        F: Future<Output = Result<Option<T>, E>>,
-        E: Into<LoadError>,
-    {
-        let value = self.timed(loader()).await?;
-        value.map(|value| self.values.encode(key, &value)).transpose()
-    }
-
-    /// Waits for a loader and counts it.
+    /// Waits for a loader, and counts the load.
     async fn timed<T, E: Into<LoadError>>(&self, loading: impl Future<Output = Result<T, E>>) -> Result<T> {
         let began = Instant::now();
         let loaded = loading.instrument(tracing::debug_span!("load")).await;
@@ -216,27 +225,35 @@ impl<C> ReadThrough<C> {
         loaded.map_err(|error| Error::Load(Arc::from(error.into())))
     }
 
-    /// What the near cache says of a key, if anything.
+    /// Returns the near cache's entry of a key.
     fn near(&self, key: &[u8]) -> Option<Option<Encoded>> {
-        let near = self.client().inner.near.as_ref().filter(|_| self.terms.near)?;
+        let near = self.client().inner.near.as_ref().filter(|_| self.policy.near)?;
         let value = near.get(key)?;
         self.client().inner.metrics.near_hit();
         Some(value.present())
     }
 }
 
+impl<C: Clone> Typed<C> {
+    /// Reads through the cache; see [`ReadThrough`] for its settings. Values are kept for `ttl`, as in
+    /// [`Client::read_through`].
+    pub fn read_through(&self, ttl: Duration) -> ReadThrough<C> {
+        ReadThrough::new(self.clone(), ttl)
+    }
+}
+
 impl Client {
-    /// Reads through the cache with settings of their own: see [`ReadThrough`]. Values are kept for `ttl`; zero keeps them until
-    /// they are evicted, parts of a second count as a whole one.
+    /// Reads through the cache; see [`ReadThrough`] for its settings. Values are kept for `ttl`. Zero keeps them until
+    /// they are evicted; a part of a second counts as a whole one.
     pub fn read_through(&self, ttl: Duration) -> ReadThrough {
         self.typed(Plain).read_through(ttl)
     }
 
-    /// The value of `key`: from the cache, or from `loader`, whose value is cached for `ttl`. [`ReadThrough::get`] with the usual
-    /// settings.
+    /// Returns the value of `key`: from the cache, or from `loader`, whose value is cached for `ttl`. This is
+    /// [`ReadThrough::get`] with the default settings.
     ///
     /// # Errors
-    /// [`Error::Load`] where the loader fails, and [`Error::InvalidKey`]; never because of the cache.
+    /// [`Error::Load`] if the loader fails, and [`Error::InvalidKey`]; never because of the cache.
     ///
     /// ```no_run
     /// # use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Readers and writers of one key, step by step in chosen orders, on a real node.
 //!
-//! A reader is [`read`] as every caller runs it, with a [`Cache`] that stops before each exchange until the schedule lets it
-//! go on. So a schedule is a list of choices, and what happens is decided by nothing else. Two readers and two writers are
-//! tried in all orders, three readers in 100,000 random ones with all that can go wrong besides, and in all orders by
+//! A reader is [`read`] as every caller runs it, with a [`Cache`] that stops before each exchange until the schedule
+//! lets it go on. So a schedule is a list of choices, and what happens is decided by nothing else. Two readers and two
+//! writers are tried in all orders, three readers in 100,000 random ones with all that can go wrong besides, and in all
+//! orders by
 //!
 //! ```sh
 //! cargo test --release -p larder-client --lib three_readers -- --ignored --nocapture
@@ -23,7 +24,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::lease::{Cache, Lease, Lookup};
-use super::options::Terms;
+use super::options::ReadPolicy;
 use super::read::read;
 use crate::error::{Error, Result};
 use crate::operations::client::Client;
@@ -174,12 +175,12 @@ impl Actor<'_> {
 }
 
 impl Cache for Actor<'_> {
-    async fn look_up(&self, key: &[u8], terms: &Terms) -> Result<Lookup> {
+    async fn look_up(&self, key: &[u8], policy: &ReadPolicy) -> Result<Lookup> {
         if !self.may_look.replace(false) {
             self.stop(State::Stopped).await;
         }
         let lookup = if self.fill == Fill::Lease {
-            self.exchange(self.client.look_up(key, terms)).await?
+            self.exchange(self.client.look_up(key, policy)).await?
         } else {
             let (node, ttl_max) = self.client.inner.topology.load().node_of(key);
             match self.exchange(self.client.get(key)).await? {
@@ -235,11 +236,11 @@ struct Faults {
 async fn run(client: &Client, key: &[u8], setup: &Setup, choose: &mut dyn FnMut(usize) -> usize) -> Faults {
     let world = World::default();
     let ttl = Duration::from_secs(10);
-    let terms = Terms {
+    let policy = ReadPolicy {
         keep_stale: Duration::from_secs(3600),
         take_stale: !setup.invalidating,
         wait: Duration::from_secs(3600),
-        ..Terms::new(Duration::from_secs(3600), Duration::from_secs(3600))
+        ..ReadPolicy::new(Duration::from_secs(3600), Duration::from_secs(3600))
     };
     if setup.cached {
         client.set(key, "0", ttl).await.unwrap();
@@ -258,7 +259,7 @@ async fn run(client: &Client, key: &[u8], setup: &Setup, choose: &mut dyn FnMut(
     let actors: Vec<Actor<'_>> = (0..count).map(actor).collect();
     let flights: Vec<Flights> = (0..setup.readers).map(|_| Flights::default()).collect();
     let old_read = Cell::new(false);
-    let (world, terms, old_read) = (&world, &terms, &old_read);
+    let (world, policy, old_read) = (&world, &policy, &old_read);
 
     let reader = |number: usize| {
         let actor = &actors[number];
@@ -280,7 +281,7 @@ async fn run(client: &Client, key: &[u8], setup: &Setup, choose: &mut dyn FnMut(
                     }
                 }
             };
-            let loaded = read(actor, flights, key, terms, load).await;
+            let loaded = read(actor, flights, key, policy, load).await;
             if let Ok(Some(value)) = loaded {
                 let version: u32 = std::str::from_utf8(&value.value).unwrap().parse().unwrap();
                 old_read.set(old_read.get() || version < promised);

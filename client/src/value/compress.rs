@@ -6,20 +6,20 @@ use bytes::Bytes;
 
 use super::{Codec, CodecError, Encoded, flag};
 
-/// How [`Compressed`] writes. It reads both.
+/// The method that [`Compressed`] writes. It reads both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// zstd at its level 1: fast, and no other client reads it.
+    /// zstd at level 1: fast, but no other client reads it.
     #[default]
     Zstd,
     /// zlib, which pylibmc and pymemcache's `compressed_serde` write and read.
     Zlib,
 }
 
-/// A codec that compresses values above a size, and those only where it makes them smaller.
+/// A codec that compresses values above a size, if that makes them smaller.
 ///
-/// Decompressing is bounded: a value that would grow beyond [`Compressed::at_most`] is refused, so that nobody who can
-/// write to the cache can exhaust this program's memory.
+/// A value that would decompress to more than [`Compressed::at_most`] is refused, in both directions, so that nobody
+/// who can write to the cache can exhaust this program's memory.
 ///
 /// ```
 /// use larder_client::{Codec, Compressed, Json};
@@ -40,24 +40,24 @@ pub struct Compressed<C> {
 }
 
 impl<C> Compressed<C> {
-    /// Around this codec; zstd, above 1 KiB, and at most 32 MiB when decompressed.
+    /// Wraps `codec`: zstd, for values above 1 KiB, and at most 32 MiB when decompressed.
     pub fn new(codec: C) -> Self {
         Compressed { codec, method: Compression::default(), above: 1024, at_most: 32 << 20 }
     }
 
-    /// How it writes.
+    /// Sets the method that is written.
     pub fn method(mut self, method: Compression) -> Self {
         self.method = method;
         self
     }
 
-    /// Values of more bytes than this are compressed.
+    /// Sets the size in bytes above which values are compressed.
     pub fn above(mut self, bytes: usize) -> Self {
         self.above = bytes;
         self
     }
 
-    /// A value of more bytes than this when decompressed is refused.
+    /// Sets the most bytes of a decompressed value; larger ones are refused.
     pub fn at_most(mut self, bytes: usize) -> Self {
         self.at_most = bytes;
         self
@@ -67,8 +67,14 @@ impl<C> Compressed<C> {
 impl<T, C: Codec<T>> Codec<T> for Compressed<C> {
     fn encode(&self, value: &T) -> Result<Encoded, CodecError> {
         let plain = self.codec.encode(value)?;
+        if plain.flags & (flag::ZSTD | flag::ZLIB) != 0 {
+            return Err("the inner codec uses the flags of compression (bits 3 and 8)".into());
+        }
         if plain.value.len() <= self.above {
             return Ok(plain);
+        }
+        if plain.value.len() > self.at_most {
+            return Err(self.too_large().into());
         }
         let (packed, bit) = match self.method {
             Compression::Zstd => (zstd::bulk::compress(&plain.value, 1)?, flag::ZSTD),
@@ -86,13 +92,22 @@ impl<T, C: Codec<T>> Codec<T> for Compressed<C> {
 
     fn decode(&self, encoded: Encoded) -> Result<T, CodecError> {
         let Encoded { value, flags } = encoded;
-        let value = if flags & flag::ZSTD != 0 {
-            self.bounded(zstd::stream::read::Decoder::with_buffer(&*value)?)?
-        } else if flags & flag::ZLIB != 0 {
-            self.bounded(flate2::read::ZlibDecoder::new(&*value))?
-        } else {
-            value
+        let (value, rest) = match (flags & flag::ZSTD != 0, flags & flag::ZLIB != 0) {
+            (false, false) => (value, 0),
+            (true, true) => return Err("the flags name two compressions".into()),
+            (true, false) => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(&*value)?.single_frame();
+                (self.bounded(&mut decoder)?, decoder.finish().len())
+            }
+            (false, true) => {
+                let mut decoder = flate2::bufread::ZlibDecoder::new(&*value);
+                (self.bounded(&mut decoder)?, decoder.into_inner().len())
+            }
         };
+        // Another client has appended to the value: its beginning alone is not the value.
+        if rest > 0 {
+            return Err(format!("{rest} bytes follow the compressed value").into());
+        }
         self.codec.decode(Encoded { value, flags: flags & !(flag::ZSTD | flag::ZLIB) })
     }
 }
@@ -102,9 +117,13 @@ impl<C> Compressed<C> {
         let mut value = Vec::new();
         decompressed.take(self.at_most as u64 + 1).read_to_end(&mut value)?;
         if value.len() > self.at_most {
-            return Err(io::Error::other(format!("the value decompresses to more than {} bytes", self.at_most)));
+            return Err(io::Error::other(self.too_large()));
         }
         Ok(Bytes::from(value))
+    }
+
+    fn too_large(&self) -> String {
+        format!("the value decompresses to more than {} bytes", self.at_most)
     }
 }
 
@@ -147,7 +166,9 @@ mod tests {
         for method in [Compression::Zstd, Compression::Zlib] {
             let at_bound = codec.method(method).encode(&"x".repeat(10_000)).unwrap();
             assert!(Codec::<String>::decode(&codec, at_bound).is_ok());
-            let beyond = codec.method(method).encode(&"x".repeat(10_001)).unwrap();
+            let text = "x".repeat(10_001);
+            assert!(codec.method(method).encode(&text).is_err(), "a value that cannot be read again is not written");
+            let beyond = Compressed::new(Plain).method(method).encode(&text).unwrap();
             let refused = Codec::<String>::decode(&codec, beyond).unwrap_err().to_string();
             assert!(refused.contains("more than 10000 bytes"), "{refused}");
         }

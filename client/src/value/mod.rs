@@ -1,10 +1,12 @@
-//! Typed values: how they become the bytes and flags of an item, and come back.
+//! Codecs: the bytes and flags of typed values.
 //!
-//! The flags are those that Python's clients write (pymemcache's `serde`, pylibmc), so that a mixed fleet reads each
-//! other's strings, integers and bytes.
+//! The flags are those of Python's clients (pymemcache's `serde`, pylibmc), so that a mixed fleet can share strings,
+//! integers and bytes. A codec decodes what it encodes, and refuses everything else: it never skips trailing bytes.
 
 mod compress;
 mod plain;
+#[cfg(test)]
+mod properties;
 mod serde;
 
 pub use self::compress::{Compressed, Compression};
@@ -15,7 +17,7 @@ use bytes::Bytes;
 
 /// Bits of an item's flags.
 pub(crate) mod flag {
-    /// Python's pickle: refused, since reading it runs code.
+    /// Python's pickle: refused, because reading it runs code.
     pub(crate) const PICKLE: u32 = 1;
     /// A decimal integer.
     pub(crate) const INTEGER: u32 = 1 << 1;
@@ -29,9 +31,11 @@ pub(crate) mod flag {
     pub(crate) const ZSTD: u32 = 1 << 8;
     /// The datastore has no such thing; the value is empty. Larder's own.
     pub(crate) const ABSENT: u32 = 1 << 9;
+    /// MessagePack; Larder's own. Without it, the text `5` would be read as the number 53.
+    pub(crate) const MESSAGE_PACK: u32 = 1 << 10;
 }
 
-/// What an item keeps: its value and the flags that say how to read it.
+/// An encoded value: the bytes of an item, and the flags that name their format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// The value.
@@ -41,26 +45,26 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// That there is no such thing in the datastore.
+    /// The note that the datastore has no such thing.
     pub(crate) const ABSENT: Encoded = Encoded { value: Bytes::new(), flags: flag::ABSENT };
 
     pub(crate) fn is_absent(&self) -> bool {
         self.value.is_empty() && self.flags & flag::ABSENT != 0
     }
 
-    /// Itself, unless it says that there is no such thing.
+    /// Returns the value; `None` for the note that the datastore has no such thing.
     pub(crate) fn present(self) -> Option<Encoded> {
         (!self.is_absent()).then_some(self)
     }
 }
 
-/// Why a value could not be encoded or decoded.
+/// The reason why a value could not be encoded or decoded.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Turns values of type `T` into items and back.
 ///
-/// [`Plain`], [`Json`] and [`MessagePack`] are here, [`Compressed`] goes around any of them, and one of your own is a
-/// few lines:
+/// [`Plain`], [`Json`] and [`MessagePack`] are codecs, [`Compressed`] wraps any of them, and an own codec needs a few
+/// lines:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -76,7 +80,10 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 ///     }
 ///
 ///     fn decode(&self, encoded: Encoded) -> Result<(f32, f32), CodecError> {
-///         let (x, y) = encoded.value.split_at_checked(4).ok_or("too short")?;
+///         if encoded.value.len() != 8 {
+///             return Err("these are not two numbers".into());
+///         }
+///         let (x, y) = encoded.value.split_at(4);
 ///         Ok((f32::from_le_bytes(x.try_into()?), f32::from_le_bytes(y.try_into()?)))
 ///     }
 /// }
@@ -85,20 +92,21 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 /// assert_eq!(Coordinates.decode(encoded).unwrap(), (1.0, 2.0));
 /// ```
 pub trait Codec<T> {
-    /// The item's value and flags.
+    /// Returns the item's value and flags. Flag bits 3, 8 and 9 are reserved for the client.
     ///
     /// # Errors
-    /// Where the value cannot be written in this format.
+    /// An error means that this format cannot express the value. It must refuse what [`Codec::decode`] would refuse.
     fn encode(&self, value: &T) -> Result<Encoded, CodecError>;
 
-    /// What [`Codec::encode`] was given.
+    /// Returns the value that [`Codec::encode`] was given.
     ///
     /// # Errors
-    /// Where the item was not written by this codec. It can hold anything: other clients write to the same cache.
+    /// An error means that another codec wrote the item, which can contain anything: other clients write to the same
+    /// cache. Use all bytes, or refuse: another client may have appended to the value.
     fn decode(&self, encoded: Encoded) -> Result<T, CodecError>;
 }
 
-/// Refuses flags that announce another format than one of `known`.
+/// Returns an error if flags other than `known` are set: the value has another format.
 fn expect_flags(flags: u32, known: u32) -> Result<(), CodecError> {
     match flags & !known {
         0 => Ok(()),

@@ -1,4 +1,4 @@
-//! Strings, integers and bytes as they are.
+//! Strings, integers and bytes without a format of their own.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::{Codec, CodecError, Encoded, expect_flags, flag};
 
-/// Strings, integers and bytes, with the flags that pymemcache and pylibmc give them: their programs read them as `str`,
-/// `int` and `bytes`, and theirs are read here. Integers can be counted up and down by the server.
+/// Strings, integers and bytes, with the flags that pymemcache and pylibmc give them: their programs read them as
+/// `str`, `int` and `bytes`, and theirs are read here. Integers can be counted up and down by the server.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
@@ -17,7 +17,7 @@ impl Codec<Bytes> for Plain {
         Ok(Encoded { value: value.clone(), flags: 0 })
     }
 
-    /// Whatever it is, unless it is compressed.
+    /// Returns the bytes of any item that is not compressed.
     fn decode(&self, encoded: Encoded) -> Result<Bytes, CodecError> {
         expect_flags(encoded.flags, !(flag::ZLIB | flag::ZSTD))?;
         Ok(encoded.value)
@@ -42,7 +42,7 @@ fn encode_integer(value: impl Display) -> Encoded {
 fn decode_integer<T: FromStr<Err = std::num::ParseIntError>>(encoded: &Encoded) -> Result<T, CodecError> {
     expect_flags(encoded.flags, flag::INTEGER | flag::LONG)?;
     // A counter that has lost digits is padded with blanks (protocol.txt, "Increment/Decrement").
-    Ok(std::str::from_utf8(&encoded.value)?.trim_end().parse()?)
+    Ok(std::str::from_utf8(&encoded.value)?.trim_end_matches(' ').parse()?)
 }
 
 impl Codec<i64> for Plain {
