@@ -50,9 +50,9 @@ pub struct Settings {
     #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
     pub max_connections: u32,
     /// What leaves first when memory is full. density: the items with the fewest uses for their bytes; the most hits
-    /// where sizes differ (47.8 % on average of six traces). lru: the items not used for longest (39.2 %); for keys whose
-    /// popularity lasts only briefly, or where hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for values of
-    /// one size. never: nothing leaves, writes are refused. Method and figures: docs/eviction.md
+    /// where sizes differ (47.8 % on average of six traces). lru: the items not used for longest (39.2 %); for keys
+    /// whose popularity lasts only briefly, or where hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for
+    /// values of one size. never: nothing leaves, writes are refused. Method and figures: docs/eviction.md
     #[arg(long, default_value_t, value_name = "POLICY")]
     pub eviction: Eviction,
     /// Largest item, in bytes or with a unit: 1k to 1024m

@@ -1,12 +1,13 @@
 //! The worth of items under the `density` policy: uses to be expected for the bytes they take.
 //!
-//! Eviction looks at items in turn. Between two looks an item's uses are counted up to 3; at a look they are added to the
+//! Eviction looks at items in turn. Between two looks an item's uses are counted up to 3; at a look they are added to
+//! the
 //! *past* of the item, a decayed count of uses in half octaves. The density of an item is `past × correction / bytes`,
 //! and the items with the highest densities stay: so many that a fixed share of the bytes looked at lately stays.
 //!
-//! The correction of each level of past is learned. How often are items of this level used until the next look, or asked
-//! for after they were evicted, compared with items of other levels? Where past uses tell little (keys come into fashion
-//! and go), levels move together; where they tell much, levels stay apart.
+//! The correction of each level of past is learned. How often are items of this level used until the next look, or
+//! asked for after they were evicted, compared with items of other levels? Where past uses tell little (keys come into
+//! fashion and go), levels move together; where they tell much, levels stay apart.
 //!
 //! Relatives: GDSF (Cherkasova 1998) ranks by frequency, size and an age that grows with each eviction; LHD (Beckmann,
 //! Chen, Cidon, NSDI 2018) learns the hits to be expected for bytes and time. Both need an order over all items; here

@@ -118,9 +118,9 @@ impl Eviction {
         self == Eviction::Lru
     }
 
-    /// Returns how many keys that left lately are remembered, by the number of items. S3-FIFO's authors remember as many
-    /// as the main queue holds. Under `density` four times as many ghosts add 0.1 points of hit ratio, but 1.5 bytes an
-    /// item.
+    /// Returns how many keys that left lately are remembered, by the number of items. S3-FIFO's authors remember as
+    /// many as the main queue holds. Under `density` four times as many ghosts add 0.1 points of hit ratio, but 1.5
+    /// bytes an item.
     pub(super) fn ghosts(self, items: usize) -> usize {
         match self {
             Eviction::Density => items / 4,

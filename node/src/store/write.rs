@@ -197,8 +197,8 @@ impl Shard {
     }
 
     /// The segment for a write of at most `len` bytes to the log, with a slot to spare in the index. Room is made
-    /// before the CAS number is taken, so for the longest header; what is appended may be shorter. Returns the item's uses
-    /// too.
+    /// before the CAS number is taken, so for the longest header; what is appended may be shorter. Returns the item's
+    /// uses too.
     fn room_for_write(&mut self, slot: Option<Slot>, write: &Write<'_>, len: usize) -> (Option<u32>, Uses) {
         let class = self.log.class(write.new.expiry, write.now);
         let (lane, uses) = match slot {
@@ -276,7 +276,8 @@ impl Shard {
         let bytes = self.log.at_mut(location);
         header.write(bytes);
         put(&mut bytes[item::header_len(header.bits) + header.key_len as usize..], write.parts);
-        // The item is as new as one that is appended, but its segment is older. Only uses count where uses are compared.
+        // The item is as new as one that is appended, but its segment is older. Only uses count where uses are
+        // compared.
         if self.eviction != Eviction::Density {
             self.index.count_use(slot, 1);
         }
