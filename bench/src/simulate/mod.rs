@@ -1,17 +1,20 @@
-//! `larder-bench simulate`: the engine's hit ratio on a trace, by memory size and eviction policy, beside exact LRU.
+//! `larder-bench simulate`: the engine's hit ratio on a trace, by memory size and eviction policy, beside policies by
+//! their published rules: exact LRU, GDSF and S3-FIFO.
 //!
 //! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do.
 //! Time is that of the trace.
 
 mod cache;
 mod engine;
+mod gdsf;
 mod lru;
+mod s3fifo;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Store, Time};
@@ -21,7 +24,9 @@ use crate::report::{self, Axis, Chart, Line, Scale};
 use crate::trace::{self, Command};
 use cache::{Cache, ITEM_OVERHEAD};
 use engine::Engine;
+use gdsf::Gdsf;
 use lru::ExactLru;
+use s3fifo::S3Fifo;
 
 /// The start of the trace, in seconds since 1970.
 const START: u32 = 1_700_000_000;
@@ -30,16 +35,59 @@ const START: u32 = 1_700_000_000;
 #[derive(Debug, Args)]
 pub struct SimulateOptions {
     /// A trace (generate-trace has the format); decompressed if the name ends in .zst. - is standard input
-    trace: PathBuf,
-    /// Memory sizes, in percent of the footprint: all keys of the trace at their largest size, plus 24 bytes each
-    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 3.0, 10.0, 30.0], value_parser = report::parse_percent)]
-    sizes: Vec<f64>,
-    /// Eviction policies
-    #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve])]
+    #[arg(required_unless_present = "sizes")]
+    trace: Option<PathBuf>,
+    /// Memory sizes, with commas or spaces between them, in percent of the footprint: all keys of the trace at their
+    /// largest size, plus 24 bytes each
+    #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["1", "3", "10", "30"], value_name = "PERCENT")]
+    sizes: Vec<String>,
+    /// Eviction policies of the engine
+    #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Density, Eviction::Lru, Eviction::S3Fifo])]
     policies: Vec<Eviction>,
     /// Write a plot as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+}
+
+impl SimulateOptions {
+    /// Returns the trace and the sizes. A trace that follows the sizes was taken for the last of them.
+    fn trace_and_sizes(&self) -> Result<(PathBuf, Vec<f64>)> {
+        let (trace, sizes) = match (&self.trace, self.sizes.split_last()) {
+            (None, Some((last, sizes))) if last.parse::<f64>().is_err() => (PathBuf::from(last), sizes),
+            (Some(trace), _) => (trace.clone(), &self.sizes[..]),
+            (None, _) => bail!("no trace is given"),
+        };
+        let percent = |size: &String| report::parse_percent(size);
+        Ok((trace, sizes.iter().map(percent).collect::<Result<_>>()?))
+    }
+}
+
+/// A policy that a trace is run on.
+#[derive(Clone, Copy)]
+enum Policy {
+    /// One by its published rules, without the engine's overhead.
+    ExactLru,
+    Gdsf,
+    S3Fifo,
+    Engine(Eviction),
+}
+
+impl Policy {
+    fn name(self) -> String {
+        match self {
+            Policy::ExactLru => "exact lru".to_owned(),
+            Policy::Gdsf => "exact gdsf".to_owned(),
+            Policy::S3Fifo => "exact s3fifo".to_owned(),
+            Policy::Engine(eviction) => format!("engine {eviction}"),
+        }
+    }
+}
+
+/// The shares of reads that hit: by their number, and by the bytes of key and value.
+#[derive(Debug, Default, PartialEq)]
+struct HitRatio {
+    objects: f64,
+    bytes: f64,
 }
 
 /// A request with its key as a number.
@@ -69,44 +117,51 @@ struct Trace {
 /// Runs `larder-bench simulate` and prints its table. A signal ends it early, with the table so far.
 pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     let interrupt = Interrupt::on_signals()?;
-    let trace = Trace::read(&options.trace)?;
-    ensure!(!trace.requests.is_empty(), "{} has no requests", options.trace.display());
+    let (path, sizes) = options.trace_and_sizes()?;
+    let trace = Trace::read(&path)?;
+    ensure!(!trace.requests.is_empty(), "{} has no requests", path.display());
     println!(
         "{} requests, {} keys, footprint {} bytes\n",
         report::count(trace.requests.len() as u64),
         report::count(trace.keys.len() as u64),
         report::count(trace.footprint)
     );
-    let names: Vec<String> = ["exact lru".to_owned()]
-        .into_iter()
-        .chain(options.policies.iter().map(|policy| format!("engine {policy}")))
-        .collect();
-    let mut lines: Vec<Line> = names.iter().map(|name| Line { name: name.clone(), ..Line::default() }).collect();
-    let mut rows = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
-    'sizes: for &size in &options.sizes {
+    let exact = [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo];
+    let policies: Vec<Policy> = exact.into_iter().chain(options.policies.iter().copied().map(Policy::Engine)).collect();
+    let mut lines: Vec<Line> = policies.iter().map(|policy| Line { name: policy.name(), ..Line::default() }).collect();
+    let names = policies.iter().map(|policy| policy.name());
+    let mut objects = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
+    let mut bytes_hit = objects.clone();
+    'sizes: for &size in &sizes {
         let bytes = (trace.footprint as f64 * size / 100.0) as usize;
-        let mut row = vec![format!("{size} %"), report::count(bytes as u64)];
-        for (line, policy) in lines.iter_mut().zip([None].into_iter().chain(options.policies.iter().map(Some))) {
-            match trace.hit_ratio(bytes, policy.copied(), &interrupt) {
+        let mut rows = [(); 2].map(|()| vec![format!("{size} %"), report::count(bytes as u64)]);
+        for (line, &policy) in lines.iter_mut().zip(&policies) {
+            let shown = match trace.hit_ratio(bytes, policy, &interrupt) {
                 // A pass that was cut short has no ratio.
                 _ if interrupt.is_set() => {
-                    rows.push(row);
+                    let [by_objects, by_bytes] = rows;
+                    objects.push(by_objects);
+                    bytes_hit.push(by_bytes);
                     break 'sizes;
                 }
                 Ok(ratio) => {
-                    line.points.push((size, 100.0 * ratio));
-                    row.push(format!("{:.2} %", 100.0 * ratio));
+                    line.points.push((size, 100.0 * ratio.objects));
+                    [ratio.objects, ratio.bytes].map(|ratio| format!("{:.2} %", 100.0 * ratio))
                 }
                 // The engine refuses very small sizes: its column has a gap there.
                 Err(error) => {
                     tracing::warn!(%error, bytes, "not simulated");
-                    row.push("-".to_owned());
+                    [(); 2].map(|()| "-".to_owned())
                 }
-            }
+            };
+            rows.iter_mut().zip(shown).for_each(|(row, shown)| row.push(shown));
         }
-        rows.push(row);
+        let [by_objects, by_bytes] = rows;
+        objects.push(by_objects);
+        bytes_hit.push(by_bytes);
     }
-    report::print(&report::table(&rows))?;
+    report::print(&format!("Reads that hit\n{}\n", report::table(&objects)))?;
+    report::print(&format!("Bytes of reads that hit\n{}", report::table(&bytes_hit)))?;
     if interrupt.is_set() {
         report::print("\nThe simulation was cut short: further sizes and policies are missing.\n")?;
     }
@@ -157,11 +212,14 @@ impl Trace {
         Ok(Trace { requests, keys, footprint, largest })
     }
 
-    /// Returns the share of reads that hit with `bytes` of memory: of the engine under `policy`, or of exact LRU.
-    fn hit_ratio(&self, bytes: usize, policy: Option<Eviction>, interrupt: &Interrupt) -> Result<f64> {
+    /// Returns the shares of reads that hit with `bytes` of memory under `policy`.
+    fn hit_ratio(&self, bytes: usize, policy: Policy, interrupt: &Interrupt) -> Result<HitRatio> {
+        let limit = bytes as u64;
         match policy {
-            None => Ok(self.run(&mut ExactLru::new(bytes as u64, &self.keys), interrupt)),
-            Some(eviction) => {
+            Policy::ExactLru => Ok(self.run(&mut ExactLru::new(limit, &self.keys), interrupt)),
+            Policy::Gdsf => Ok(self.run(&mut Gdsf::new(limit, &self.keys), interrupt)),
+            Policy::S3Fifo => Ok(self.run(&mut S3Fifo::new(limit, &self.keys), interrupt)),
+            Policy::Engine(eviction) => {
                 let config = Config {
                     memory_limit: bytes,
                     item_size_max: (1 << 20).max(self.largest),
@@ -174,17 +232,21 @@ impl Trace {
         }
     }
 
-    /// Runs the trace on `cache`, until `interrupt` is set, and returns the share of reads that hit.
-    fn run(&self, cache: &mut impl Cache, interrupt: &Interrupt) -> f64 {
-        let (mut reads, mut hits) = (0u64, 0u64);
+    /// Runs the trace on `cache`, until `interrupt` is set, and returns the shares of reads that hit.
+    fn run(&self, cache: &mut impl Cache, interrupt: &Interrupt) -> HitRatio {
+        // Reads and bytes read: all, and those that hit.
+        let (mut all, mut hit) = ([0u64; 2], [0u64; 2]);
         for &Request { time, key, value_size, ttl, action } in self.requests.iter().take_while(|_| !interrupt.is_set())
         {
             match action {
                 Action::Read => {
-                    reads += 1;
-                    if cache.read(key, time) {
-                        hits += 1;
-                    } else {
+                    let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size);
+                    let is_hit = cache.read(key, time);
+                    for (count, by) in [(&mut all, true), (&mut hit, is_hit)] {
+                        count[0] += u64::from(by);
+                        count[1] += if by { bytes } else { 0 };
+                    }
+                    if !is_hit {
                         cache.write(key, value_size, ttl, time);
                     }
                 }
@@ -192,7 +254,8 @@ impl Trace {
                 Action::Delete => cache.delete(key, time),
             }
         }
-        if reads == 0 { 0.0 } else { hits as f64 / reads as f64 }
+        let share = |of: usize| if all[of] == 0 { 0.0 } else { hit[of] as f64 / all[of] as f64 };
+        HitRatio { objects: share(0), bytes: share(1) }
     }
 }
 
@@ -210,16 +273,18 @@ mod tests {
     #[test]
     fn a_read_hits_what_was_read_before_until_it_expires() {
         let trace = trace("0,a,1,10,1,get,5\n4,a,1,10,1,get,5\n5,a,1,10,1,get,5\n9,a,1,10,1,get,5\n");
-        for policy in [None, Some(Eviction::Lru)] {
-            assert_eq!(trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap(), 0.5);
+        for policy in [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo, Policy::Engine(Eviction::Density)] {
+            let ratio = trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap();
+            assert_eq!(ratio, HitRatio { objects: 0.5, bytes: 0.5 });
         }
     }
 
     #[test]
     fn a_deleted_key_is_missed() {
         let trace = trace("0,a,1,10,1,set,0\n0,a,1,10,1,get,0\n0,a,1,10,1,delete,0\n0,a,1,10,1,get,0\n");
-        for policy in [None, Some(Eviction::Lru)] {
-            assert_eq!(trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap(), 0.5);
+        for policy in [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo, Policy::Engine(Eviction::Density)] {
+            let ratio = trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap();
+            assert_eq!(ratio, HitRatio { objects: 0.5, bytes: 0.5 });
         }
     }
 
