@@ -1,7 +1,8 @@
 //! S3-FIFO by the published rules, as a yardstick.
 //!
 //! Yang, Zhang, Qiu, Yue, Vinayak, "FIFO queues are all you need for cache eviction", SOSP 2023, by bytes: a small queue
-//! of a tenth of the bytes, a main queue, and ghosts for as many items as are in the main queue. Uses are counted up to 3.
+//! of a tenth of the bytes, a main queue, and ghosts of as many bytes as the main queue may hold, as in the authors'
+//! simulator. Uses are counted up to 3; an item with two leaves the small queue for the main one.
 
 use std::collections::VecDeque;
 
@@ -27,8 +28,9 @@ pub(super) struct S3Fifo<'a> {
     /// Keys in the small and the main queue, with their writes.
     queues: [VecDeque<(u32, u32)>; 2],
     bytes: [u64; 2],
-    main_items: usize,
-    ghosts: VecDeque<(u32, u64)>,
+    /// Keys that left the small queue, with their place and the bytes of their items.
+    ghosts: VecDeque<(u32, u64, u64)>,
+    ghost_bytes: u64,
     ghosts_ever: u64,
     limit: u64,
 }
@@ -40,8 +42,8 @@ impl<'a> S3Fifo<'a> {
             items: vec![Item::default(); keys.len()],
             queues: Default::default(),
             bytes: [0; 2],
-            main_items: 0,
             ghosts: VecDeque::new(),
+            ghost_bytes: 0,
             ghosts_ever: 0,
             limit,
         }
@@ -51,7 +53,6 @@ impl<'a> S3Fifo<'a> {
         let item = &mut self.items[key as usize];
         item.main = main;
         self.bytes[usize::from(main)] += item.bytes;
-        self.main_items += usize::from(main);
         self.queues[usize::from(main)].push_back((key, item.write));
     }
 
@@ -60,7 +61,6 @@ impl<'a> S3Fifo<'a> {
         let item = self.items[key as usize];
         if item.bytes > 0 {
             self.bytes[usize::from(item.main)] -= item.bytes;
-            self.main_items -= usize::from(item.main);
         }
         item
     }
@@ -85,9 +85,11 @@ impl<'a> S3Fifo<'a> {
                 self.ghosts_ever += 1;
                 self.items[key as usize].bytes = 0;
                 self.items[key as usize].ghost = self.ghosts_ever;
-                self.ghosts.push_back((key, self.ghosts_ever));
-                while self.ghosts.len() > self.main_items.max(1) {
-                    let Some((oldest, place)) = self.ghosts.pop_front() else { break };
+                self.ghosts.push_back((key, self.ghosts_ever, bytes));
+                self.ghost_bytes += bytes;
+                while self.ghost_bytes * 10 > self.limit * 9 {
+                    let Some((oldest, place, bytes)) = self.ghosts.pop_front() else { break };
+                    self.ghost_bytes -= bytes;
                     let ghost = &mut self.items[oldest as usize].ghost;
                     *ghost = if *ghost == place { 0 } else { *ghost };
                 }
@@ -129,7 +131,9 @@ impl Cache for S3Fifo<'_> {
         }
         let expires = if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) };
         self.items[key as usize] = Item { bytes, uses: 0, main: false, write: write + 1, ghost: 0, expires };
-        self.enter(key, ghost != 0);
+        // Until something leaves, what the small queue has no room for is in the main one.
+        let filling = self.ghosts_ever == 0 && self.bytes[0] * 10 >= self.limit;
+        self.enter(key, ghost != 0 || filling);
     }
 
     fn delete(&mut self, key: u32, _: u32) {
