@@ -1,8 +1,8 @@
 //! S3-FIFO by the published rules, as a yardstick.
 //!
-//! Yang, Zhang, Qiu, Yue, Vinayak, "FIFO queues are all you need for cache eviction", SOSP 2023, by bytes: a small queue
-//! of a tenth of the bytes, a main queue, and ghosts of as many bytes as the main queue may hold, as in the authors'
-//! simulator. Uses are counted up to 3; an item with two leaves the small queue for the main one.
+//! Yang, Zhang, Qiu, Yue, Vinayak, "FIFO queues are all you need for cache eviction", SOSP 2023, by bytes: a small
+//! queue of a tenth of the bytes, a main queue, and ghosts of as many bytes as the main queue may hold, as in the
+//! authors' simulator. Uses are counted up to 3; an item with two leaves the small queue for the main one.
 
 use std::collections::VecDeque;
 
