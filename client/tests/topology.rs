@@ -23,6 +23,7 @@ struct Node {
     /// What it answers to `config get cluster`, and how often it was asked.
     list: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
+    /// Connections for commands; a connection that asks for the list is not counted.
     connections: Arc<AtomicUsize>,
     /// How long it takes for an answer.
     delay: Duration,
@@ -39,7 +40,6 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                node.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(node.clone().serve(connection));
             }
         });
@@ -50,9 +50,14 @@ impl Node {
         let (reader, mut writer) = tokio::io::split(connection);
         let mut reader = BufReader::new(reader);
         let mut admitted = self.login.is_none();
+        let mut counted = false;
         let mut line = String::new();
         while reader.read_line(&mut line).await? > 0 {
             let words: Vec<&str> = line.split_whitespace().collect();
+            if !counted && words[0] != "config" {
+                counted = true;
+                self.connections.fetch_add(1, Ordering::Relaxed);
+            }
             let length = match words[..] {
                 ["ms", _, length, ..] | ["set", _, _, _, length] => length.parse().unwrap(),
                 _ => 0,
