@@ -4,8 +4,8 @@
 //! commit.** It holds where
 //!
 //! 1. a loader's value is stored only under a lease, won before the loader began and on the same node, and only while
-//!    the item that the lease stands for is unchanged. A delete removes that item, so that a later store finds nothing to
-//!    match, and its value is returned but not cached;
+//!    the item that the lease stands for is unchanged. A delete removes that item, so that a later store finds nothing
+//!    to match, and its value is returned but not cached;
 //! 2. writers delete after the commit, and a delete that fails is tried again until it has reached the node;
 //! 3. the loader reads from the primary: a replica that lags behind the commit is a datastore of old values.
 //!
