@@ -12,7 +12,7 @@ use super::density::{self, Uses};
 /// An eviction policy, by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Eviction {
-    /// Uses for bytes: of the oldest items those with the most uses for their bytes stay. See [`super::density`].
+    /// Uses for bytes: of the oldest items those with the most uses for their bytes stay. `density.rs` has the method.
     #[default]
     Density,
     /// Least recently used: the oldest items leave, those used since they were last looked at are as new.
