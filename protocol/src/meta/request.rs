@@ -82,15 +82,6 @@ enum Refused {
     Flag(Error),
 }
 
-impl Refused {
-    fn error(self) -> Error {
-        match self {
-            Refused::Line => Error::BAD_FORMAT,
-            Refused::Flag(error) => error,
-        }
-    }
-}
-
 impl<'a> Parsed<'a> {
     /// Reads the key and the flags of a command without a value.
     #[inline]
@@ -98,6 +89,16 @@ impl<'a> Parsed<'a> {
         let mut flags = line;
         let key = next_key(&mut flags).ok_or(Refused::Line)?;
         Parsed::read(key, flags, 2, scratch)
+    }
+
+    /// Reads the key and the flags of `mg` or `md`. A wrong opaque is reported after every other error.
+    #[inline]
+    fn read_checked(line: &'a [u8], scratch: &'a mut Scratch) -> Result<Self, Error> {
+        let parsed = Parsed::read_line(line, scratch).map_err(|refused| match refused {
+            Refused::Line => Error::BAD_FORMAT,
+            Refused::Flag(error) => error,
+        })?;
+        parsed.check_opaque().map(|()| parsed)
     }
 
     /// Reads the flags that follow `count` words of the line.
@@ -217,13 +218,10 @@ fn trim_start(line: &[u8]) -> &[u8] {
 /// Decodes `mg key flag…`.
 #[inline]
 fn get<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let parsed = match Parsed::read_line(line, scratch) {
+    let parsed = match Parsed::read_checked(line, scratch) {
         Ok(parsed) => parsed,
-        Err(refused) => return Decoded::refuse(refused.error(), consumed),
+        Err(error) => return Decoded::refuse(error, consumed),
     };
-    if let Err(error) = parsed.check_opaque() {
-        return Decoded::refuse(error, consumed);
-    }
     let command = Command::Get(Get {
         keys: Keys::One(parsed.key),
         touch: parsed.touch,
@@ -293,13 +291,10 @@ fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, sc
 
 /// Decodes `md key flag…`.
 fn delete<'a>(line: &'a [u8], consumed: usize, scratch: &'a mut Scratch) -> Decoded<'a> {
-    let parsed = match Parsed::read_line(line, scratch) {
+    let parsed = match Parsed::read_checked(line, scratch) {
         Ok(parsed) => parsed,
-        Err(refused) => return Decoded::refuse(refused.error(), consumed),
+        Err(error) => return Decoded::refuse(error, consumed),
     };
-    if let Err(error) = parsed.check_opaque() {
-        return Decoded::refuse(error, consumed);
-    }
     let command = Command::Delete(Delete {
         key: parsed.key,
         compare_cas: parsed.compare_cas,
