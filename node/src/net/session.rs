@@ -1,5 +1,7 @@
 //! A session carries out the commands at the front of a connection's input. Bytes in, bytes out; no socket.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 use larder_protocol::{Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 
@@ -170,6 +172,16 @@ impl<'a> Session<'a> {
         if batch.len() > 1 {
             store.prefetch(batch.iter().filter_map(|planned| planned.hash));
         }
+        // Without a cluster every request is carried out here.
+        let route = |request: &Request<'_>,
+                     hash: Option<Hash>,
+                     place: Range<usize>,
+                     now: Time,
+                     output: &mut Output,
+                     holes: &mut Vec<Incomplete>| {
+            router
+                .map_or(Routed::Here, |router| router.route(request, hash, protocol, &input[place], now, output, holes))
+        };
         for Planned { request, hash, consumed } in &batch {
             if output.len() >= OUTPUT_HIGH_WATER {
                 return Err(Progress::OthersFirst);
@@ -177,14 +189,7 @@ impl<'a> Session<'a> {
             if self.shared.settings.debug_time {
                 *now = self.shared.clock.now();
             }
-            let routed = match router {
-                None => Routed::Here,
-                Some(router) => {
-                    let bytes = &input[*start..*start + consumed];
-                    router.route(request, *hash, protocol, bytes, *now, output, holes)
-                }
-            };
-            let stop = match routed {
+            let stop = match route(request, *hash, *start..*start + consumed, *now, output, holes) {
                 Routed::Here => self.carry_out(request, *hash, *now, output),
                 Routed::Answered => None,
                 Routed::Later => return Err(Progress::OthersFirst),
@@ -200,14 +205,7 @@ impl<'a> Session<'a> {
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                let routed = match router {
-                    None => Routed::Here,
-                    Some(router) => {
-                        let bytes = &input[*start..*start + consumed];
-                        router.route(&request, None, protocol, bytes, *now, output, holes)
-                    }
-                };
-                match routed {
+                match route(&request, None, *start..*start + consumed, *now, output, holes) {
                     Routed::Here => drop(self.carry_out(&request, None, *now, output)),
                     Routed::Answered => {}
                     Routed::Later => return Err(Progress::OthersFirst),
