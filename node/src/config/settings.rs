@@ -311,11 +311,13 @@ mod tests {
             return;
         }
         // The environment of a process with threads cannot be changed: the test runs itself in another one.
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "config::settings::tests::defaults_read_no_environment_variables"])
             .env("LARDER_PORT", NO_PORT)
-            .stdout(std::process::Stdio::null())
-            .status();
-        assert!(status.unwrap().success());
+            .output()
+            .unwrap();
+        assert!(child.status.success());
+        // With another name the process runs no test and succeeds.
+        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "the other process runs this test");
     }
 }
