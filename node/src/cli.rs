@@ -8,7 +8,7 @@ use crate::config::settings::Settings;
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "larder-node",
-    version = crate::VERSION,
+    version = crate::version::VERSION,
     disable_version_flag = true,
     args_override_self = true,
     about = "A memcache server: memcached's protocols and flags, more items in the same memory.",

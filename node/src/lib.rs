@@ -19,6 +19,7 @@ mod server;
 mod shared;
 mod statistics;
 pub mod store;
+mod version;
 
 pub use cli::CommandLine;
 pub use cluster::ClusterOptions;
@@ -28,9 +29,4 @@ pub use config::settings::Settings;
 pub use daemon::run;
 pub use error::StartError;
 pub use server::Server;
-
-/// The answer to `version`: the version of memcached whose behaviour this is, and nothing else, since clients parse it.
-pub const VERSION: &str = "1.6.45";
-
-/// The version of this node, which `stats` shows as `larder_version`.
-pub const LARDER_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub use version::{LARDER_VERSION, VERSION};

@@ -49,7 +49,7 @@ fn dispatch(command: &Command<'_>, turn: &mut Turn<'_>) -> Effect {
         }
         Command::FlushAll { at } => items::flush_all(*at, turn),
         Command::Noop => Outcome::Noop,
-        Command::Version => Outcome::Version(crate::VERSION),
+        Command::Version => Outcome::Version(crate::version::VERSION),
         Command::Verbosity { level } => {
             turn.shared.set_verbosity(*level);
             Outcome::Ok

@@ -153,7 +153,7 @@ impl Users {
             Decoded::Request { request: Request { command, reply }, consumed } => {
                 let (outcome, authenticated) = match &command {
                     Command::Sasl(sasl) => self.sasl(sasl, counters),
-                    Command::Version => (Outcome::Version(crate::VERSION), false),
+                    Command::Version => (Outcome::Version(crate::version::VERSION), false),
                     _ => return close(&reply, output),
                 };
                 reply.outcome(&outcome, output);

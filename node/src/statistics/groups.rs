@@ -28,8 +28,8 @@ pub(super) fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     out.stat("pid", std::process::id());
     out.stat("uptime", shared.clock.uptime());
     out.stat("time", now.0);
-    out.stat("version", crate::VERSION);
-    out.stat("larder_version", crate::LARDER_VERSION);
+    out.stat("version", crate::version::VERSION);
+    out.stat("larder_version", crate::version::LARDER_VERSION);
     out.stat("pointer_size", usize::BITS);
     out.stat("rusage_user", usage.map_or_else(String::new, |usage| seconds(usage.user_time())));
     out.stat("rusage_system", usage.map_or_else(String::new, |usage| seconds(usage.system_time())));
