@@ -2,7 +2,7 @@
 
 use larder_tests::Server;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// Checks that the node still serves a new connection.
 fn still_serves(node: &Server) {

@@ -418,7 +418,7 @@ async fn a_node_frozen_under_load_fails_its_own_callers_only_and_mixes_up_no_ans
 
 #[tokio::test]
 async fn calls_dropped_at_random_points_never_shift_answers_to_other_callers() {
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     let node = Server::node(&[]);
     let cache = client(&[&node]);
     for number in 0..50 {

@@ -16,7 +16,7 @@ use larder_protocol::{
 use larder_tests::{PATIENCE, Server};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 const ROUND: u32 = 64;
 /// The opaque of the packet that ends a round.

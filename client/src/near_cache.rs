@@ -1,5 +1,6 @@
 //! A small cache within the process, in front of the nodes.
 
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use larder_node::store::{Config, Cursor, Eviction, Expiry, NewItem, Store, Time};
 use nix::time::ClockId;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
 const LIMIT: usize = 256 << 20;

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use rand::Rng;
+use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::{CAS, Command, Random};

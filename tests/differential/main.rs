@@ -16,7 +16,7 @@ use std::net::TcpStream;
 use larder_tests::{PATIENCE, Server};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// Commands of one round, which are sent in one write.
 const ROUND: usize = 64;

@@ -1,7 +1,7 @@
 //! The sending half of a worker: draws requests from the workload and encodes them.
 
 use larder_protocol::Keys;
-use rand::Rng;
+use rand::RngExt;
 
 use super::connection::Pending;
 use super::phase_state::PhaseState;

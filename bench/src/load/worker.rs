@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use larder_protocol::KEY_MAX_LEN;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rustix::event::{Timespec, epoll};
 
 use super::connection::Connection;

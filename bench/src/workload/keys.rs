@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
 use larder_protocol::KEY_MAX_LEN;
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution, Zipf};
 

@@ -6,7 +6,7 @@ mod values;
 use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_protocol::StoreMode;
-use rand::Rng;
+use rand::RngExt;
 
 use crate::error::{Error, Result};
 use crate::exchange::{Stored, Storing, Verb, call_node, give_back, store_at, value_cas_and_flags};

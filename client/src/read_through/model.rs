@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use larder_node::{Server, Settings};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use super::lease::{Cache, Lease, Lookup};
 use super::options::ReadPolicy;

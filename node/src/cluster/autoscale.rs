@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_days_wave_is_followed_without_steps_to_and_fro() {
         use rand::rngs::StdRng;
-        use rand::{Rng, SeedableRng};
+        use rand::{RngExt, SeedableRng};
 
         for seed in 0..20 {
             let mut random = StdRng::seed_from_u64(seed);

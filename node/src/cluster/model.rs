@@ -638,7 +638,7 @@ fn search(bounds: Bounds, broken: Broken, most: usize) -> Result<(usize, bool), 
 /// Goes at random through worlds that are too many to look at all of them.
 fn walk(bounds: Bounds, broken: Broken, walks: u64) -> Result<(), Violation> {
     use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
 
     let (mut model, start) = Model::new(bounds, broken);
     for seed in 0..walks {
