@@ -257,35 +257,63 @@ fn the_blocking_client_needs_no_runtime() {
 }
 
 #[tokio::test]
-async fn requests_hits_misses_errors_and_loads_are_counted_by_node() {
+async fn what_the_client_does_is_counted_and_its_nodes_are_shown_by_gauges() {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     let node = Server::node(&[]);
     let recorder = DebuggingRecorder::new();
-    let build = || Client::builder().server(node.address()).metrics().build().unwrap();
-    let cache = metrics::with_local_recorder(&recorder, build);
+    // The test's only thread runs the client too.
+    let _recorded = metrics::set_default_local_recorder(&recorder);
+    let cache = Client::builder().server(node.address()).metrics().build().unwrap();
     cache.set("a", "1", TTL).await.unwrap();
     cache.get("a").await.unwrap();
     cache.get_many(&["a", "b", "c"]).await;
     cache.get_or_load("d", TTL, || async { Ok::<_, std::io::Error>("value") }).await.unwrap();
     assert!(cache.set("big", vec![0; 2 << 20], TTL).await.is_err());
-    let counted = recorder.snapshotter().snapshot().into_vec();
-    let counter = |name: &str| {
-        let found = counted.iter().find(|(key, ..)| key.key().name() == name);
-        let (key, _, _, value) = found.unwrap_or_else(|| panic!("{name} is registered"));
-        let labels: Vec<&str> = key.key().labels().map(|label| label.value()).collect();
-        match value {
-            DebugValue::Counter(count) => (*count, labels.concat()),
-            DebugValue::Histogram(values) => (values.len() as u64, labels.concat()),
-            DebugValue::Gauge(_) => panic!("there are no gauges"),
+    let address = node.address();
+    // What is recorded, by name and labels: a histogram by the number of its values.
+    let snapshot = || -> std::collections::BTreeMap<String, f64> {
+        let value = |value: DebugValue| match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        let recorded = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let named = recorded.map(|(key, _, _, recorded)| {
+            let labels: Vec<String> = key.key().labels().map(|l| format!(" {}={}", l.key(), l.value())).collect();
+            (format!("{}{}", key.key().name(), labels.concat()), value(recorded))
+        });
+        named.collect()
+    };
+    let recorded = snapshot();
+    let of_node = |name: &str| recorded[&format!("larder_client_{name} node={address}")];
+    assert_eq!(of_node("requests_total"), 8.0);
+    assert_eq!(of_node("hits_total"), 2.0);
+    // The items are "b", "c" and "d", which won a lease.
+    assert_eq!(of_node("misses_total"), 3.0);
+    assert_eq!(of_node("errors_total"), 1.0);
+    assert_eq!(of_node("in_flight"), 0.0);
+    assert_eq!(of_node("connections"), 1.0);
+    assert_eq!(of_node("ejections_total"), 0.0);
+    assert_eq!(recorded["larder_client_loads_total"], 1.0);
+    let server = format!("db.system.name=memcached server.address=127.0.0.1 server.port={}", node.port());
+    let calls = |labels: &str| recorded[&format!("db.client.operation.duration {server} {labels}")];
+    // "a", the three, and "d"; "a" and "d"; the one that was too large.
+    assert_eq!(calls("db.operation.name=get"), 3.0);
+    assert_eq!(calls("db.operation.name=set"), 2.0);
+    assert_eq!(calls("db.operation.name=set error.type=refused"), 1.0);
+    let circuit = |state: &str| snapshot()[&format!("larder_client_circuit node={address} state={state}")];
+    assert_eq!((circuit("closed"), circuit("connecting"), circuit("open")), (1.0, 0.0, 0.0));
+    drop(node);
+    let gone = async {
+        while circuit("open") < 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert_eq!(counter("larder_client_requests"), (8, node.address()));
-    assert_eq!(counter("larder_client_hits"), (2, node.address()));
-    // The items are "b", "c" and "d", which won a lease.
-    assert_eq!(counter("larder_client_misses"), (3, node.address()));
-    assert_eq!(counter("larder_client_errors"), (1, node.address()));
-    assert_eq!(counter("larder_client_latency_seconds"), (6, node.address()));
-    assert_eq!(counter("larder_client_loads"), (1, String::new()));
+    tokio::time::timeout(larder_tests::PATIENCE, gone).await.expect("the lost node is ejected");
+    assert_eq!((circuit("closed"), circuit("connecting")), (0.0, 0.0));
+    let recorded = snapshot();
+    assert_eq!(recorded[&format!("larder_client_ejections_total node={address}")], 1.0);
+    assert_eq!(recorded[&format!("larder_client_connections node={address}")], 0.0);
 }
 
 #[tokio::test]

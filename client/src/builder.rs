@@ -14,9 +14,11 @@ use crate::cluster::node::NodeSettings;
 use crate::cluster::topology::{Failover, Plan, StandIns, Topology};
 use crate::connection::connect::{Connector, Login, Mechanism, Resolver};
 use crate::connection::link::Patience;
+#[cfg(feature = "tls")]
 use crate::connection::tls::Tls;
 use crate::error::{Error, Result};
 use crate::metrics::LoadMetrics;
+#[cfg(feature = "near-cache")]
 use crate::near_cache::NearCache;
 use crate::operations::client::{Client, Inner};
 use crate::single_flight::Flights;
@@ -30,6 +32,7 @@ pub struct Builder {
     lease: Duration,
     failover: Failover,
     hash_long_keys: bool,
+    #[cfg(feature = "near-cache")]
     near: Option<(usize, Duration)>,
     source: Option<Source>,
     hedge: Option<Duration>,
@@ -58,6 +61,7 @@ impl Client {
             lease: Duration::from_secs(10),
             failover: Failover::Next { ttl: Duration::from_secs(10) },
             hash_long_keys: false,
+            #[cfg(feature = "near-cache")]
             near: None,
             source: None,
             hedge: None,
@@ -151,6 +155,7 @@ impl Builder {
     /// Reading such a key needs no exchange with a node, and may return a value that is older than the node's by up to
     /// `ttl`: choose a second or less, for keys that are read thousands of times a second. A change through this client
     /// (and its clones) removes the key; a change by another process is not seen.
+    #[cfg(feature = "near-cache")]
     pub fn near_cache(mut self, bytes: usize, ttl: Duration) -> Self {
         self.near = Some((bytes, ttl));
         self
@@ -158,12 +163,14 @@ impl Builder {
 
     /// Counts requests, hits, misses, errors and latencies: see [`metrics`](crate::metrics) for the names. Install a
     /// recorder before the client is built. The cost is two readings of the clock for each call.
+    #[cfg(feature = "metrics")]
     pub fn metrics(mut self) -> Self {
         self.settings.metrics = true;
         self
     }
 
     /// Connects over TLS. Connections to unix sockets are not encrypted.
+    #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.settings.connector.tls = Some(tls);
         self
@@ -322,7 +329,10 @@ impl Builder {
                 lease: self.lease,
                 hash_long_keys: self.hash_long_keys,
                 metrics,
+                #[cfg(feature = "near-cache")]
                 near: self.near.map(|(bytes, ttl)| NearCache::new(bytes, ttl)),
+                #[cfg(not(feature = "near-cache"))]
+                near: None,
             }),
         })
     }

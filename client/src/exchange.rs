@@ -50,6 +50,15 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// The operation's name in the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::Delete => "delete",
+            Verb::Arithmetic => "arithmetic",
+        }
+    }
+
     #[inline]
     pub(crate) fn begin<'o>(self, out: &'o mut Vec<u8>, key: &[u8]) -> Line<'o> {
         match self {
@@ -99,7 +108,7 @@ pub(crate) fn accepted(node: &Node, answer: Answer) -> Result<Reply> {
 /// Sends a meta command with the flags that `flags` writes, and returns the reply.
 pub(crate) async fn call_node(node: &Node, verb: Verb, key: &[u8], flags: impl FnOnce(&mut Line<'_>)) -> Result<Reply> {
     let answer = node
-        .call(|out| {
+        .call(verb.name(), |out| {
             let mut line = verb.begin(out, key);
             flags(&mut line);
             line.end();
@@ -180,7 +189,7 @@ pub(crate) async fn store_reply(
     storing: &Storing<'_>,
 ) -> Result<Reply> {
     let answer = node
-        .call(|out| {
+        .call("set", |out| {
             let mut line = Line::set(out, key, storing.value);
             line.exptime(b'T', exptime(clamped(storing.ttl, ttl_max)));
             client_flags(&mut line, storing.client_flags);

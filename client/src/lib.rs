@@ -61,14 +61,33 @@
 //! # What to rely on
 //!
 //! - A miss is `Ok(None)`, and never an error in disguise: a time-out or a node that is down is an [`Error`]. Reading
-//!   through goes   on without the cache.
+//!   through goes on without the cache.
 //! - Every call has a time-out. A caller that times out or is dropped leaves nothing behind that could reach another
 //!   caller.
 //! - A node that is down costs a quick error, or another node stands in ([`Failover`]), and it comes back by itself.
 //! - Keys are checked: what cannot be one key is refused before it is sent.
 //! - Plain readers do not see what reading through leaves in the cache on its way: a load that goes on, an invalidated
-//!   value, or the   note that there is none are misses to them.
+//!   value, or the note that there is none are misses to them.
+//!
+//! # Features
+//!
+//! `json` is on by default; nothing that is built from C is.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `json` | the codec [`Json`] |
+//! | `msgpack` | the codec [`MessagePack`] |
+//! | `compression` | the codec [`Compressed`]: zstd (a C library) and zlib |
+//! | `tls` | [`Tls`] and [`Builder::tls`]: rustls with ring (C and assembly) |
+//! | `metrics` | [`Builder::metrics`] |
+//! | `near-cache` | [`Builder::near_cache`] |
+//!
+//! # Rust versions
+//!
+//! The crate is for Rust 1.90 and later. A newer one is required only in a minor version (a patch never does), and
+//! only once it is half a year old.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod blocking;
 mod builder;
@@ -77,17 +96,22 @@ mod connection;
 mod error;
 mod exchange;
 mod key;
+#[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "near-cache")]
 mod near_cache;
 mod operations;
 mod read_through;
 mod single_flight;
 mod ttl;
 mod value;
+mod without;
 
 pub use builder::Builder;
-pub use cluster::node::{Circuit, NodeStatus};
+pub use cluster::circuit::Circuit;
+pub use cluster::node::NodeStatus;
 pub use cluster::topology::Failover;
+#[cfg(feature = "tls")]
 pub use connection::tls::Tls;
 pub use error::{Error, Result};
 pub use exchange::{Item, Stored};
@@ -97,12 +121,31 @@ pub use operations::meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaS
 pub use operations::namespace::Namespace;
 pub use operations::typed::Typed;
 pub use read_through::ReadThrough;
-pub use value::{Codec, CodecError, Compressed, Compression, Encoded, Json, MessagePack, Plain};
+#[cfg(feature = "json")]
+pub use value::Json;
+#[cfg(feature = "msgpack")]
+pub use value::MessagePack;
+pub use value::{Codec, CodecError, Encoded, Plain};
+#[cfg(feature = "compression")]
+pub use value::{Compressed, Compression};
+#[cfg(not(feature = "metrics"))]
+use without::metrics;
+#[cfg(not(feature = "near-cache"))]
+use without::near_cache;
 
-#[doc = include_str!("../../docs/cookbook.md")]
+// Its examples use every feature.
+#[cfg(all(
+    feature = "tls",
+    feature = "json",
+    feature = "msgpack",
+    feature = "compression",
+    feature = "metrics",
+    feature = "near-cache"
+))]
+#[doc = include_str!("../cookbook.md")]
 pub mod cookbook {}
 
-/// The README's examples compile.
+/// The README's example compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::cluster::circuit::Circuit;
 use crate::connection::connect::{Connected, Connector};
 use crate::connection::link::{Answer, Failure, Link, Patience, drive};
 use crate::error::{Error, Result};
@@ -30,18 +31,6 @@ pub(crate) struct NodeSettings {
     pub(crate) connections: usize,
     pub(crate) patience: Patience,
     pub(crate) metrics: bool,
-}
-
-/// State of a node's circuit breaker: whether calls go to the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Circuit {
-    /// The first attempt to connect is under way; calls wait for it.
-    Connecting,
-    /// Calls go to the node.
-    Closed,
-    /// The node is ejected: calls fail at once, or go to the node that [`Failover`](crate::Failover) selects. The
-    /// client tries to connect again in the background, with growing pauses of up to 2 s.
-    Open,
 }
 
 /// State of a node at one moment.
@@ -65,7 +54,6 @@ pub(crate) struct Node {
     shared: Arc<Shared>,
     timeout: Duration,
     connector: Connector,
-    metrics: NodeMetrics,
     next: AtomicUsize,
     connectors: Vec<AbortHandle>,
 }
@@ -81,6 +69,7 @@ struct Shared {
     tried: AtomicBool,
     first_try: Notify,
     last_failure: Mutex<Option<Arc<str>>>,
+    metrics: NodeMetrics,
 }
 
 impl fmt::Debug for Node {
@@ -108,14 +97,15 @@ impl Node {
             warned_of_no_cas: AtomicBool::new(false),
             first_try: Notify::new(),
             last_failure: Mutex::default(),
+            metrics: NodeMetrics::new(address, settings.metrics),
         });
+        shared.report();
         let connector = |number| tokio::spawn(keep_connected(shared.clone(), number, settings.clone())).abort_handle();
         let connectors = (0..shared.links.len()).map(connector).collect();
         Node {
             shared,
             timeout: settings.patience.operation,
             connector: settings.connector.clone(),
-            metrics: NodeMetrics::new(address, settings.metrics),
             next: AtomicUsize::new(0),
             connectors,
         }
@@ -149,11 +139,7 @@ impl Node {
     }
 
     pub(crate) fn circuit(&self) -> Circuit {
-        match self.shared.open.load(Ordering::Relaxed) {
-            0 if !self.shared.tried.load(Ordering::Relaxed) => Circuit::Connecting,
-            0 => Circuit::Open,
-            _ => Circuit::Closed,
-        }
+        self.shared.circuit()
     }
 
     /// Returns whether calls may go to the node.
@@ -189,20 +175,25 @@ impl Node {
     }
 
     /// Sends one request and returns its answer.
-    pub(crate) async fn call(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
-        let began = self.metrics.begin();
+    pub(crate) async fn call(&self, operation: &'static str, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
+        let measured = self.shared.metrics.begin();
         let call = async { self.link().await?.call(encode).await.map_err(|failure| self.failed(failure)) };
         let answer = call.instrument(tracing::trace_span!("call", node = %self.address())).await;
-        self.metrics.end(began, 1, answer.as_ref().map(std::slice::from_ref).map_err(|_| ()));
+        measured.end(operation, 1, answer.as_ref().map(std::slice::from_ref));
         answer
     }
 
     /// Sends `count` requests and returns their answers, in the same order.
-    pub(crate) async fn call_many(&self, count: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<Answer>> {
-        let began = self.metrics.begin();
+    pub(crate) async fn call_many(
+        &self,
+        operation: &'static str,
+        count: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<Answer>> {
+        let measured = self.shared.metrics.begin();
         let call = async { self.link().await?.call_many(count, encode).await.map_err(|failure| self.failed(failure)) };
         let answers = call.instrument(tracing::trace_span!("call", node = %self.address(), count)).await;
-        self.metrics.end(began, count, answers.as_deref().map_err(|_| ()));
+        measured.end(operation, count, answers.as_deref());
         answers
     }
 
@@ -270,9 +261,23 @@ async fn serve(shared: &Shared, number: usize, settings: &NodeSettings, mut conn
 }
 
 impl Shared {
+    fn circuit(&self) -> Circuit {
+        match self.open.load(Ordering::Relaxed) {
+            0 if !self.tried.load(Ordering::Relaxed) => Circuit::Connecting,
+            0 => Circuit::Open,
+            _ => Circuit::Closed,
+        }
+    }
+
     fn tried(&self) {
         self.tried.store(true, Ordering::Release);
         self.first_try.notify_waiters();
+        self.report();
+    }
+
+    /// Brings the gauges up to date.
+    fn report(&self) {
+        self.metrics.report(|| (self.circuit(), self.open.load(Ordering::Relaxed)));
     }
 }
 
@@ -298,5 +303,6 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
         self.shared.links[self.number].store(None);
+        self.shared.report();
     }
 }

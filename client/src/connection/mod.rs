@@ -2,4 +2,8 @@
 
 pub(crate) mod connect;
 pub(crate) mod link;
+#[cfg(feature = "tls")]
 pub(crate) mod tls;
+
+#[cfg(not(feature = "tls"))]
+pub(crate) use crate::without::tls;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -29,9 +31,6 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct Tls {
-    roots: Arc<RootCertStore>,
-    /// The certificates of `roots`, as they are.
-    trusted: Arc<[CertificateDer<'static>]>,
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
 }
@@ -46,8 +45,6 @@ impl Tls {
     /// Trusts the authorities whose certificates are in this PEM file, and no others. A self-signed certificate of a
     /// node may be in the file too.
     ///
-    /// On Debian, `/etc/ssl/certs/ca-certificates.crt` has those that the system trusts.
-    ///
     /// # Errors
     /// [`Error::Tls`] if the file cannot be read or has no certificate.
     pub fn trusting(authorities: impl AsRef<Path>) -> Result<Tls> {
@@ -57,9 +54,54 @@ impl Tls {
         for certificate in &trusted {
             roots.add(certificate.clone()).map_err(|error| wrong(file, error))?;
         }
-        let (roots, trusted) = (Arc::new(roots), trusted.into());
-        let config = trusting(&roots, &trusted)?.with_no_client_auth();
-        Ok(Tls { roots, trusted, config: Arc::new(config), server_name: None })
+        trusting(roots, trusted.into())
+    }
+
+    /// Trusts the authorities that the system trusts. The variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name others, as
+    /// they do for OpenSSL.
+    ///
+    /// ```no_run
+    /// use larder_client::{Client, Tls};
+    ///
+    /// # async fn example() -> Result<(), larder_client::Error> {
+    /// let cache = Client::builder().server("cache1.example.com:11211").tls(Tls::system()?).build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Tls`] if the system has no certificate that can be used.
+    pub fn system() -> Result<Tls> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        // Stores of systems hold certificates that rustls does not take; the others are enough.
+        let (added, _) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+            let reasons = if reasons.is_empty() { "the store is empty".to_owned() } else { reasons.join("; ") };
+            return Err(Error::Tls(format!("the system has no certificate of an authority: {reasons}")));
+        }
+        trusting(roots, Arc::default())
+    }
+
+    /// Uses a configuration of [rustls](https://docs.rs/rustls/0.23) 0.23 as it is: its versions, suites, roots, client
+    /// certificate and provider of cryptography.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use larder_client::Tls;
+    ///
+    /// # let roots = rustls::RootCertStore::empty();
+    /// let provider = Arc::new(rustls::crypto::ring::default_provider());
+    /// let config = rustls::ClientConfig::builder_with_provider(provider)
+    ///     .with_protocol_versions(&[&rustls::version::TLS13])
+    ///     .expect("ring has suites for TLS 1.3")
+    ///     .with_root_certificates(roots)
+    ///     .with_no_client_auth();
+    /// let tls = Tls::from_config(config);
+    /// # let _ = tls;
+    /// ```
+    pub fn from_config(config: ClientConfig) -> Tls {
+        Tls { config: Arc::new(config), server_name: None }
     }
 
     /// Sets the certificate for nodes that request one. Both files are PEM. The key is RSA, Ed25519, or ECDSA on P-256
@@ -71,10 +113,12 @@ impl Tls {
         let (certificate, key) = (certificate.as_ref(), key.as_ref());
         let chain = certificates(certificate)?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error))?;
-        let config = trusting(&self.roots, &self.trusted)?.with_client_auth_cert(chain, private).map_err(|error| {
+        let pair = CertifiedKey::from_der(chain, private, self.config.crypto_provider()).map_err(|error| {
             let advice = "keys are RSA, Ed25519, or ECDSA on the curves P-256 and P-384, and belong to the certificate";
             wrong(key, format!("{error} ({advice})"))
         })?;
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
         Ok(Tls { config: Arc::new(config), ..self })
     }
 
@@ -99,15 +143,22 @@ impl Tls {
     }
 }
 
-/// Returns the configuration builder that trusts `roots`.
-fn trusting(roots: &Arc<RootCertStore>, trusted: &Arc<[CertificateDer<'static>]>) -> Result<ConfigBuilder> {
-    let authorities =
-        WebPkiServerVerifier::builder(roots.clone()).build().map_err(|error| Error::Tls(error.to_string()))?;
-    let verifier = Arc::new(Verifier { authorities, trusted: trusted.clone() });
-    Ok(ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier))
+/// Returns the settings that trust `roots`, and the certificates `trusted` as they are.
+fn trusting(roots: RootCertStore, trusted: Arc<[CertificateDer<'static>]>) -> Result<Tls> {
+    // The process's provider, if it has chosen one. Without the choice, rustls panics where another crate of the
+    // program has enabled a second provider.
+    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| Error::Tls(error.to_string()))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Tls(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { authorities, trusted }))
+        .with_no_client_auth();
+    Ok(Tls::from_config(config))
 }
-
-type ConfigBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
 /// Accepts what the authorities have signed, and a certificate that is itself in the list of those trusted: a
 /// self-signed one (`openssl req -x509`), which is marked as an authority and therefore refused as a server's

@@ -79,7 +79,7 @@ impl Client {
         let nodes_with_keys = topology.nodes.iter().zip(&by_node).filter(|(_, keys)| !keys.is_empty());
         let calls = nodes_with_keys.map(|(node, keys)| async move {
             let answers = node
-                .call_many(keys.len(), |out| {
+                .call_many("get", keys.len(), |out| {
                     for (_, key) in keys {
                         let mut line = Verb::Get.begin(out, key);
                         flags(&mut line);

@@ -100,6 +100,16 @@ impl<'c> Request<'c> {
         Request { client, command, key: key.to_vec(), flags: Vec::new() }
     }
 
+    /// The operation's name in the metrics.
+    fn name(&self) -> &'static str {
+        match self.command {
+            Command::Get => "get",
+            Command::Set { .. } => "set",
+            Command::Delete => "delete",
+            Command::Arithmetic { .. } => "arithmetic",
+        }
+    }
+
     fn set(&mut self, letter: u8, token: Option<u64>) {
         match self.flags.iter_mut().find(|(other, _)| *other == letter) {
             Some(flag) => flag.1 = token,
@@ -162,7 +172,7 @@ impl<'c> Request<'c> {
         if let Some(ttl_max) = ttl_max {
             self.limit(ttl_max);
         }
-        let answer = node.call(|out| self.encode(&key, out)).await?;
+        let answer = node.call(self.name(), |out| self.encode(&key, out)).await?;
         accepted(node, answer).map(MetaReply::of)
     }
 }

@@ -3,15 +3,23 @@
 //! The flags are those of Python's clients (pymemcache's `serde`, pylibmc), so that a mixed fleet can share strings,
 //! integers and bytes. A codec decodes what it encodes, and refuses everything else: it never skips trailing bytes.
 
+#[cfg(feature = "compression")]
 mod compress;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "msgpack")]
+mod message_pack;
 mod plain;
 #[cfg(test)]
 mod properties;
-mod serde;
 
+#[cfg(feature = "compression")]
 pub use self::compress::{Compressed, Compression};
+#[cfg(feature = "json")]
+pub use self::json::Json;
+#[cfg(feature = "msgpack")]
+pub use self::message_pack::MessagePack;
 pub use self::plain::Plain;
-pub use self::serde::{Json, MessagePack};
 
 use bytes::Bytes;
 
@@ -32,6 +40,7 @@ pub(crate) mod flag {
     /// The datastore has no such thing; the value is empty. Larder's own.
     pub(crate) const ABSENT: u32 = 1 << 9;
     /// MessagePack; Larder's own. Without it, the text `5` would be read as the number 53.
+    #[cfg(feature = "msgpack")]
     pub(crate) const MESSAGE_PACK: u32 = 1 << 10;
 }
 

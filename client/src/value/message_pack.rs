@@ -1,43 +1,10 @@
-//! Formats with a serde crate.
+//! MessagePack.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Codec, CodecError, Encoded, expect_flags, flag};
-
-/// JSON. Python's clients read it as a string. Values with a NaN or an infinity are refused: JSON cannot express them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Json;
-
-impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
-    fn encode(&self, value: &T) -> Result<Encoded, CodecError> {
-        let encoded = serde_json::to_vec(value)?;
-        // serde_json writes NaN and infinity as null, which is read as another value or not at all.
-        if encoded.windows(4).any(|word| word == b"null") && has_special_number(&rmpv::ext::to_value(value)?) {
-            return Err("JSON has no NaN and no infinity".into());
-        }
-        Ok(Encoded { value: Bytes::from(encoded), flags: flag::TEXT })
-    }
-
-    fn decode(&self, encoded: Encoded) -> Result<T, CodecError> {
-        expect_flags(encoded.flags, flag::TEXT)?;
-        Ok(serde_json::from_slice(&encoded.value)?)
-    }
-}
-
-/// Returns whether a NaN or an infinity is in the value.
-fn has_special_number(value: &rmpv::Value) -> bool {
-    match value {
-        rmpv::Value::F32(number) => !number.is_finite(),
-        rmpv::Value::F64(number) => !number.is_finite(),
-        rmpv::Value::Array(values) => values.iter().any(has_special_number),
-        rmpv::Value::Map(pairs) => {
-            pairs.iter().any(|(key, value)| has_special_number(key) || has_special_number(value))
-        }
-        _ => false,
-    }
-}
 
 /// MessagePack, with the names of fields: smaller than JSON, and readable after a field was added. Flag bit 10 marks
 /// it.
@@ -66,6 +33,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Json;
     use super::*;
 
     #[test]
