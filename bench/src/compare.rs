@@ -116,7 +116,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         args.max_p99_ratio.is_none_or(|bound| p99 <= bound) && args.min_rate_ratio.is_none_or(|bound| rate >= bound);
     let fails = !holds;
     if fails {
-        eprintln!("larder-bench: a bound does not hold: rate ratio {rate:.3}, p99 ratio {p99:.3}");
+        eprintln!("error: a bound does not hold: rate ratio {rate:.3}, p99 ratio {p99:.3}");
     }
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

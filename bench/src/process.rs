@@ -2,6 +2,7 @@
 //! with its owner.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -33,7 +34,16 @@ impl ServerProcess {
     /// The program cannot be started, ends before it listens, or does not listen within 20 seconds.
     pub fn start(command: &mut Command) -> anyhow::Result<ServerProcess> {
         let program = PathBuf::from(command.get_program());
+        // A node reads settings from such variables, and those of this process are not meant for it.
+        let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("LARDER_")) && !given.contains(&name) {
+                command.env_remove(name);
+            }
+        }
         let folder = tempfile::tempdir().context("a folder for the file that names the server's ports")?;
+        // A server that leaves root writes the file as another user.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o733))?;
         let file = folder.path().join("ports");
         command.env("MEMCACHED_PORT_FILENAME", &file).stdin(Stdio::piped()).stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;

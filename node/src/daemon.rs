@@ -1,45 +1,66 @@
 //! A node as a process of its own: its start, its signals, its pid file and its end.
 
 use std::io;
+use std::process::ExitCode;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, daemon};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::background::{self, Side, Starter};
+use crate::cli::service_variables;
 use crate::config::settings::{RESERVED_DESCRIPTORS, Settings};
 use crate::error::StartError;
 use crate::log;
 use crate::server::Server;
 
-/// Runs a node until SIGTERM or SIGINT, as the `larder-node` binary does. SIGHUP makes it read its files again.
-pub fn run(settings: Settings) -> std::process::ExitCode {
-    log::start(settings.verbosity.into());
-    match serve_until_signalled(settings) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+/// Runs a node until SIGTERM, SIGINT or SIGUSR1, as the `larder-node` binary does. SIGHUP makes it read its files again.
+pub fn run(settings: Settings) -> ExitCode {
+    let served = match settings.daemon.then(background::enter).transpose() {
+        Ok(Some(Side::Foreground(node))) => {
+            return if node.serves() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Ok(Some(Side::Background(starter))) => serve_until_signalled(settings, Some(starter)),
+        Ok(None) => serve_until_signalled(settings, None),
+        Err(error) => Err(StartError::Process { doing: "going into the background (-d)".to_owned(), error }),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        // As an error of the command line: it is for the person who starts the node.
         Err(error) => {
-            tracing::error!("{error}");
-            std::process::ExitCode::FAILURE
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn serve_until_signalled(settings: Settings) -> Result<(), StartError> {
+fn serve_until_signalled(settings: Settings, starter: Option<Starter>) -> Result<(), StartError> {
+    log::start(settings.verbosity.into());
+    for (name, value) in service_variables() {
+        tracing::info!("{name}={value} is ignored: Kubernetes sets it for a Service");
+    }
     prepare(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // memcached's signal for a graceful stop.
+        let mut stop_gracefully = signal(SignalKind::user_defined1())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(settings.clone())?;
         write_pid_file(&settings);
         announce_ports(&server)?;
+        if let Some(starter) = starter {
+            starter.release(settings.verbosity > 0)?;
+        }
         let why = loop {
             tokio::select! {
                 _ = hangup.recv() => server.reload(),
                 _ = terminate.recv() => break "SIGTERM came",
                 _ = interrupt.recv() => break "SIGINT came",
+                _ = stop_gracefully.recv() => break "SIGUSR1 came",
                 () = server.shutdown_requested() => break "a client asked for it",
             }
         };
@@ -76,12 +97,8 @@ fn process(doing: &str) -> impl FnOnce(nix::Error) -> StartError {
     move |error| StartError::Process { doing: doing.to_owned(), error: error.into() }
 }
 
-/// Forks into the background (`-d`) and raises limits. Called before any thread is started.
+/// Raises limits.
 fn prepare(settings: &Settings) -> Result<(), StartError> {
-    if settings.daemon {
-        // With -v the log keeps going to the terminal.
-        daemon(true, settings.verbosity > 0).map_err(process("going into the background (-d)"))?;
-    }
     if settings.core_dumps {
         let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(io::Error::from)?;
         setrlimit(Resource::RLIMIT_CORE, hard, hard).map_err(process("allowing core dumps (-r)"))?;

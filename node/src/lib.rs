@@ -4,6 +4,7 @@
 //! [`store`], the encoder of its protocol, and one write. [`Server`] puts them together. The `larder-node` binary is a
 //! command line around it.
 
+mod background;
 mod cli;
 mod clock;
 pub mod cluster;
@@ -24,6 +25,7 @@ mod version;
 pub use cli::CommandLine;
 pub use cluster::ClusterOptions;
 pub use config::address::ListenError;
+pub use config::arguments::without_foreign_variables;
 pub use config::options::{EngineOptions, Extended, TlsOptions};
 pub use config::settings::Settings;
 pub use daemon::run;

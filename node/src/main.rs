@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use larder_node::CommandLine;
 
 fn main() -> ExitCode {
-    larder_node::run(CommandLine::parse().settings)
+    larder_node::run(CommandLine::of_this_process().settings)
 }

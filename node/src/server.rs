@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cluster::{self, Cluster};
 use crate::config::settings::Settings;
 use crate::error::StartError;
+use crate::log::Seldom;
 use crate::maintenance::maintain;
 use crate::net::acceptor::{Work, accept};
 use crate::net::auth::Users;
@@ -22,6 +24,7 @@ use crate::net::udp;
 use crate::privileges;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
+use crate::version::{LARDER_VERSION, VERSION};
 
 /// A running node.
 ///
@@ -40,6 +43,8 @@ pub struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     udp_addresses: Vec<SocketAddr>,
+    /// The file of the unix socket, if the node created it.
+    socket: Option<PathBuf>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -58,7 +63,10 @@ impl Server {
         let tls = settings.tls.then(|| Tls::new(&settings.extended.tls)).transpose()?.map(Arc::new);
         let mut listeners = Listeners::open(&settings)?;
         privileges::leave_root(&settings)?;
-        listeners.open_unix(&settings)?;
+        let socket = listeners.open_unix(&settings)?;
+        if listeners.is_empty() {
+            return Err(StartError::NoListener);
+        }
         let (addresses, udp_addresses) = (listeners.tcp_addresses()?, listeners.udp_addresses()?);
         if !settings.ignored().is_empty() {
             tracing::info!("accepted, and without meaning for this engine: {}", settings.ignored().join(" "));
@@ -97,10 +105,8 @@ impl Server {
                 drop(listening);
             }
         })?);
-        for address in &addresses {
-            tracing::info!(%address, "listening");
-        }
-        Ok(Server { shared, addresses, udp_addresses, stop, threads })
+        announce(&shared, &addresses);
+        Ok(Server { shared, addresses, udp_addresses, socket, stop, threads })
     }
 
     /// Returns the TCP addresses that the server listens on. A port of -1 is reported as the free port that was taken.
@@ -134,7 +140,8 @@ impl Server {
         }
     }
 
-    /// Stops the server: accepts no more connections, replies to every command that was read, then ends the threads.
+    /// Stops the server: accepts no more connections, replies to every command that was read, ends the threads,
+    /// and removes the file of its unix socket.
     pub fn stop(self) {
         // An error is ignored: it means that all threads have ended.
         let _ = self.stop.send(true);
@@ -143,6 +150,30 @@ impl Server {
                 tracing::error!("a thread of the server had panicked");
             }
         }
+        if let Some(path) = &self.socket
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!("the unix socket {} stays: {error}", path.display());
+        }
+    }
+}
+
+/// Logs what the node is and where it listens.
+fn announce(shared: &Shared, addresses: &[SocketAddr]) {
+    let settings = &shared.settings;
+    tracing::info!(
+        "larder-node {LARDER_VERSION}, as memcached {VERSION}: {} MiB, {} threads, eviction {}, TLS {}, login {}",
+        settings.memory_mebibytes,
+        settings.threads,
+        settings.eviction(),
+        if settings.tls { "on" } else { "off" },
+        if settings.sasl || settings.auth_file.is_some() { "asked for" } else { "not asked for" },
+    );
+    for address in addresses {
+        tracing::info!(%address, "listening");
+    }
+    if let Some(path) = &settings.socket {
+        tracing::info!(path = %path.display(), "listening");
     }
 }
 
@@ -201,7 +232,10 @@ fn work(
                 }
                 Err(error) => {
                     shared.connections.closed();
-                    tracing::warn!(%error, "a connection could not be served");
+                    static UNSERVED: Seldom = Seldom::new();
+                    if UNSERVED.is_due() {
+                        tracing::warn!(%error, "a connection could not be served");
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use larder_node::cluster::{Autoscaler, Figures, Limits, Operator};
 use larder_protocol::peer::{State, Status, View};
 use larder_protocol::ring::{Hashing, Ring, Server};
@@ -109,13 +109,14 @@ struct Up {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = larder_node::without_foreign_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.and_then(|runtime| runtime.block_on(carry_out(arguments.command)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("larder-cluster: {error}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -18,6 +18,7 @@ use super::ownership::{Members, Place, common};
 use super::peers::Peer;
 use super::routing::Routing;
 use super::{Cluster, Counts, Opened, moves};
+use crate::log::Seldom;
 use crate::net::acceptor::Work;
 use crate::shared::Shared;
 use crate::statistics::counters::Totals;
@@ -752,7 +753,10 @@ async fn accept(
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "no member is accepted for now");
+                static REFUSED: Seldom = Seldom::new();
+                if REFUSED.is_due() {
+                    tracing::warn!(%error, "no member is accepted for now");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -775,7 +779,10 @@ async fn accept(
                 Ok((incoming, write, remote)) => converse(&cluster, incoming, write, remote).await,
                 Err(error) => {
                     Counts::add(&cluster.counts.links_refused, 1);
-                    tracing::warn!(%from, %error, "a link is refused");
+                    static REFUSED: Seldom = Seldom::new();
+                    if REFUSED.is_due() {
+                        tracing::warn!(%from, %error, "a link is refused");
+                    }
                     return;
                 }
             };

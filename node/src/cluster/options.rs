@@ -5,44 +5,46 @@ use std::path::PathBuf;
 use clap::Args;
 use larder_protocol::ring::Hashing;
 
+use crate::config::numbers::bytes;
+
 /// What a node is started with to be in a cluster. Without `--cluster` it is in none, and nothing else here has a meaning.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cluster (see docs/cluster.md)")]
 pub struct ClusterOptions {
     /// Be in the cluster of this name: any member answers for any key
-    #[arg(long, value_name = "NAME", env = "LARDER_CLUSTER")]
+    #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
     /// Where to listen for other members [default: the first address for clients, its port plus 10000]
-    #[arg(long, value_name = "HOST:PORT", requires = "cluster", env = "LARDER_CLUSTER_LISTEN")]
+    #[arg(long, value_name = "HOST:PORT", requires = "cluster", hide_short_help = true)]
     pub cluster_listen: Option<String>,
     /// Members to ask for the cluster at the start, as host:port of --cluster-listen; dns:NAME:PORT is every address of a name.
     /// Without any the node founds a cluster
-    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "cluster", env = "LARDER_SEEDS")]
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "cluster")]
     pub seeds: Vec<String>,
     /// File with the key that members prove themselves by, 32 bytes or more; needed off loopback
-    #[arg(long, value_name = "FILE", requires = "cluster", env = "LARDER_CLUSTER_KEY_FILE")]
+    #[arg(long, value_name = "FILE", requires = "cluster", hide_short_help = true)]
     pub cluster_key_file: Option<PathBuf>,
     /// Address by which clients and members reach this node [default: the first address for clients]
-    #[arg(long, value_name = "HOST[:PORT]", requires = "cluster", env = "LARDER_ADVERTISE")]
+    #[arg(long, value_name = "HOST[:PORT]", requires = "cluster", hide_short_help = true)]
     pub advertise: Option<String>,
     /// Name of the host in lists for clients, where addresses change [default: the address]
-    #[arg(long, value_name = "NAME", requires = "cluster", env = "LARDER_ADVERTISE_HOST")]
+    #[arg(long, value_name = "NAME", requires = "cluster", hide_short_help = true)]
     pub advertise_host: Option<String>,
     /// Name of this node among the members, kept over restarts [default: the address for clients]
-    #[arg(long, value_name = "ID", requires = "cluster", env = "LARDER_NODE_ID")]
+    #[arg(long, value_name = "ID", requires = "cluster", hide_short_help = true)]
     pub node_id: Option<String>,
     /// How keys are spread over members; that of most clients saves them a hop: ketama-weighted, ketama, ketama-md5,
     /// rendezvous, twemproxy-md5, twemproxy-fnv1a_64, twemproxy-one_at_a_time, twemproxy-murmur, twemproxy-crc32a
-    #[arg(long, value_name = "HASHING", default_value = "ketama-weighted", value_parser = parse_hashing, hide_default_value = true, env = "LARDER_CLUSTER_HASHING")]
+    #[arg(long, value_name = "HASHING", default_value = "ketama-weighted", value_parser = parse_hashing, hide_default_value = true, hide_short_help = true)]
     pub cluster_hashing: HashingName,
     /// Bytes of items a second that this node pulls from others while it joins or another one leaves
-    #[arg(long, value_name = "BYTES", default_value = "32m", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "32m", value_parser = parse_bytes, hide_short_help = true)]
     pub move_rate: u64,
     /// Longest time, in seconds, that a node which leaves waits until its items are taken over
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide_short_help = true)]
     pub drain_limit: u64,
     /// Seconds for which a node that left still forwards, until clients know the new list
-    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, hide_short_help = true)]
     pub linger: u64,
 }
 
@@ -63,14 +65,6 @@ fn parse_hashing(name: &str) -> Result<HashingName, String> {
     Ok(HashingName { hashing: name.parse()?, name: name.to_owned() })
 }
 
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let (digits, unit) = match lower.as_bytes().last() {
-        Some(b'k') => (&lower[..lower.len() - 1], 1 << 10),
-        Some(b'm') => (&lower[..lower.len() - 1], 1 << 20),
-        Some(b'g') => (&lower[..lower.len() - 1], 1 << 30),
-        _ => (&lower[..], 1),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
-    bytes.filter(|&bytes| bytes >= 1024).ok_or_else(|| "a number of bytes, with k, m or g: 1k at least".to_owned())
+fn parse_bytes(text: &str) -> Result<u64, &'static str> {
+    bytes(text, 1).filter(|&bytes| bytes >= 1024).ok_or("bytes as a whole number, or with a unit (32m): 1k at least")
 }

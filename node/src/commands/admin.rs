@@ -11,6 +11,7 @@ use crate::commands::dump::{Dump, Format};
 use crate::commands::effect::Effect;
 use crate::commands::events::Topics;
 use crate::commands::turn::Turn;
+use crate::log::Seldom;
 use crate::shared::Shared;
 use crate::statistics::slab_classes::{CLASS, CLASSES};
 
@@ -75,7 +76,10 @@ fn refresh_certs(shared: &Shared) -> Outcome<'static> {
     match tls.refresh() {
         Ok(()) => Outcome::Ok,
         Err(error) => {
-            tracing::error!("{error}");
+            static NOT_READ: Seldom = Seldom::new();
+            if NOT_READ.is_due() {
+                tracing::error!("{error}");
+            }
             Outcome::Line("Error loading the certificates: the server's log tells why, the old ones stay")
         }
     }

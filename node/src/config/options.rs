@@ -302,6 +302,15 @@ impl PartialEq for ParsedOption {
 impl Eq for ParsedOption {}
 
 impl ParsedOption {
+    /// Parses an element of the list, which may be empty: templates leave commas behind.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ParsedOption::parse`].
+    fn parse_element(element: &str) -> Result<Option<ParsedOption>, OptionError> {
+        Some(element.trim()).filter(|option| !option.is_empty()).map(ParsedOption::parse).transpose()
+    }
+
     /// Parses `name` or `name=value`.
     ///
     /// # Errors
@@ -368,15 +377,27 @@ impl Args for Extended {
                 .short('o')
                 .long("extended")
                 .value_name("OPTIONS")
-                .env("LARDER_EXTENDED")
                 .value_delimiter(',')
-                .value_parser(ParsedOption::parse)
+                .value_parser(ParsedOption::parse_element)
                 .action(ArgAction::Append)
-                .help(
-                    "Extended options with commas: idle_timeout=SECONDS, no_maxconns_fast, and for TLS ssl_chain_cert, \
-                     ssl_key, ssl_keyformat (1 is PEM, 2 DER), ssl_verify_mode (of clients: 0 none, 1 request, 2 and 3 \
-                     require), ssl_ca_cert, ssl_ciphers, ssl_wbuf_size (KiB), ssl_session_cache, ssl_min_version (2 is \
-                     1.2, 3 is 1.3). memcached's others are accepted",
+                .help_heading("Compatibility")
+                .help("memcached's extended options, with commas: idle_timeout=SECONDS, ssl_chain_cert=FILE, …")
+                .long_help(
+                    "memcached's extended options, with commas:\n\
+                     idle_timeout=SECONDS         closes connections that are idle for so long\n\
+                     no_maxconns_fast             lets connections above -c wait instead of refusing them\n\
+                     track_sizes                  lets stats sizes count items\n\
+                     watcher_logbuf_size=KIB      lines that wait for a client that watches\n\
+                     ssl_chain_cert=FILE          the certificate and its chain (PEM)\n\
+                     ssl_key=FILE                 its key; without it, the key is in the chain's file\n\
+                     ssl_keyformat=1|2            the key is PEM (1) or DER (2)\n\
+                     ssl_verify_mode=0..3         asks clients for a certificate: no, if they have one, must (2, 3)\n\
+                     ssl_ca_cert=FILE             authorities that sign clients' certificates (PEM)\n\
+                     ssl_ciphers=NAMES            OpenSSL's names of suites for TLS 1.2, with colons\n\
+                     ssl_wbuf_size=KIB            buffer of a connection\n\
+                     ssl_session_cache            lets clients resume sessions\n\
+                     ssl_min_version=2|3          TLS 1.2 or 1.3 at least\n\
+                     Those that tune memcached's own engine are accepted, logged, and without effect.",
                 ),
         )
     }
@@ -389,7 +410,7 @@ impl Args for Extended {
 impl FromArgMatches for Extended {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut extended = Extended::default();
-        for option in matches.get_many::<ParsedOption>(EXTENDED).into_iter().flatten() {
+        for option in matches.get_many::<Option<ParsedOption>>(EXTENDED).into_iter().flatten().flatten() {
             option.apply(&mut extended);
         }
         Ok(extended)

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Command, FromArgMatches};
 
 use larder_protocol::Protocol;
 
 use crate::cluster::ClusterOptions;
 use crate::config::address::{Address, ClientCertificate, ListenError, ListenerProtocol};
+use crate::config::numbers::{MIB, bytes, whole};
 use crate::config::options::Extended;
 use crate::store::Eviction;
+
+/// The largest memory limit, in MiB: 16 TiB.
+const MEBIBYTES_MAX: u64 = 1 << 24;
 
 /// Descriptors that a node needs besides one for each connection.
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
@@ -25,122 +28,147 @@ pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 /// # assert_eq!(settings.threads, Settings::default().threads);
 /// ```
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
 pub struct Settings {
-    /// TCP port [default: that of -U, or 11211]; -1 takes a free one, which the log shows; 0 is off
-    #[arg(short = 'p', long, value_parser = clap::value_parser!(i32).range(-1..=65535), allow_negative_numbers = true, env = "LARDER_PORT")]
+    /// TCP port; -1 takes a free one, 0 is off [default: the port of -U, or 11211]
+    ///
+    /// The log shows the port that -1 took.
+    #[arg(short = 'p', long, value_parser = whole(-1..=65535), allow_negative_numbers = true)]
     pub port: Option<i32>,
-    /// UDP port; 0 is off, -1 takes a free one
-    #[arg(short = 'U', long = "udp-port", default_value_t = 0, value_parser = clap::value_parser!(i32).range(-1..=65535), allow_negative_numbers = true, value_name = "PORT")]
-    pub udp_port: i32,
+    /// Address to listen on, '*' for every one; several with commas or by repeating -l [default: 127.0.0.1]
+    ///
+    /// HOST or HOST:PORT. Before it may stand proto[ascii]: or proto[binary]:, and with TLS notls:, btls: (asks for no
+    /// certificate) or mtls: (requires one).
+    #[arg(short = 'l', long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub listen: Vec<String>,
     /// Unix socket to listen on instead of TCP
     #[arg(short = 's', long = "unix-socket", value_name = "FILE")]
     pub socket: Option<PathBuf>,
-    /// Address to listen on, with or without a port, '*' for every one; several with commas or by repeating -l. Before
-    /// it may stand `proto[ascii]:` or `proto[binary]:`, and with TLS notls:, btls: (asks for no certificate) or mtls:
-    /// (requires one)
-    #[arg(short = 'l', long, value_name = "ADDRESS", value_delimiter = ',', env = "LARDER_LISTEN")]
-    pub listen: Vec<String>,
-    /// Worker threads
-    #[arg(short = 't', long, default_value_t = default_threads(), value_parser = clap::value_parser!(u16).range(1..=256), value_name = "COUNT", env = "LARDER_THREADS")]
-    pub threads: u16,
-    /// Memory for items, in MiB: items, their index and their slack together
-    #[arg(short = 'm', long = "memory-limit", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=(1 << 24)), value_name = "MIB", env = "LARDER_MEMORY_LIMIT")]
-    pub memory_mebibytes: u64,
-    /// Connections at a time; more are refused, or wait with -o no_maxconns_fast
-    #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT", env = "LARDER_CONN_LIMIT")]
-    pub max_connections: u32,
-    /// What leaves first when memory is full. density: the items with the fewest uses for their bytes; the most hits
-    /// where sizes differ (47.8 % on average of six traces). lru: the items not used for longest (39.2 %); for keys
-    /// whose popularity lasts only briefly, or where hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for
-    /// values of one size. never: nothing leaves, writes are refused. Method and figures: docs/eviction.md
-    #[arg(long, default_value_t, value_name = "POLICY")]
-    pub eviction: Eviction,
-    /// Largest item, in bytes or with a unit: 1k to 1024m
-    #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE", env = "LARDER_MAX_ITEM_SIZE")]
-    pub item_size_max: usize,
-    /// Log more; twice logs every connection
-    #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
-    pub verbosity: u8,
-    /// Access to the unix socket, in octal
-    #[arg(short = 'a', long = "unix-mask", default_value = "700", value_parser = parse_octal, value_name = "MASK")]
+    /// Permissions of the unix socket, in octal: who may connect
+    ///
+    /// 700 lets only the node's user connect, 770 its group too, 777 everybody on this machine.
+    #[arg(short = 'a', long = "unix-mask", default_value = "700", value_parser = parse_octal, value_name = "MODE", hide_short_help = true)]
     pub socket_mode: u32,
-    /// Serve the shutdown command
-    #[arg(short = 'A', long = "enable-shutdown")]
-    pub shutdown: bool,
+    /// UDP port; -1 takes a free one, 0 is off
+    #[arg(short = 'U', long = "udp-port", default_value_t = 0, value_parser = whole(-1..=65535), allow_negative_numbers = true, value_name = "PORT", hide_short_help = true)]
+    pub udp_port: i32,
+    /// Connections that the kernel keeps for the node until it accepts them
+    #[arg(short = 'b', long = "listen-backlog", default_value_t = 1024, value_parser = whole(1..=i32::MAX), value_name = "COUNT", hide_short_help = true)]
+    pub backlog: i32,
+    /// Protocol to speak: ascii, binary, or auto to choose by a connection's first byte
+    ///
+    /// [default: auto; ascii with -Y, binary with -S]
+    #[arg(short = 'B', long, value_parser = ["auto", "ascii", "binary"], hide_possible_values = true, hide_short_help = true)]
+    pub protocol: Option<String>,
+    /// Memory for items, in MiB or with a unit (4g): items, their index and their slack together
+    #[arg(short = 'm', long = "memory-limit", default_value = "64", value_parser = parse_memory, value_name = "SIZE", help_heading = "Memory")]
+    pub memory_mebibytes: u64,
+    /// Largest item, in bytes or with a unit: 1k to 1024m
+    #[arg(short = 'I', long = "max-item-size", default_value = "1m", value_parser = parse_item_size, value_name = "SIZE", help_heading = "Memory")]
+    pub item_size_max: usize,
+    /// What leaves first when memory is full: density, lru, s3fifo, sieve or never
+    ///
+    /// density: the items with the fewest uses for their bytes; the most hits where sizes differ (47.8 % on average of
+    /// six traces). lru: the items not used for longest (39.2 %); for keys whose popularity lasts only briefly, or where
+    /// hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for values of one size. never: nothing leaves, writes
+    /// are refused. Method and figures: docs/eviction.md
+    #[arg(long, default_value_t, value_name = "POLICY", help_heading = "Memory")]
+    pub eviction: Eviction,
+    /// The same as --eviction never: refuse writes when memory is full
+    #[arg(short = 'M', long = "disable-evictions", help_heading = "Memory", hide_short_help = true)]
+    pub no_evictions: bool,
+    /// Lock all memory, so that none is swapped out
+    #[arg(short = 'k', long = "lock-memory", help_heading = "Memory", hide_short_help = true)]
+    pub lock_memory: bool,
+    /// Connections at a time; more are refused, or wait with -o no_maxconns_fast
+    #[arg(short = 'c', long = "conn-limit", default_value_t = 1024, value_parser = whole(1..=u32::MAX), value_name = "COUNT", help_heading = "Limits")]
+    pub max_connections: u32,
+    /// Worker threads [default: the number of processors]
+    #[arg(short = 't', long, default_value_t = default_threads(), hide_default_value = true, value_parser = whole(1u16..=256), value_name = "COUNT", help_heading = "Limits")]
+    pub threads: u16,
+    /// Requests that one connection may have served in a row while others wait
+    #[arg(short = 'R', long = "max-reqs-per-event", default_value_t = 1000, value_parser = whole(1..=u32::MAX), value_name = "COUNT", help_heading = "Limits", hide_short_help = true)]
+    pub requests_per_turn: u32,
     /// Refuse the flush_all command
-    #[arg(short = 'F', long = "disable-flush-all")]
+    #[arg(short = 'F', long = "disable-flush-all", help_heading = "Limits", hide_short_help = true)]
     pub no_flush_all: bool,
     /// Refuse commands that list keys
-    #[arg(short = 'X', long = "disable-dumping")]
+    #[arg(short = 'X', long = "disable-dumping", help_heading = "Limits", hide_short_help = true)]
     pub no_dumping: bool,
     /// Refuse the watch command
-    #[arg(short = 'W', long = "disable-watch")]
+    #[arg(short = 'W', long = "disable-watch", help_heading = "Limits", hide_short_help = true)]
     pub no_watch: bool,
-    /// Requests of one connection served before the others get their turn
-    #[arg(short = 'R', long = "max-reqs-per-event", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
-    pub requests_per_turn: u32,
-    /// Connections that may wait to be accepted
-    #[arg(short = 'b', long = "listen-backlog", default_value_t = 1024, value_parser = clap::value_parser!(i32).range(1..), value_name = "COUNT")]
-    pub backlog: i32,
-    /// Protocol to speak: ascii, binary, or auto to choose by the first byte [default: auto; ascii with -Y, binary with
-    /// -S]
-    #[arg(short = 'B', long, value_parser = ["auto", "ascii", "binary"], hide_possible_values = true)]
-    pub protocol: Option<String>,
-    /// Ask for a user and a password: the first command is a set of `user password`. The file has user:password lines
-    #[arg(short = 'Y', long = "auth-file", value_name = "FILE", env = "LARDER_AUTH_FILE", conflicts_with = "sasl")]
-    pub auth_file: Option<PathBuf>,
-    /// Ask for SASL PLAIN authentication, which the binary protocol has. MEMCACHED_SASL_PWDB names the file of
-    /// user:password lines
-    #[arg(short = 'S', long = "enable-sasl")]
-    pub sasl: bool,
-    /// Speak TLS 1.2 and 1.3 on TCP; -o ssl_chain_cert=FILE,ssl_key=FILE name the certificate and its key
-    #[arg(short = 'Z', long = "enable-ssl", env = "LARDER_ENABLE_SSL", value_parser = BoolishValueParser::new())]
+    /// Serve the shutdown command, by which any client stops the node
+    #[arg(short = 'A', long = "enable-shutdown", help_heading = "Limits", hide_short_help = true)]
+    pub shutdown: bool,
+    /// Speak TLS 1.2 and 1.3 on TCP, with the certificate that -o names
+    ///
+    /// -o ssl_chain_cert=FILE,ssl_key=FILE name the certificate and its key.
+    #[arg(short = 'Z', long = "enable-ssl", help_heading = "TLS and login")]
     pub tls: bool,
-    /// Run in the background
-    #[arg(short = 'd', long)]
+    /// Ask for a user and a password of this file, which has lines of user:password
+    ///
+    /// The first command of a connection is a set whose value is `user password`.
+    #[arg(
+        short = 'Y',
+        long = "auth-file",
+        value_name = "FILE",
+        conflicts_with = "sasl",
+        help_heading = "TLS and login"
+    )]
+    pub auth_file: Option<PathBuf>,
+    /// Ask for SASL PLAIN authentication, which the binary protocol has
+    ///
+    /// The variable MEMCACHED_SASL_PWDB names the file, which has lines of user:password.
+    #[arg(short = 'S', long = "enable-sasl", help_heading = "TLS and login", hide_short_help = true)]
+    pub sasl: bool,
+    /// Log more: -v also what libraries log, -vv every connection
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count, help_heading = "Process")]
+    pub verbosity: u8,
+    /// Run in the background, once the node serves
+    #[arg(short = 'd', long, help_heading = "Process")]
     pub daemon: bool,
-    /// Write the process id to a file
-    #[arg(short = 'P', long = "pidfile", value_name = "FILE")]
+    /// File to write the process id to
+    #[arg(short = 'P', long = "pidfile", value_name = "FILE", help_heading = "Process", hide_short_help = true)]
     pub pid_file: Option<PathBuf>,
-    /// User to become when started as root; without it root stays root, and the log warns
-    #[arg(short = 'u', long, value_name = "NAME")]
+    /// User, by name or number, to become when started as root
+    ///
+    /// Without it root stays root, and the log warns.
+    #[arg(short = 'u', long, value_name = "USER", help_heading = "Process")]
     pub user: Option<String>,
     /// Allow core dumps
-    #[arg(short = 'r', long = "enable-coredumps")]
+    #[arg(short = 'r', long = "enable-coredumps", help_heading = "Process", hide_short_help = true)]
     pub core_dumps: bool,
-    /// Lock all memory
-    #[arg(short = 'k', long = "lock-memory")]
-    pub lock_memory: bool,
     /// The extended options (`-o`).
     #[command(flatten)]
     pub extended: Extended,
     /// Serve the debugtime command, by which tests move the clock
-    #[arg(long, env = "LARDER_DEBUG_TIME", value_parser = BoolishValueParser::new(), hide = true)]
+    #[arg(long, hide = true)]
     pub debug_time: bool,
-    /// Accepted for memcached's sake: this engine has no slabs
-    #[arg(short = 'f', long = "slab-growth-factor", value_parser = parse_growth_factor, hide = true)]
-    pub slab_growth_factor: Option<f64>,
-    /// Accepted for memcached's sake: this engine has no slabs
-    #[arg(short = 'n', long = "slab-min-size", value_parser = clap::value_parser!(u32).range(1..), hide = true)]
-    pub slab_min_size: Option<u32>,
-    /// Accepted for memcached's sake: connections are not bound to network queues
-    #[arg(short = 'N', long = "napi-ids", value_parser = clap::value_parser!(u32).range(1..), hide = true)]
-    pub napi_ids: Option<u32>,
-    /// Accepted for memcached's sake: the engine asks for no large pages
-    #[arg(short = 'L', long = "enable-largepages", hide = true)]
-    pub large_pages: bool,
     /// Show clients no CAS uniques: no compare-and-swap succeeds
-    #[arg(short = 'C', long = "disable-cas")]
+    #[arg(short = 'C', long = "disable-cas", help_heading = "Compatibility", hide_short_help = true)]
     pub no_cas: bool,
-    /// Refuse writes when memory is full instead of evicting
-    #[arg(short = 'M', long = "disable-evictions")]
-    pub no_evictions: bool,
     /// Count by key prefix (stats detail); a prefix ends at this character, : without -D
-    #[arg(short = 'D', value_parser = parse_delimiter, value_name = "CHARACTER")]
+    #[arg(short = 'D', value_parser = parse_delimiter, value_name = "CHARACTER", help_heading = "Compatibility", hide_short_help = true)]
     pub prefix_delimiter: Option<u8>,
+    /// Accepted, without effect: this engine has no slabs
+    #[arg(short = 'f', long = "slab-growth-factor", value_parser = parse_growth_factor, value_name = "FACTOR", help_heading = "Compatibility", hide_short_help = true)]
+    pub slab_growth_factor: Option<f64>,
+    /// Accepted, without effect: this engine has no slabs
+    #[arg(short = 'n', long = "slab-min-size", value_parser = whole(1..=u32::MAX), value_name = "BYTES", help_heading = "Compatibility", hide_short_help = true)]
+    pub slab_min_size: Option<u32>,
+    /// Accepted, without effect: connections are not bound to network queues
+    #[arg(short = 'N', long = "napi-ids", value_parser = whole(1..=u32::MAX), value_name = "COUNT", help_heading = "Compatibility", hide_short_help = true)]
+    pub napi_ids: Option<u32>,
+    /// Accepted, without effect: the log is held in huge pages where the system has them
+    #[arg(short = 'L', long = "enable-largepages", help_heading = "Compatibility", hide_short_help = true)]
+    pub large_pages: bool,
     /// The node's part in a cluster
     #[command(flatten)]
     pub cluster: ClusterOptions,
+    /// Words that belong to no flag. memcached ignores them, and units hand over the rest of a shell's line.
+    #[arg(hide = true)]
+    pub stray_words: Vec<String>,
 }
 
 fn default_threads() -> u16 {
@@ -167,25 +195,26 @@ fn parse_growth_factor(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|&factor| factor > 1.0).ok_or("the factor is greater than 1")
 }
 
+fn parse_memory(text: &str) -> Result<u64, &'static str> {
+    let mebibytes = bytes(text, MIB).filter(|bytes| bytes.is_multiple_of(MIB)).map(|bytes| bytes / MIB);
+    mebibytes
+        .filter(|mebibytes| (1..=MEBIBYTES_MAX).contains(mebibytes))
+        .ok_or("MiB as a whole number, or with a unit (64, 64m, 4g)")
+}
+
 fn parse_item_size(text: &str) -> Result<usize, &'static str> {
-    let (digits, unit) = match text.to_ascii_lowercase() {
-        text if text.ends_with('k') => (text[..text.len() - 1].to_owned(), 1024),
-        text if text.ends_with('m') => (text[..text.len() - 1].to_owned(), 1024 * 1024),
-        text => (text, 1),
-    };
-    let size = digits.parse::<usize>().ok().and_then(|size| size.checked_mul(unit));
-    match size {
-        Some(size @ 1024..=0x4000_0000) => Ok(size),
-        _ => Err("an item size limit is between 1k and 1024m"),
-    }
+    let size = bytes(text, 1).and_then(|size| usize::try_from(size).ok());
+    size.filter(|size| (1024..=0x4000_0000).contains(size))
+        .ok_or("bytes as a whole number, or with a unit, from 1k to 1024m")
 }
 
 impl Default for Settings {
     /// Returns the settings of an empty command line. Reads no environment variables, unlike the command line itself.
     fn default() -> Self {
         // The defaults stand once, at the flags.
-        let flags = Settings::augment_args(Command::new("defaults")).mut_args(|flag| flag.env(None::<&'static str>));
-        let matches = flags.try_get_matches_from(["defaults"]).expect("no flag is required");
+        let matches = Settings::augment_args(Command::new("defaults"))
+            .try_get_matches_from(["defaults"])
+            .expect("no flag is required");
         Settings::from_arg_matches(&matches).expect("each flag has a default or is optional")
     }
 }
@@ -224,7 +253,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the given flags that have no effect on this engine, for one line of log.
+    /// Returns the given flags and words that have no effect on this engine, for one line of log.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let given = [
             ("-f", self.slab_growth_factor.is_some()),
@@ -233,7 +262,8 @@ impl Settings {
             ("-L", self.large_pages),
         ];
         let flags = given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned());
-        flags.chain(self.extended.engine.given().map(|name| format!("-o {name}"))).collect()
+        let options = self.extended.engine.given().map(|name| format!("-o {name}"));
+        flags.chain(options).chain(self.stray_words.iter().cloned()).collect()
     }
 
     /// Returns which items are evicted when memory is full.
@@ -276,12 +306,17 @@ impl Settings {
     /// The first address of `-l` that is refused, and why.
     pub(crate) fn addresses(&self) -> Result<Vec<Address>, (String, ListenError)> {
         let default = self.listener_protocol();
-        if self.listen.is_empty() {
-            return Ok(vec![Address::new("127.0.0.1", default)]);
+        let texts = self.listen.iter().flat_map(|text| text.split(';')).map(str::trim).filter(|text| !text.is_empty());
+        let mut addresses = Vec::new();
+        for text in texts {
+            let address = Address::parse(text, default).map_err(|error| (format!("{text:?}"), error))?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
-        let texts = self.listen.iter().flat_map(|text| text.split(';'));
-        let addresses = texts.map(|text| Address::parse(text, default).map_err(|error| (format!("{text:?}"), error)));
-        let addresses: Vec<Address> = addresses.collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            addresses.push(Address::new("127.0.0.1", default));
+        }
         let asks_in_text = self.auth_file.is_some();
         match addresses.iter().find(|address| asks_in_text && address.listener.protocol != Some(Protocol::Text)) {
             Some(address) => Err((address.to_string(), ListenError::AsksInText)),
@@ -295,12 +330,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_size_takes_units_and_bounds() {
+    fn sizes_take_units_and_have_bounds() {
         assert_eq!(parse_item_size("1m"), Ok(1024 * 1024));
         assert_eq!(parse_item_size("2048"), Ok(2048));
-        assert!(parse_item_size("1025m").is_err());
-        assert!(parse_item_size("12").is_err());
-        assert!(parse_item_size("-1k").is_err());
+        for wrong in ["1025m", "12", "-1k", "large"] {
+            assert!(parse_item_size(wrong).is_err(), "{wrong}");
+        }
+        for (text, mebibytes) in [("64", 64), ("64m", 64), ("4g", 4096), ("65536k", 64), ("16t", 1 << 24)] {
+            assert_eq!(parse_memory(text), Ok(mebibytes), "{text}");
+        }
+        for wrong in ["0", "64.5", "1k", "17t", "-1", "all"] {
+            assert_eq!(parse_memory(wrong), Err("MiB as a whole number, or with a unit (64, 64m, 4g)"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn empty_addresses_are_left_out_and_the_same_one_is_there_once() {
+        let addresses = |texts: &[&str]| {
+            let listen = texts.iter().map(|&text| text.to_owned()).collect();
+            let addresses = Settings { listen, ..Settings::default() }.addresses().unwrap();
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses(&["10.0.0.1", "", "10.0.0.1", " 10.0.0.2:5 "]), ["10.0.0.1", "10.0.0.2 port 5"]);
+        assert_eq!(addresses(&["", ";"]), ["127.0.0.1"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::address::ListenerProtocol;
+use crate::log::Seldom;
 use crate::net::connection_limit::RETRY;
 use crate::net::listener::Listeners;
 use crate::net::socket::Socket;
@@ -107,7 +108,10 @@ async fn accept_from(
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 // Usually the process has no free descriptor. Accepting again at once would spin until one is closed.
-                tracing::warn!(%error, "no connection is accepted for now");
+                static REFUSED: Seldom = Seldom::new();
+                if REFUSED.is_due() {
+                    tracing::warn!(%error, "no connection is accepted for now");
+                }
                 let retry = async {
                     loop {
                         tokio::time::sleep(RETRY).await;

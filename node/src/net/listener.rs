@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use larder_protocol::Protocol;
 use listenfd::ListenFd;
@@ -32,14 +32,23 @@ impl Listeners {
             return Ok(listeners);
         }
         let addresses = settings.addresses().map_err(|(address, error)| StartError::Address { address, error })?;
+        // An address is bound once, by whichever names it was given.
+        let mut bound = Vec::new();
         for address in addresses {
+            let mut is_new = |kind, socket: SocketAddr| {
+                let named = (kind, socket, address.listener);
+                let is_new = socket.port() == 0 || !bound.contains(&named);
+                bound.push(named);
+                is_new
+            };
             if let Some(port) = settings.tcp_port() {
-                let sockets = bind(&address, port, Type::STREAM).and_then(|sockets| listen(sockets, settings.backlog));
+                let sockets = bind(&address, port, Type::STREAM, |socket| is_new(Type::STREAM, socket))
+                    .and_then(|sockets| listen(sockets, settings.backlog));
                 let sockets = sockets.map_err(|error| refused("TCP", address.with_port(port), error))?;
                 listeners.tcp.extend(sockets.into_iter().map(|socket| (socket, address.listener)));
             }
             if let Some(port) = settings.udp_port() {
-                let sockets = bind(&address, port, Type::DGRAM)
+                let sockets = bind(&address, port, Type::DGRAM, |socket| is_new(Type::DGRAM, socket))
                     .map_err(|error| refused("UDP", address.with_port(port), error))?;
                 listeners.udp.extend(sockets.into_iter().map(|socket| (socket.into(), address.listener.protocol)));
             }
@@ -47,13 +56,14 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Opens the socket of `-s`. It is called after `-u` took effect, so the file belongs to the serving user.
-    pub(crate) fn open_unix(&mut self, settings: &Settings) -> Result<(), StartError> {
-        let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(()) };
+    /// Opens the socket of `-s`, and returns its file. It is called after `-u` took effect, so the file belongs to the
+    /// serving user.
+    pub(crate) fn open_unix(&mut self, settings: &Settings) -> Result<Option<PathBuf>, StartError> {
+        let Some(path) = settings.socket.as_deref().filter(|_| self.is_empty()) else { return Ok(None) };
         let listener = listen_unix(path, settings.socket_mode, settings.backlog)
             .map_err(|error| refused("unix socket", path.display(), error))?;
         self.unix.push((listener, ListenerProtocol { tls: None, ..settings.listener_protocol() }));
-        Ok(())
+        Ok(Some(path.to_owned()))
     }
 
     pub(crate) fn tcp_addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -64,7 +74,7 @@ impl Listeners {
         self.udp.iter().map(|(socket, _)| socket.local_addr()).collect()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tcp.is_empty() && self.unix.is_empty() && self.udp.is_empty()
     }
 
@@ -92,18 +102,30 @@ fn refused(transport: &'static str, address: impl std::fmt::Display, error: io::
     StartError::Listen { transport, address: address.to_string(), error }
 }
 
-/// Binds all addresses of `address`. It is enough if one can be bound: a name, or `*`, may have addresses of a family
-/// that this machine does not have.
-fn bind(address: &Address, port: u16, kind: Type) -> io::Result<Vec<Socket>> {
+/// Binds all addresses of `address` that are new. It is enough if one can be bound: a name, or `*`, may have addresses
+/// of a family that this machine does not have.
+fn bind(
+    address: &Address,
+    port: u16,
+    kind: Type,
+    mut is_new: impl FnMut(SocketAddr) -> bool,
+) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    let mut failure = io::Error::other("it stands for no address");
+    let mut failure = Some(io::Error::other("it stands for no address"));
     for address in address.resolve(port)? {
+        if !is_new(address) {
+            failure = None;
+            continue;
+        }
         match bind_one(address, kind) {
             Ok(socket) => sockets.push(socket),
-            Err(error) => failure = error,
+            Err(error) => failure = failure.and(Some(error)),
         }
     }
-    if sockets.is_empty() { Err(failure) } else { Ok(sockets) }
+    match failure {
+        Some(failure) if sockets.is_empty() => Err(failure),
+        _ => Ok(sockets),
+    }
 }
 
 fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
