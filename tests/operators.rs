@@ -1,12 +1,13 @@
 //! Commands of operators: dumps of keys, `watch`, and statistics by prefix and by connection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use larder_tests::exporter::{self, Group};
 use larder_tests::{Connection, PATIENCE, Server, binary};
 
 /// Reads the lines before the line `end`.
@@ -326,47 +327,88 @@ fn where_evictions_are_forbidden_a_full_node_refuses_to_store() {
     Server::memcached(&["-M", "-m", "4"]).iter().for_each(check);
 }
 
+/// Returns the statistics of a group by their names, without what stands in front of them for a class of slabs.
+fn statistics(connection: &mut Connection, group: &str) -> HashMap<String, String> {
+    let answer = connection.exchange(format!("{group}\r\n").as_bytes());
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
+    lines.map(|(name, value)| (name.rsplit(':').next().unwrap().to_owned(), value.to_owned())).collect()
+}
+
 #[test]
-fn every_statistic_that_exporters_read_is_there_and_a_number() {
-    let node = Server::node(&[]);
-    let mut connection = node.connect();
-    connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n");
-    let groups = [
-        (
-            "stats",
-            "uptime time rusage_user rusage_system curr_connections total_connections rejected_connections \
-             max_connections cmd_get cmd_set cmd_flush cmd_touch cmd_meta get_hits get_misses get_expired get_flushed \
-             delete_hits delete_misses incr_hits incr_misses decr_hits decr_misses cas_hits cas_misses cas_badval \
-             touch_hits touch_misses store_too_large store_no_memory auth_cmds auth_errors bytes_read bytes_written \
-             limit_maxbytes accepting_conns listen_disabled_num threads conn_yields hash_bytes bytes curr_items \
-             total_items expired_unfetched evicted_unfetched evicted_active evictions reclaimed crawler_reclaimed \
-             crawler_items_checked lru_crawler_starts direct_reclaims moves_to_cold moves_to_warm moves_within_lru \
-             slab_global_page_pool log_watchers",
-        ),
-        (
-            "stats items",
-            "items:1:number items:1:age items:1:mem_requested items:1:evicted items:1:evicted_time \
-             items:1:evicted_unfetched items:1:expired_unfetched items:1:outofmemory items:1:reclaimed \
-             items:1:tailrepairs items:1:crawler_reclaimed items:1:moves_within_lru",
-        ),
-        (
-            "stats slabs",
-            "1:chunk_size 1:chunks_per_page 1:total_pages 1:total_chunks 1:used_chunks 1:free_chunks 1:free_chunks_end \
-             1:get_hits 1:cmd_set 1:delete_hits 1:incr_hits 1:decr_hits 1:cas_hits 1:cas_badval 1:touch_hits \
-             active_slabs total_malloced",
-        ),
-        (
-            "stats settings",
-            "maxbytes maxconns tcpport num_threads item_size_max lru_crawler_sleep lru_crawler_tocrawl hot_lru_pct \
-             warm_lru_pct hot_max_factor warm_max_factor idle_timeout",
-        ),
-    ];
-    for (group, names) in groups {
-        let answer = connection.exchange(format!("{group}\r\n").as_bytes());
-        for name in names.split(' ') {
-            let value = answer.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
-            assert!(value.is_some_and(|value| value.parse::<f64>().is_ok()), "{group} {name} is {value:?}");
+fn every_statistic_that_the_exporter_of_prometheus_reads_is_there_and_can_be_parsed() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n");
+        for (metric, group, names) in exporter::METRICS {
+            let command = match group {
+                Group::General => "stats",
+                Group::Settings => "stats settings",
+                Group::Items => "stats items",
+                Group::Slabs => "stats slabs",
+            };
+            let found = statistics(&mut connection, command);
+            for name in names {
+                let value = found.get(*name).unwrap_or_else(|| panic!("{metric}: no {name} in {command}"));
+                let parses = value.parse::<f64>().is_ok() || ["yes", "no", "1.6.45"].contains(&&**value);
+                assert!(parses, "{metric}: {name} is {value}");
+            }
         }
+    };
+    check(&Server::node(&[]));
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        check(&Server::memcached_at(program.as_ref(), &[]));
+    }
+}
+
+#[test]
+fn items_are_hot_until_eviction_has_kept_them_and_warm_then() {
+    for policy in ["density", "s3fifo", "sieve", "lru"] {
+        let node = Server::node(&["-m", "8", "--eviction", policy]);
+        let mut connection = node.connect();
+        let value = "x".repeat(1000);
+        let number = |connection: &mut Connection, name: &str| -> u64 {
+            statistics(connection, "stats items")[name].parse().unwrap()
+        };
+        connection.exchange(format!("set k0 0 0 1000\r\n{value}\r\n").as_bytes());
+        assert_eq!(number(&mut connection, "number_hot"), 1);
+        for n in 0..20_000 {
+            // Some items are used again and again, and so outlive the others.
+            let sets = format!("set k{n} 0 {} 1000 noreply\r\n{value}\r\nget k{}\r\n", n % 2 * 1000, n % 100);
+            connection.exchange(sets.as_bytes());
+        }
+        let items = statistics(&mut connection, "stats items");
+        let general = statistics(&mut connection, "stats");
+        let figure = |name: &str| items[name].parse::<u64>().unwrap();
+        assert_eq!(figure("number"), figure("number_hot") + figure("number_warm") + figure("number_cold"));
+        assert_eq!(general["get_hits"].parse(), Ok(figure("hits_to_hot") + figure("hits_to_warm")));
+        assert_eq!(policy != "lru", figure("number_warm") > 0, "{policy}: {items:?}");
+        assert_eq!(policy != "lru", figure("hits_to_warm") > 0, "{policy}: {items:?}");
+        assert_eq!(policy != "lru", figure("moves_to_warm") > 0, "{policy}: {items:?}");
+        let nonzero = figure("evicted_nonzero");
+        assert!(nonzero > 0 && nonzero < figure("evicted"), "{policy}: {items:?}");
+        connection.exchange(b"flush_all\r\nset a 0 0 1\r\nx\r\n");
+        assert_eq!(number(&mut connection, "number_warm"), 0);
+    }
+}
+
+#[test]
+fn a_counter_that_keeps_its_length_is_no_new_item() {
+    let check = |server: &Server| {
+        let mut connection = server.connect();
+        connection.exchange(b"set n 0 0 1\r\n7\r\n");
+        let mut stored = vec![connection.statistic("total_items")];
+        for command in
+            ["incr n 1", "incr n 1", "incr n 1", "decr n 1", "append n 0 0 1\r\n5", "touch n 100", "add n 0 0 1\r\n1"]
+        {
+            connection.exchange(format!("{command}\r\n").as_bytes());
+            stored.push(connection.statistic("total_items"));
+        }
+        stored
+    };
+    let node = check(&Server::node(&[]));
+    assert_eq!(node, ["1", "1", "1", "2", "2", "3", "3", "3"]);
+    for memcached in Server::memcached(&["-o", "no_modern"]).iter() {
+        assert_eq!(check(memcached), node);
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod exporter;
 pub mod fleet;
 pub mod history;
 

@@ -65,6 +65,7 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
         (&counters.touch_hits, &counters.touch_misses)
     } else {
         counters.cmd_get.add(1);
+        counters.hits_to_warm.add(entry.item().is_some_and(|item| item.warm).into());
         (&counters.get_hits, &counters.get_misses)
     };
     let Some(item) = entry.item() else {

@@ -70,6 +70,7 @@ counters!(
     get_misses,
     get_expired,
     get_flushed,
+    hits_to_warm,
     delete_misses,
     delete_hits,
     incr_misses,

@@ -42,8 +42,14 @@ pub(super) fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     out.stat("connection_structures", shared.sockets.len());
     out.stat("reserved_fds", RESERVED_DESCRIPTORS);
     for (name, count) in totals.named() {
-        // memcached has this one only if idle connections are closed.
-        if name != "idle_kicks" || settings.extended.idle_timeout.is_some() {
+        let shown = match name {
+            // memcached has this one only if idle connections are closed,
+            "idle_kicks" => settings.extended.idle_timeout.is_some(),
+            // and this one among the items.
+            "hits_to_warm" => false,
+            _ => true,
+        };
+        if shown {
             out.stat(name, count);
         }
     }
@@ -92,8 +98,9 @@ pub(super) fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     out.stat("crawler_items_checked", shared.crawler.checked.load(Ordering::Relaxed));
     none!(lrutail_reflocked);
     if maintains {
-        none!(moves_to_cold, moves_to_warm);
-        out.stat("moves_within_lru", store.carried);
+        none!(moves_to_cold);
+        out.stat("moves_to_warm", store.moves_to_warm);
+        out.stat("moves_within_lru", store.carried - store.moves_to_warm);
         // The worker that needs the room evicts.
         out.stat("direct_reclaims", store.evictions);
         none!(lru_bumps_dropped);
@@ -109,10 +116,25 @@ pub(super) fn items(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     let totals = Totals::of(shared.workers.iter().map(|worker| &**worker));
     let age = shared.store.oldest_use(now).map_or(0, |time| now.0.saturating_sub(time.0));
     let mut stat = |name: &str, value: u64| out.stat(&format!("items:{CLASS}:{name}"), value);
+    let maintains = shared.settings.extended.engine.lru_maintainer;
     stat("number", store.items);
+    if maintains {
+        // memcached's LRU segments, as far as a log has them (docs/compatibility.md, "Hot, warm and cold").
+        let [age_hot, age_warm] =
+            shared.store.oldest_uses(now).map(|used| used.map_or(0, |used| now.0.saturating_sub(used.0)));
+        stat("number_hot", store.items - store.warm_items);
+        stat("number_warm", store.warm_items);
+        stat("number_cold", 0);
+        if shared.settings.extended.engine.has_temporary_ttl() {
+            stat("number_temp", 0);
+        }
+        stat("age_hot", age_hot.into());
+        stat("age_warm", age_warm.into());
+    }
     stat("age", age.into());
     stat("mem_requested", store.bytes);
     stat("evicted", store.evictions);
+    stat("evicted_nonzero", store.evicted_nonzero);
     stat("evicted_time", store.evicted_time);
     stat("outofmemory", totals.store_no_memory);
     stat("tailrepairs", 0);
@@ -123,8 +145,16 @@ pub(super) fn items(shared: &Shared, now: Time, out: &mut Answer<'_>) {
     stat("crawler_reclaimed", store.reclaimed);
     stat("crawler_items_checked", shared.crawler.checked.load(Ordering::Relaxed));
     stat("lrutail_reflocked", 0);
-    stat("moves_within_lru", store.carried);
-    stat("direct_reclaims", store.evictions);
+    if maintains {
+        stat("moves_to_cold", 0);
+        stat("moves_to_warm", store.moves_to_warm);
+        stat("moves_within_lru", store.carried - store.moves_to_warm);
+        stat("direct_reclaims", store.evictions);
+        stat("hits_to_hot", totals.get_hits.saturating_sub(totals.hits_to_warm));
+        stat("hits_to_warm", totals.hits_to_warm);
+        stat("hits_to_cold", 0);
+        stat("hits_to_temp", 0);
+    }
 }
 
 /// Writes `stats slabs`. Pages are segments and chunks are items, whose mean size is the chunk size.

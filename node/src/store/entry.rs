@@ -97,6 +97,8 @@ impl Entry<'_, '_> {
         let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
         let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
         let cas = self.write(&[value], None, new)?;
+        // memcached writes such a value where it is, and counts no new item.
+        self.shard.statistics.total_items -= u64::from(in_place);
         if fetched {
             self.bump();
         }

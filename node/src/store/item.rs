@@ -70,6 +70,8 @@ pub struct Item<'a> {
     pub stale: bool,
     /// Whether a client has won the right to recache the item.
     pub won: bool,
+    /// Whether eviction has looked at the item and kept it, under policies that keep such items apart.
+    pub warm: bool,
     /// Bytes of memory for the item, without its index slot.
     pub size: usize,
     pub(super) owner: Option<&'a Bytes>,

@@ -53,6 +53,7 @@ use rapidhash::v3::RapidSecrets;
 
 pub use entry::Entry;
 pub use eviction::Eviction;
+use eviction::Lane;
 use eviction_log::EvictionLog;
 pub use item::{InsertError, Item, ItemInfo, NewItem};
 use shard::{Layout, Shard};
@@ -356,6 +357,13 @@ impl Store {
     /// Returns when the item that eviction is likely to take next was last used; `None` if that is not known.
     pub fn oldest_use(&self, now: Time) -> Option<Time> {
         self.shards.iter().filter_map(|shard| shard.lock().oldest_use(now)).min()
+    }
+
+    /// Returns when the oldest items were last used: of those that are as they were written, and of those that eviction
+    /// has kept. `None` where there are none.
+    pub fn oldest_uses(&self, now: Time) -> [Option<Time>; 2] {
+        [Lane::New, Lane::Kept]
+            .map(|lane| self.shards.iter().filter_map(|shard| shard.lock().oldest_use_of(lane, now)).min())
     }
 
     /// Returns the sum of the shards' statistics.

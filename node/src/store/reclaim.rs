@@ -197,10 +197,11 @@ impl Shard {
                 self.eviction.verdict(lane, uses, || self.density.stays(uses, bytes, header.expiry.remaining(now)))
             }
         };
-        if let Verdict::Stay(lane, uses) = verdict
-            && self.carry(slot, location, header, lane, uses, now)
+        if let Verdict::Stay(to, uses) = verdict
+            && self.carry(slot, location, header, to, uses, now)
         {
             self.statistics.carried += 1;
+            self.statistics.moves_to_warm += u64::from(lane == Lane::New && to == Lane::Kept);
             return true;
         }
         if !self.eviction.evicts() {
@@ -217,9 +218,11 @@ impl Shard {
     /// Removes a live item and counts it as evicted.
     pub(super) fn evict(&mut self, slot: Slot, now: Time) {
         let location = self.index.location(slot);
-        let fetched = self.header(location).bits & bit::FETCHED != 0;
+        let bits = self.header(location).bits;
+        let fetched = bits & bit::FETCHED != 0;
         let idle = now.0.saturating_sub(self.item(slot, now).last_access.0);
         self.statistics.evictions += 1;
+        self.statistics.evicted_nonzero += u64::from(bits & bit::EXPIRY != 0);
         self.statistics.evicted_unfetched += u64::from(!fetched);
         self.statistics.evicted_active += u64::from(fetched && idle < 60);
         self.statistics.evicted_time = idle.into();
@@ -232,8 +235,25 @@ impl Shard {
 
     /// Returns when the item that is likely to be evicted next was last used.
     pub(super) fn oldest_use(&self, now: Time) -> Option<Time> {
-        let queue = self.eviction.victim_queue(self.log.bytes_of_items());
-        let segment = self.log.oldest(queue);
+        self.oldest_use_in(self.log.oldest(self.eviction.victim_queue(self.log.bytes_of_items())), now)
+    }
+
+    /// Returns when the first item of the oldest segment of a lane was last used.
+    pub(super) fn oldest_use_of(&self, lane: Lane, now: Time) -> Option<Time> {
+        let mut segment = self.log.oldest(self.eviction.queue(lane));
+        while segment != NONE {
+            if self.log.segment(segment).lane == lane
+                && let Some(used) = self.oldest_use_in(segment, now)
+            {
+                return Some(used);
+            }
+            segment = self.log.newer(segment);
+        }
+        None
+    }
+
+    /// Returns when the first live item of a segment was last used.
+    fn oldest_use_in(&self, segment: u32, now: Time) -> Option<Time> {
         let mut done = 0;
         for _ in 0..if segment == NONE { 0 } else { SLICE_ITEMS } {
             if done >= self.log.segment(segment).filled {

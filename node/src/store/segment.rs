@@ -68,6 +68,8 @@ pub(super) struct Log {
     lengths: [usize; 2],
     /// Bytes of live items in each queue, with their large values.
     bytes_of_items: [u64; 2],
+    /// Live items in segments of [`Lane::Kept`].
+    kept: u64,
     class_mask: u32,
 }
 
@@ -91,6 +93,7 @@ impl Log {
             newest: [NONE; 2],
             lengths: [0; 2],
             bytes_of_items: [0; 2],
+            kept: 0,
             class_mask: match expected {
                 1024.. => 0b111,
                 256.. => 0b110,
@@ -127,6 +130,11 @@ impl Log {
     /// Returns the bytes of live items in each queue, with their large values.
     pub(super) fn bytes_of_items(&self) -> [u64; 2] {
         self.bytes_of_items
+    }
+
+    /// Returns the number of live items in segments of [`Lane::Kept`].
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
     }
 
     /// Returns the class of an expiry: an eighth of an octave of time to live, or coarser. Never is class 0.
@@ -234,6 +242,7 @@ impl Log {
         at.filled += len as u32;
         at.live += len as u32;
         self.bytes_of_items[at.queue as usize] += (len + large) as u64;
+        self.kept += u64::from(at.lane == Lane::Kept);
         debug_assert!(at.filled as usize <= self.segment_bytes());
         location
     }
@@ -245,6 +254,7 @@ impl Log {
         let segment = self.segment_of(location) as usize;
         self.segments[segment].live -= len as u32;
         self.bytes_of_items[self.segments[segment].queue as usize] -= (len + large) as u64;
+        self.kept -= u64::from(self.segments[segment].lane == Lane::Kept);
     }
 
     /// Takes a free segment: one with memory, or, if the `budget` allows, one without.
@@ -369,5 +379,6 @@ impl Log {
             }
         }
         self.bytes_of_items = [0; 2];
+        self.kept = 0;
     }
 }

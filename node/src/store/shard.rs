@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::density::Density;
-use super::eviction::Eviction;
+use super::eviction::{Eviction, Lane};
 use super::eviction_log::EvictionLog;
 use super::ghosts::Ghosts;
 use super::index::{Index, Slot};
@@ -268,6 +268,7 @@ impl Shard {
             fetched: header.bits & bit::FETCHED != 0,
             stale: header.bits & bit::STALE != 0,
             won: header.bits & bit::WON != 0,
+            warm: self.log.segment(self.log.segment_of(location)).lane == Lane::Kept,
             size: header.len() + owner.map_or(0, |value| large::room(value.len())),
             owner,
         }
@@ -415,6 +416,7 @@ impl Shard {
             memory_used: self.used() as u64,
             index_bytes: self.index.bytes() as u64,
             large_bytes: self.area.bytes() as u64,
+            warm_items: self.log.kept(),
             segments: self.log.lengths().iter().sum::<usize>() as u64,
             free_segments: self.log.free() as u64,
             ..self.statistics

@@ -60,6 +60,8 @@ statistics!(
     counter evicted_unfetched as "evicted_unfetched";
     /// Evicted items that were read within the last minute.
     counter evicted_active as "evicted_active";
+    /// Evicted items that had a time to expire.
+    counter evicted_nonzero;
     /// Live items removed to make room.
     counter evictions as "evictions";
     /// Expired and flushed items removed for their memory. Items that a command finds expired are not counted.
@@ -68,6 +70,11 @@ statistics!(
     longest evicted_time;
     /// Items that eviction or tidying moved to another segment.
     counter carried;
+    /// The part of `carried` that eviction looked at for the first time and kept, under policies that keep such items
+    /// apart.
+    counter moves_to_warm;
+    /// Items that eviction has kept, under policies that keep them apart; the others are as they were written.
+    gauge warm_items;
     /// Bytes of memory held for items: segments, index, large values, books.
     gauge memory_used;
     /// The part of `memory_used` for the index.
