@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_protocol::peer::{Message, Purpose, View, answer};
 use larder_protocol::{
-    Admin, BinaryReply, Command, Decoded, Delete, Error, Get, Hit, Keys, Limits, Outcome, Protocol, Reply, Request,
-    Scratch, TextReply, Ttls, binary,
+    Admin, BinaryReply, Command, Decoded, Delete, Error, Get, Hit, Limits, Outcome, Protocol, Reply, Request, Scratch,
+    TextReply, Ttls, binary,
 };
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -30,12 +29,11 @@ use super::peers::Peer;
 use super::routing::Routing;
 use super::{Cluster, Counts, LEGACY_KEY, PATIENCE};
 use crate::commands::effect::Effect;
-use crate::commands::turn::Turn;
-use crate::commands::{execute, items};
+use crate::commands::turn::Context;
 use crate::net::output::Output;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
-use crate::store::{Hash, Time};
+use crate::store::{Hash, Store};
 
 /// Holes of one turn: with more the turn ends.
 const HOLES_MAX: usize = 128;
@@ -77,204 +75,171 @@ pub(crate) enum Missing {
     Quiet,
 }
 
-/// Where the commands of a turn are carried out.
+/// Why a command is not carried out here and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHere {
+    /// So its key stands to this node.
+    Key(Standing),
+    /// It flushes, and an item that is on its way here would outlive that.
+    Moving,
+    /// It is about the list of nodes.
+    Configuration,
+}
+
+/// Where keys are at home, for one turn.
 pub(crate) struct Router<'a> {
-    pub(crate) shared: &'a Shared,
     pub(crate) cluster: &'a Cluster,
     pub(crate) routing: &'a Routing,
-    pub(crate) counters: &'a Counters,
-    pub(crate) descriptor: RawFd,
     /// The view under which the old owners were asked for the command's item.
     pub(crate) taken: Option<&'a Arc<View>>,
 }
 
-/// What becomes of a request.
-pub(crate) enum Routed {
-    /// It is carried out here and now.
-    Here,
-    /// Its answer is in the output, or will be in a hole there.
-    Answered,
-    /// The holes are filled first.
-    Later,
-}
-
 impl Router<'_> {
-    /// What a command on `key` waits for, if it does.
+    /// Whether a command on `key` may be carried out here. `is_here`: this node has its item.
     #[inline]
-    fn missing(&self, key: &[u8], hash: Hash, now: Time) -> Option<Missing> {
-        let is_here = || self.shared.store.contains(key, hash, now);
+    pub(crate) fn admit(&self, key: &[u8], is_here: bool) -> Result<(), NotHere> {
         // Where nothing is open, what is here is the node's own.
-        if self.routing.moving.is_none() && is_here() {
-            return None;
+        if is_here && self.routing.moving.is_none() { Ok(()) } else { self.find_home(key, is_here) }
+    }
+
+    #[inline(never)]
+    fn find_home(&self, key: &[u8], is_here: bool) -> Result<(), NotHere> {
+        if key == LEGACY_KEY {
+            return Err(NotHere::Configuration);
         }
+        let is_taken = || self.taken.is_some_and(|view| Arc::ptr_eq(view, &self.routing.view));
         match self.routing.standing(key) {
-            Standing::Mine => None,
-            Standing::Take(_) if self.taken.is_some_and(|view| Arc::ptr_eq(view, &self.routing.view)) || is_here() => {
-                None
-            }
-            Standing::Take(members) => Some(Missing::Items {
+            Standing::Mine => Ok(()),
+            Standing::Take(_) if is_here || is_taken() => Ok(()),
+            standing => Err(NotHere::Key(standing)),
+        }
+    }
+
+    /// As [`Router::admit`], for a command that may write an item.
+    #[inline]
+    pub(crate) fn admit_write(&self, key: &[u8], is_here: bool) -> Result<(), NotHere> {
+        match self.admit(key, is_here) {
+            Err(NotHere::Key(Standing::Take(_))) if self.cluster.broken => Ok(()),
+            admitted => admitted,
+        }
+    }
+
+    /// Whether all items may be flushed here and now.
+    pub(crate) fn admit_flush(&self) -> Result<(), NotHere> {
+        let is_moving = self.routing.moving.as_ref().is_some_and(|moving| !moving.is_complete());
+        if is_moving { Err(NotHere::Moving) } else { Ok(()) }
+    }
+
+    /// What a command on `key` waits for.
+    fn missing(&self, key: &[u8], why: NotHere) -> Missing {
+        match why {
+            NotHere::Key(Standing::Elsewhere(place)) => Missing::Member(self.routing.member(place).clone()),
+            NotHere::Key(Standing::Take(members)) => Missing::Items {
                 key: key.to_vec(),
                 view: self.routing.view.clone(),
                 members,
                 epoch: self.routing.epoch,
-            }),
-            Standing::Elsewhere(place) => Some(Missing::Member(self.routing.member(place).clone())),
-            Standing::Between => Some(Missing::Change(self.routing.epoch)),
+            },
+            NotHere::Moving => Missing::Quiet,
+            NotHere::Key(_) | NotHere::Configuration => Missing::Change(self.routing.epoch),
         }
     }
 
-    /// Carries out a command here, and writes its reply.
-    fn run(&self, request: &Request<'_>, hash: Option<Hash>, now: Time, output: &mut Output) {
-        let mut turn = Turn {
-            shared: self.shared,
-            counters: self.counters,
-            now,
-            descriptor: self.descriptor,
-            reply: &request.reply,
-            hash,
-            output,
-        };
-        if let Effect::Reply(outcome) = execute(&request.command, &mut turn) {
-            turn.write_reply(outcome);
-        }
-    }
-
-    /// Decides where a request of a client is carried out. These are its bytes.
+    /// Leaves a hole for the reply to a request of a client. These are its bytes.
     #[expect(clippy::too_many_arguments, reason = "the request in both forms, and where its answer goes")]
-    pub(crate) fn route(
+    pub(crate) fn leave(
         &self,
         request: &Request<'_>,
         hash: Option<Hash>,
         protocol: Protocol,
         bytes: &[u8],
-        now: Time,
+        why: NotHere,
+        store: &Store,
         output: &mut Output,
         holes: &mut Vec<Incomplete>,
-    ) -> Routed {
-        if holes.len() >= HOLES_MAX {
-            return Routed::Later;
-        }
-        let leave = |holes: &mut Vec<Incomplete>, output: &mut Output, hash, missing| {
-            let request = bytes.to_vec();
-            holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind: Kind::Whole, missing });
-            Routed::Answered
-        };
-        match &request.command {
-            Command::Get(get) if matches!(get.keys, Keys::Line(_)) => {
-                return self.route_line(get, &request.reply, now, holes, output);
-            }
-            Command::Admin(Admin::Config { key }) => {
-                self.config(key, &request.reply, output);
-                return Routed::Answered;
-            }
-            Command::Admin(Admin::Words { name: b"config", .. }) => {
-                let error = Outcome::Error(Error::Client("the cluster's configuration is its own"));
-                request.reply.outcome(&error, &mut output.bytes);
-                return Routed::Answered;
-            }
-            // What is on its way would outlive the flush.
-            Command::FlushAll { .. }
-                if holes.is_empty() && self.routing.moving.as_ref().is_some_and(|moving| !moving.is_complete()) =>
-            {
-                return leave(holes, output, self.shared.store.hash(b""), Missing::Quiet);
-            }
-            Command::Noop | Command::Version => return Routed::Here,
-            _ => {}
-        }
-        let Some(key) = request.command.key() else {
-            return if holes.is_empty() { Routed::Here } else { Routed::Later };
-        };
-        if key == LEGACY_KEY {
-            self.legacy(request, output);
-            return Routed::Answered;
-        }
-        let hash = hash.unwrap_or_else(|| self.shared.store.hash(key));
-        if holes.iter().any(|hole| hole.hash == hash) {
-            return Routed::Later;
-        }
-        match self.missing(key, hash, now) {
-            None => Routed::Here,
-            Some(Missing::Items { .. }) if self.cluster.broken && matches!(request.command, Command::Store(_)) => {
-                Routed::Here
-            }
-            Some(missing) => leave(holes, output, hash, missing),
-        }
+    ) {
+        let key = request.command.key().unwrap_or_default();
+        let hash = hash.unwrap_or_else(|| store.hash(key));
+        let (kind, missing) = (Kind::Whole, self.missing(key, why));
+        holes.push(Incomplete { hole: output.hole(), hash, protocol, request: bytes.to_vec(), kind, missing });
     }
 
-    /// A line with several keys: each is read where it is, and the answers stand in the order of the keys.
-    fn route_line(
+    /// Leaves a hole for one key of a line with several: the answers stand in the order of the keys.
+    #[expect(clippy::too_many_arguments, reason = "the key, its line, and where its answer goes")]
+    pub(crate) fn leave_part(
         &self,
         get: &Get<'_>,
+        key: &[u8],
+        hash: Hash,
+        why: NotHere,
         reply: &Reply<'_>,
-        now: Time,
-        holes: &mut Vec<Incomplete>,
         output: &mut Output,
-    ) -> Routed {
-        let store = &self.shared.store;
-        if !holes.is_empty() && get.keys.iter().any(|key| holes.iter().any(|hole| hole.hash == store.hash(key))) {
-            return Routed::Later;
-        }
-        let Reply::Text(text) = reply else { return Routed::Here };
-        for key in get.keys.iter() {
-            let hash = store.hash(key);
-            let command = Command::Get(Get { keys: Keys::One(key), ..get.clone() });
-            let request = Request { command, reply: Reply::Text(TextReply { unfinished: true, ..*text }) };
-            if key == LEGACY_KEY {
-                self.legacy(&request, output);
-                continue;
+        holes: &mut Vec<Incomplete>,
+    ) {
+        match (reply, why) {
+            (_, NotHere::Configuration) => push_list(key, &self.cluster.list(), reply, output),
+            (Reply::Text(text), why) => {
+                let (protocol, kind, missing) = (Protocol::Text, Kind::Part, self.missing(key, why));
+                let request = line_of_one(get, *text, key);
+                holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, missing });
             }
-            match self.missing(key, hash, now) {
-                None => self.run(&request, Some(hash), now, output),
-                Some(missing) => {
-                    let (protocol, kind) = (Protocol::Text, Kind::Part);
-                    let request = line_of_one(get, *text, key);
-                    holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, missing });
-                }
-            }
-        }
-        reply.end_of_get(&mut output.bytes);
-        Routed::Answered
-    }
-
-    /// The list of nodes.
-    fn config(&self, key: &[u8], reply: &Reply<'_>, output: &mut Output) {
-        match reply {
-            Reply::Binary(_) if key == b"cluster" => push_list(key, &self.cluster.list(), reply, output),
-            Reply::Binary(_) => reply.outcome(&Outcome::NotFound, &mut output.bytes),
-            _ if key == b"cluster" => output.bytes.extend_from_slice(self.cluster.config().as_bytes()),
-            _ => output.bytes.extend_from_slice(b"END\r\n"),
+            // Lines with several keys are text.
+            _ => {}
         }
     }
 
-    /// The list of nodes under the key that older discovery clients read.
-    fn legacy(&self, request: &Request<'_>, output: &mut Output) {
-        let Command::Get(_) = &request.command else {
-            let error = Outcome::Error(Error::Client("the cluster's configuration is its own"));
-            return request.reply.outcome(&error, &mut output.bytes);
-        };
-        let list = self.cluster.list();
-        push_list(LEGACY_KEY, &list, &request.reply, output);
-        request.reply.end_of_get(&mut output.bytes);
+    /// Leaves a hole that nobody sees: the item of this key is deleted where it is.
+    pub(crate) fn leave_delete(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        why: NotHere,
+        output: &mut Output,
+        holes: &mut Vec<Incomplete>,
+    ) {
+        let reply = Reply::Binary(BinaryReply { opcode: binary::opcode::DELETE, opaque: 0 });
+        let mut request = Vec::new();
+        if (Request { command: Command::Delete(Delete::new(key)), reply }).encode(&mut request).is_ok() {
+            let (protocol, kind, missing) = (Protocol::Binary, Kind::Unheard, self.missing(key, why));
+            holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, missing });
+        }
     }
 
-    /// A value was refused as too large: its key's old one must not be served, wherever it is.
-    pub(crate) fn forget(&self, key: &[u8], now: Time, output: &mut Output, holes: &mut Vec<Incomplete>) {
-        let hash = self.shared.store.hash(key);
-        match self.missing(key, hash, now) {
-            None => items::forget(key, &self.shared.store, now),
-            Some(missing) => {
-                let mut request = Vec::new();
-                let reply = Reply::Binary(BinaryReply { opcode: binary::opcode::DELETE, opaque: 0 });
-                let delete = Request { command: Command::Delete(Delete::new(key)), reply };
-                if delete.encode(&mut request).is_err() {
-                    return;
-                }
-                let protocol = Protocol::Binary;
-                let hole = output.hole();
-                holes.push(Incomplete { hole, hash, protocol, request, kind: Kind::Unheard, missing });
+    /// Answers a command about the list of nodes.
+    pub(crate) fn answer_configuration(&self, command: &Command<'_>, reply: &Reply<'_>, output: &mut Output) {
+        match command {
+            Command::Admin(Admin::Config { key: key @ b"cluster" }) => match reply {
+                Reply::Binary(_) => push_list(key, &self.cluster.list(), reply, output),
+                _ => output.bytes.extend_from_slice(self.cluster.config().as_bytes()),
+            },
+            Command::Admin(Admin::Config { .. }) => match reply {
+                Reply::Binary(_) => reply.outcome(&Outcome::NotFound, &mut output.bytes),
+                _ => output.bytes.extend_from_slice(b"END\r\n"),
+            },
+            // Under the key that older discovery clients read.
+            Command::Get(_) => {
+                push_list(LEGACY_KEY, &self.cluster.list(), reply, output);
+                reply.end_of_get(&mut output.bytes);
+            }
+            _ => {
+                let error = Outcome::Error(Error::Client("the cluster's configuration is its own"));
+                reply.outcome(&error, &mut output.bytes);
             }
         }
     }
+}
+
+/// Whether a request must wait until the holes of its turn are filled: a connection's commands on one key keep their order.
+#[inline]
+pub(crate) fn waits_behind(request: &Request<'_>, hash: Option<Hash>, store: &Store, holes: &[Incomplete]) -> bool {
+    let has_hole = |hash: Hash| holes.iter().any(|hole| hole.hash == hash);
+    !holes.is_empty()
+        && (holes.len() >= HOLES_MAX
+            || match &request.command {
+                Command::Noop | Command::Version => false,
+                Command::Get(Get { keys, .. }) => keys.iter().any(|key| has_hole(store.hash(key))),
+                command => command.key().is_none_or(|key| has_hole(hash.unwrap_or_else(|| store.hash(key)))),
+            })
 }
 
 /// A line as the client's, with one of its keys. It may hold bytes that a client would not send.
@@ -464,31 +429,30 @@ fn carry_out_again(
     output: &mut Output,
 ) -> Result<(), Missing> {
     let gate = cluster.enter();
-    let router = Router { shared, cluster, routing: &gate, counters, descriptor: -1, taken };
+    let router = Some(Router { cluster, routing: &gate, taken });
+    let context = Context { shared, counters, descriptor: -1, router };
     // A request was decoded before with the same limits.
-    decode(one.protocol, &one.request, shared, |request| router.here(request, one.hash, output)).unwrap_or(Ok(()))
+    decode(one.protocol, &one.request, shared, |request| here(&context, request, output)).unwrap_or(Ok(()))
 }
 
-impl Router<'_> {
-    /// Carries out a command here, or tells what it waits for.
-    fn here(&self, request: &Request<'_>, hash: Hash, output: &mut Output) -> Result<(), Missing> {
-        let now = self.shared.clock.now();
-        let key = only_key(&request.command);
-        if let Some(missing) = key.and_then(|key| self.missing(key, hash, now)) {
-            return Err(missing);
-        }
-        // A line's hash is not its only key's to the command.
-        self.run(request, request.command.key().map(|_| hash), now, output);
-        Ok(())
+/// Carries out a command on one key here, or tells what it waits for.
+fn here(context: &Context<'_>, request: &Request<'_>, output: &mut Output) -> Result<(), Missing> {
+    let now = context.shared.clock.now();
+    let mut holes = Vec::new();
+    match (context.carry_out(request, None, now, output, &mut holes), &context.router) {
+        (Effect::NotHere(why), Some(router)) => Err(router.missing(only_key(&request.command), why)),
+        // A line has its one key's answer in a hole.
+        _ => holes.pop().map_or(Ok(()), |hole| Err(hole.missing)),
     }
 }
 
-/// The key of a command that waits or was sent by a member: a line has one by then.
-fn only_key<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+/// The key of a command that waits or was sent by a member.
+fn only_key<'a>(command: &Command<'a>) -> &'a [u8] {
     match command {
         Command::Get(get) => get.keys.iter().next(),
         _ => command.key(),
     }
+    .unwrap_or_default()
 }
 
 enum Answer {
@@ -664,12 +628,13 @@ async fn read_asked(
                 Message::Ask { protocol, milliseconds, request } => {
                     count += 1;
                     let gate = cluster.enter();
-                    let router = Router { shared, cluster, routing: &gate, counters, descriptor: -1, taken: None };
+                    let router = Some(Router { cluster, routing: &gate, taken: None });
+                    let context = Context { shared, counters, descriptor: -1, router };
                     output.clear();
                     let id = frame.id;
                     let carried_out = decode(protocol, request, shared, |request| {
-                        let hash = shared.store.hash(only_key(&request.command).unwrap_or_default());
-                        router.here(request, hash, &mut output).map_err(|missing| (missing, hash))
+                        let missing = here(&context, request, &mut output);
+                        missing.map_err(|missing| (missing, shared.store.hash(only_key(&request.command))))
                     });
                     let view = gate.view.clone();
                     drop(gate);

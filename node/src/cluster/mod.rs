@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use autoscale::{Autoscaler, Decision, Figures, Limits};
 use discovery::LEGACY_KEY;
-pub(crate) use forward::{Incomplete, Routed, Router, answer_peer, resolve};
+pub(crate) use forward::{Incomplete, NotHere, Router, answer_peer, resolve, waits_behind};
 pub(crate) use membership::run;
 use moves::{MoveCounts, Movers};
 pub use operator::Operator;

@@ -6,6 +6,7 @@
 use larder_protocol::{Admin, Error, Outcome};
 
 use crate::clock::Clock;
+use crate::cluster::NotHere;
 use crate::commands::crawler::BUSY;
 use crate::commands::dump::{Dump, Format};
 use crate::commands::effect::Effect;
@@ -20,7 +21,9 @@ pub(super) fn carry_out(command: Admin<'_>, turn: &Turn<'_>) -> Effect {
     let shared = turn.shared;
     let (name, arguments) = match command {
         Admin::CacheMemlimit { mebibytes } => return Effect::Reply(cache_memlimit(mebibytes, shared)),
-        // Of a node in no cluster; the others answer it where they answer for all members.
+        Admin::Config { .. } | Admin::Words { name: b"config", .. } if turn.router.is_some() => {
+            return Effect::NotHere(NotHere::Configuration);
+        }
         Admin::Config { .. } => return Effect::Reply(Outcome::Error(Error::UnknownCommand)),
         Admin::Words { name, arguments } => (name, arguments),
     };

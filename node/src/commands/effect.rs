@@ -2,6 +2,7 @@
 
 use larder_protocol::Outcome;
 
+use crate::cluster::NotHere;
 use crate::commands::dump::Dump;
 use crate::commands::events::Topics;
 
@@ -12,6 +13,8 @@ pub(crate) enum Effect {
     Reply(Outcome<'static>),
     /// Nothing more: the command has written its reply.
     Replied,
+    /// It waits for another member of the cluster. The command has done nothing yet.
+    NotHere(NotHere),
     /// It ends.
     Close,
     /// It ends, with the whole server.

@@ -6,10 +6,11 @@ use larder_protocol::{
     parse_lenient_u64,
 };
 
+use crate::cluster::NotHere;
 use crate::commands::turn::Turn;
 use crate::net::output::Output;
 use crate::statistics::counters::{Counter, Counters};
-use crate::store::{self, Entry, Expiry, Hash, InsertError, Item, NewItem, Time};
+use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem};
 
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;
@@ -20,15 +21,10 @@ fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
     counters.get_expired.add(entry.was_expired().into());
 }
 
-/// Removes the item of a key whose new value was refused: its old value is out of date.
-pub(crate) fn forget(key: &[u8], store: &store::Store, now: Time) {
-    store.entry(key, store.hash(key), now).remove();
-}
-
 /// Reads the items of `get` and writes the whole reply.
-pub(super) fn get(get: &Get<'_>, turn: &mut Turn<'_>) {
+pub(super) fn get(get: &Get<'_>, turn: &mut Turn<'_>) -> Result<(), NotHere> {
     match get.keys {
-        Keys::One(key) => get_item(key, turn.hash(key), get, turn),
+        Keys::One(key) => get_item(key, turn.hash(key), get, turn)?,
         Keys::Line(_) => {
             let mut keys = get.keys.iter().map(|key| (key, turn.shared.store.hash(key)));
             loop {
@@ -38,18 +34,23 @@ pub(super) fn get(get: &Get<'_>, turn: &mut Turn<'_>) {
                 }
                 turn.shared.store.prefetch(batch.iter().map(|&(_, hash)| hash));
                 for (key, hash) in batch {
-                    get_item(key, hash, get, turn);
+                    if let Err(why) = get_item(key, hash, get, turn)
+                        && let Some(router) = turn.router
+                    {
+                        router.leave_part(get, key, hash, why, turn.reply, turn.output, turn.holes);
+                    }
                 }
             }
         }
     }
     turn.reply.end_of_get(&mut turn.output.bytes);
+    Ok(())
 }
 
 #[inline]
-fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
+fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) -> Result<(), NotHere> {
     let (counters, now) = (turn.counters, turn.now);
-    let mut entry = turn.shared.store.entry(key, hash, now);
+    let mut entry = turn.entry_of(key, hash)?;
     // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
     let mut ttls = Ttls { before: entry.item().and_then(|item| item.expiry.remaining(now)), ..Ttls::default() };
     // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
@@ -71,7 +72,7 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
     let Some(item) = entry.item() else {
         count_miss(misses, &entry, counters);
         turn.reply.miss(key, &mut turn.output.bytes);
-        return;
+        return Ok(());
     };
     hits.add(1);
     let new_expiry = new_expiry(get.touch, get.vivify, get.touch_vivified, turn, &mut ttls);
@@ -115,6 +116,7 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) {
     if let Some(expiry) = new_expiry {
         entry.set_expiry(expiry);
     }
+    Ok(())
 }
 
 /// Returns the new expiry, if there is one, of an item that a command touches or has created, and notes its times to
@@ -142,14 +144,14 @@ fn append_value(item: &Item<'_>, output: &mut Output) {
     }
 }
 
-pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
-    let (counters, store) = (turn.counters, &turn.shared.store);
+pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Result<Outcome<'static>, NotHere> {
+    let counters = turn.counters;
+    let mut entry = turn.entry_for_write(command.key, command.value)?;
     counters.cmd_set.add(1);
-    let mut entry = store.entry_for_write(command.key, turn.hash(command.key), turn.now, command.value);
     counters.get_expired.add(entry.was_expired().into());
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
-    let limits = Limits { item_size_max: store.item_size_max() };
+    let limits = Limits { item_size_max: turn.shared.store.item_size_max() };
     let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
     let value_len = joined.0 + command.value.len();
     let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);
@@ -159,29 +161,29 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
         // An add that loses is still a use of the item: memcached moves it to the front of its LRU.
         (StoreMode::Add, _, Some(_)) => {
             entry.promote();
-            return Outcome::NotStored;
+            return Ok(Outcome::NotStored);
         }
         // There is nothing to join. Meta flag `N` creates the item instead, with a time of its own.
         (StoreMode::Append | StoreMode::Prepend, _, None) => {
-            let Some(exptime) = command.vivify else { return Outcome::NotStored };
+            let Some(exptime) = command.vivify else { return Ok(Outcome::NotStored) };
             new.expiry = turn.expiry(exptime);
             entry.insert(new)
         }
         // A comparison with an item that is not there is a miss, which clients can tell from a mismatch.
         (StoreMode::Set | StoreMode::Replace, Some(_), None) => {
             counters.cas_misses.add(1);
-            return Outcome::NotFound;
+            return Ok(Outcome::NotFound);
         }
-        (StoreMode::Replace, None, None) => return Outcome::NotStored,
+        (StoreMode::Replace, None, None) => return Ok(Outcome::NotStored),
         // 0 is "any" in the binary protocol. Joins do not count in the statistics of cas.
         (StoreMode::Append | StoreMode::Prepend, Some(cas), Some((item_cas, ..))) if cas != 0 && cas != item_cas => {
-            return Outcome::Exists;
+            return Ok(Outcome::Exists);
         }
         (StoreMode::Set | StoreMode::Replace, Some(cas), Some((item_cas, item_expiry, won))) => {
             if cas == 0 {
                 // 0 is no CAS unique: it neither matches nor is lower than another.
                 counters.cas_badval.add(1);
-                return Outcome::Exists;
+                return Ok(Outcome::Exists);
             } else if cas == item_cas {
                 counters.cas_hits.add(1);
             } else if command.invalidate && cas < item_cas {
@@ -191,18 +193,18 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
                 new = NewItem { stale: true, won, expiry: item_expiry, ..new };
             } else {
                 counters.cas_badval.add(1);
-                return Outcome::Exists;
+                return Ok(Outcome::Exists);
             }
             entry.insert(new)
         }
         // The limit is on the joined value. The old one is still good, so it stays.
-        (StoreMode::Append | StoreMode::Prepend, ..) if too_long => return Outcome::NotStored,
+        (StoreMode::Append | StoreMode::Prepend, ..) if too_long => return Ok(Outcome::NotStored),
         (StoreMode::Append, ..) => entry.append(command.value, command.set_cas),
         (StoreMode::Prepend, ..) => entry.prepend(command.value, command.set_cas),
         // No condition, or one that holds: an add without an item, a replace with one.
         (StoreMode::Set | StoreMode::Add | StoreMode::Replace, ..) => entry.insert(new),
     };
-    match (is_join, result) {
+    Ok(match (is_join, result) {
         // memcached's reply where the joined value finds no room. The old one stays here too.
         (true, Err(_)) => Outcome::NotStored,
         (_, result) => {
@@ -212,7 +214,7 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Outcome<'static> {
             }
             stored(result, value_len, counters)
         }
-    }
+    })
 }
 
 fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counters) -> Outcome<'static> {
@@ -229,16 +231,16 @@ fn stored(result: Result<u64, InsertError>, value_len: usize, counters: &Counter
     }
 }
 
-pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
+pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Result<Outcome<'static>, NotHere> {
     let counters = turn.counters;
-    let mut entry = turn.entry(delete.key);
+    let mut entry = turn.entry(delete.key)?;
     let Some(item) = entry.item() else {
         count_miss(&counters.delete_misses, &entry, counters);
-        return Outcome::NotFound;
+        return Ok(Outcome::NotFound);
     };
     if delete.compare_cas.is_some_and(|cas| cas != item.cas) {
         counters.delete_misses.add(1);
-        return Outcome::Exists;
+        return Ok(Outcome::Exists);
     }
     let cas = item.cas;
     // Meta flag `x`: the item stays, empty.
@@ -247,7 +249,7 @@ pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
         let empty =
             NewItem { cas: delete.set_cas.or(Some(cas)), ..NewItem::new(b"", delete.flags, turn.expiry(exptime)) };
         if entry.insert(empty).is_err() {
-            return Outcome::Error(Error::Server("out of memory"));
+            return Ok(Outcome::Error(Error::Server("out of memory")));
         }
     }
     // Meta flag `I`: the item stays, to be served as stale until a client has loaded it again.
@@ -256,45 +258,45 @@ pub(super) fn delete(delete: &Delete<'_>, turn: &Turn<'_>) -> Outcome<'static> {
             entry.set_expiry(turn.expiry(exptime));
         }
         entry.mark_stale(delete.set_cas);
-        return Outcome::Deleted;
+        return Ok(Outcome::Deleted);
     }
     counters.delete_hits.add(1);
     if !delete.remove_value {
         entry.remove();
     }
-    Outcome::Deleted
+    Ok(Outcome::Deleted)
 }
 
-pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcome<'static> {
+pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Result<Outcome<'static>, NotHere> {
     let counters = turn.counters;
     let (hits, misses) = match arithmetic.direction {
         Direction::Up => (&counters.incr_hits, &counters.incr_misses),
         Direction::Down => (&counters.decr_hits, &counters.decr_misses),
     };
-    let mut entry = turn.entry(arithmetic.key);
+    let mut entry = turn.entry(arithmetic.key)?;
     let mut buffer = itoa::Buffer::new();
     let Some(item) = entry.item() else {
         if arithmetic.vivify.is_none() {
             count_miss(misses, &entry, counters);
-            return Outcome::NotFound;
+            return Ok(Outcome::NotFound);
         }
         let value = buffer.format(arithmetic.initial).as_bytes();
         let mut ttls = Ttls { created: true, ..Ttls::default() };
         let Arithmetic { touch, vivify, touch_vivified, .. } = *arithmetic;
         let expiry = new_expiry(touch, vivify, touch_vivified, turn, &mut ttls).unwrap_or(Expiry::NEVER);
         let new = NewItem { cas: arithmetic.set_cas, ..NewItem::new(value, 0, expiry) };
-        return match entry.insert(new) {
+        return Ok(match entry.insert(new) {
             Ok(cas) => Outcome::Number { value: arithmetic.initial, cas, ttls },
             Err(_) => Outcome::Error(Error::Server("Out of memory allocating new item")),
-        };
+        });
     };
     if item.value.is_empty() {
-        return Outcome::Error(Error::NON_NUMERIC);
+        return Ok(Outcome::Error(Error::NON_NUMERIC));
     }
     if arithmetic.compare_cas.is_some_and(|cas| cas != 0 && cas != item.cas) {
-        return Outcome::Exists;
+        return Ok(Outcome::Exists);
     }
-    let Some(old) = parse_lenient_u64(item.value) else { return Outcome::Error(Error::NON_NUMERIC) };
+    let Some(old) = parse_lenient_u64(item.value) else { return Ok(Outcome::Error(Error::NON_NUMERIC)) };
     let value = match arithmetic.direction {
         Direction::Up => old.wrapping_add(arithmetic.delta),
         Direction::Down => old.saturating_sub(arithmetic.delta),
@@ -311,32 +313,35 @@ pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Outcom
         digits
     };
     let Ok(cas) = entry.set_value(bytes, arithmetic.set_cas) else {
-        return Outcome::Error(Error::Server("out of memory"));
+        return Ok(Outcome::Error(Error::Server("out of memory")));
     };
     if let Some(expiry) = new_expiry(arithmetic.touch, None, false, turn, &mut ttls) {
         entry.set_expiry(expiry);
     }
-    Outcome::Number { value, cas, ttls }
+    Ok(Outcome::Number { value, cas, ttls })
 }
 
-pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Outcome<'static> {
+pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Result<Outcome<'static>, NotHere> {
     let counters = turn.counters;
+    let mut entry = turn.entry(key)?;
     counters.cmd_touch.add(1);
-    let mut entry = turn.entry(key);
     if entry.item().is_none() {
         count_miss(&counters.touch_misses, &entry, counters);
-        return Outcome::NotFound;
+        return Ok(Outcome::NotFound);
     }
     counters.touch_hits.add(1);
     entry.set_expiry(turn.expiry(exptime));
     entry.bump();
-    Outcome::Touched
+    Ok(Outcome::Touched)
 }
 
 /// Writes the metadata of an item (`me`).
-pub(super) fn debug(key: &[u8], turn: &mut Turn<'_>) {
-    let entry = turn.entry(key);
-    let Some(item) = entry.item() else { return turn.write_reply(Outcome::Miss) };
+pub(super) fn debug(key: &[u8], turn: &mut Turn<'_>) -> Result<(), NotHere> {
+    let entry = turn.entry(key)?;
+    let Some(item) = entry.item() else {
+        turn.write_reply(Outcome::Miss);
+        return Ok(());
+    };
     let line = format!(
         "exp={} la={} cas={} fetch={} cls=1 size={}",
         item.expiry.remaining(turn.now).map_or(-1, i64::from),
@@ -346,15 +351,19 @@ pub(super) fn debug(key: &[u8], turn: &mut Turn<'_>) {
         item.size,
     );
     turn.write_reply(Outcome::Debug(&line));
+    Ok(())
 }
 
-pub(super) fn flush_all(at: Option<Exptime>, turn: &Turn<'_>) -> Outcome<'static> {
+pub(super) fn flush_all(at: Option<Exptime>, turn: &Turn<'_>) -> Result<Outcome<'static>, NotHere> {
+    if let Some(router) = turn.router {
+        router.admit_flush()?;
+    }
     turn.counters.cmd_flush.add(1);
     if turn.shared.settings.no_flush_all {
-        return Outcome::Error(Error::Client("flush_all not allowed"));
+        return Ok(Outcome::Error(Error::Client("flush_all not allowed")));
     }
     // As in memcached, a delay of 0 or less is at once.
     let at = at.filter(|at| at.0 > 0).and_then(|at| turn.expiry(at).time());
     turn.shared.store.flush_all(at.unwrap_or(turn.now), turn.now);
-    Outcome::Ok
+    Ok(Outcome::Ok)
 }

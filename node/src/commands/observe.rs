@@ -3,8 +3,9 @@
 //! A command is observed from outside: its keys are looked up before it, and its effect is read after it. So the
 //! commands themselves know nothing of this, and while nobody observes it costs one branch.
 
-use larder_protocol::{Command, Outcome, Reply};
+use larder_protocol::{Command, Get, Keys, Outcome, Reply};
 
+use crate::cluster::NotHere;
 use crate::commands::effect::Effect;
 use crate::commands::events::{Found, Topics};
 use crate::commands::turn::Turn;
@@ -13,21 +14,27 @@ use crate::statistics::prefixes::Counted;
 /// Counts the keys of `command` by prefix, and reports what it is about to find under each.
 ///
 /// Returns what the key of a single-key command has. Every such command is looked up, but for `me`, which only shows.
-pub(crate) fn before(command: &Command<'_>, turn: &Turn<'_>) -> Found {
+/// Keys of other members are observed there.
+pub(crate) fn before(command: &Command<'_>, turn: &Turn<'_>) -> Result<Found, NotHere> {
+    let found = match command {
+        Command::Get(Get { keys: Keys::Line(_), .. }) | Command::Debug { .. } => Found::Nothing,
+        _ => command.key().map_or(Ok(Found::Nothing), |key| look_up(key, turn))?,
+    };
     match command {
         Command::Get(get) => {
-            for key in get.keys.iter() {
-                let found = look_up(key, turn);
-                count(key, Counted::Get { hit: matches!(found, Found::Item { .. }) }, turn);
+            let count = |key, found| count(key, Counted::Get { hit: matches!(found, Found::Item { .. }) }, turn);
+            match get.keys {
+                Keys::One(key) => count(key, found),
+                Keys::Line(_) => {
+                    get.keys.iter().for_each(|key| _ = look_up(key, turn).map(|found| count(key, found)));
+                }
             }
-            return Found::Nothing;
         }
         Command::Store(store) => count(store.key, Counted::Set, turn),
         Command::Delete(delete) => count(delete.key, Counted::Delete, turn),
-        Command::Debug { .. } => return Found::Nothing,
         _ => {}
     }
-    command.key().map_or(Found::Nothing, |key| look_up(key, turn))
+    Ok(found)
 }
 
 /// Reports the change that `command` has made. `found` is what [`before`] returned.
@@ -50,9 +57,8 @@ pub(crate) fn after(command: &Command<'_>, found: Found, effect: &Effect, turn: 
 }
 
 /// Finds what the command is about to find, and reports it.
-fn look_up(key: &[u8], turn: &Turn<'_>) -> Found {
-    let store = &turn.shared.store;
-    let entry = store.entry(key, store.hash(key), turn.now);
+fn look_up(key: &[u8], turn: &Turn<'_>) -> Result<Found, NotHere> {
+    let entry = turn.entry_of(key, turn.shared.store.hash(key))?;
     // This look-up itself removes an expired item, so the command will not count it.
     turn.counters.get_expired.add(entry.was_expired().into());
     let found = match entry.item() {
@@ -64,7 +70,7 @@ fn look_up(key: &[u8], turn: &Turn<'_>) -> Found {
     if turn.shared.watchers.wants(Topics::FETCHERS) {
         turn.shared.watchers.fetched(key, found, turn.descriptor);
     }
-    found
+    Ok(found)
 }
 
 fn count(key: &[u8], asked: Counted, turn: &Turn<'_>) {

@@ -1,17 +1,14 @@
 //! A session carries out the commands at the front of a connection's input. Bytes in, bytes out; no socket.
 
-use std::ops::Range;
-
 use arrayvec::ArrayVec;
-use larder_protocol::{Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
+use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 
-use crate::cluster::{Incomplete, Routed, Router};
+use crate::cluster::{Incomplete, Router, waits_behind};
 use crate::commands::dump::Dump;
 use crate::commands::effect::Effect;
 use crate::commands::events::Topics;
-use crate::commands::execute;
-use crate::commands::items::{BATCH, forget};
-use crate::commands::turn::Turn;
+use crate::commands::items::BATCH;
+use crate::commands::turn::Context;
 use crate::net::auth::Asked;
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::OpenSocket;
@@ -101,14 +98,8 @@ impl<'a> Session<'a> {
         let cluster = shared.cluster.as_deref();
         // Held for the turn: no other member hears of a newer routing before its commands are carried out.
         let gate = cluster.map(|cluster| cluster.enter());
-        let router = cluster.zip(gate.as_deref()).map(|(cluster, routing)| Router {
-            shared,
-            cluster,
-            routing,
-            counters: self.counters,
-            descriptor: self.open.descriptor,
-            taken: None,
-        });
+        let router = cluster.zip(gate.as_deref()).map(|(cluster, routing)| Router { cluster, routing, taken: None });
+        let context = Context { shared, counters: self.counters, descriptor: self.open.descriptor, router };
         let mut done = 0;
         while done < requests_per_turn {
             let skipped = self.swallow.min(buffers.end - buffers.start);
@@ -127,7 +118,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let most = BATCH.min(requests_per_turn - done);
-            match self.carry_out_batch(protocol, most, buffers, router.as_ref(), &mut now) {
+            match self.carry_out_batch(protocol, most, buffers, &context, &mut now) {
                 Ok(carried_out) => done += carried_out.max(1),
                 Err(stop) => return stop,
             }
@@ -161,7 +152,7 @@ impl<'a> Session<'a> {
         protocol: Protocol,
         most: usize,
         buffers: &mut Buffers,
-        router: Option<&Router<'_>>,
+        context: &Context<'_>,
         now: &mut Time,
     ) -> Result<usize, Progress> {
         let Buffers { input, start, end, scratches, output, holes } = buffers;
@@ -172,16 +163,6 @@ impl<'a> Session<'a> {
         if batch.len() > 1 {
             store.prefetch(batch.iter().filter_map(|planned| planned.hash));
         }
-        // Without a cluster every request is carried out here.
-        let route = |request: &Request<'_>,
-                     hash: Option<Hash>,
-                     place: Range<usize>,
-                     now: Time,
-                     output: &mut Output,
-                     holes: &mut Vec<Incomplete>| {
-            router
-                .map_or(Routed::Here, |router| router.route(request, hash, protocol, &input[place], now, output, holes))
-        };
         for Planned { request, hash, consumed } in &batch {
             if output.len() >= OUTPUT_HIGH_WATER {
                 return Err(Progress::OthersFirst);
@@ -189,11 +170,11 @@ impl<'a> Session<'a> {
             if self.shared.settings.debug_time {
                 *now = self.shared.clock.now();
             }
-            let stop = match route(request, *hash, *start..*start + consumed, *now, output, holes) {
-                Routed::Here => self.carry_out(request, *hash, *now, output),
-                Routed::Answered => None,
-                Routed::Later => return Err(Progress::OthersFirst),
-            };
+            if waits_behind(request, *hash, store, holes) {
+                return Err(Progress::OthersFirst);
+            }
+            let bytes = &input[*start..*start + consumed];
+            let stop = carry_out(context, request, *hash, protocol, bytes, *now, output, holes);
             *start += consumed;
             if let Some(stop) = stop {
                 return Err(stop);
@@ -205,10 +186,16 @@ impl<'a> Session<'a> {
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                match route(&request, None, *start..*start + consumed, *now, output, holes) {
-                    Routed::Here => drop(self.carry_out(&request, None, *now, output)),
-                    Routed::Answered => {}
-                    Routed::Later => return Err(Progress::OthersFirst),
+                if waits_behind(&request, None, store, holes) {
+                    return Err(Progress::OthersFirst);
+                }
+                // Keys of other members leave holes of their own; a part with a single key does not do so itself.
+                if let Effect::NotHere(why) = context.carry_out(&request, None, *now, output, holes)
+                    && let (Some(router), Command::Get(get)) = (&context.router, &request.command)
+                {
+                    for key in get.keys.iter() {
+                        router.leave_part(get, key, store.hash(key), why, &request.reply, output, holes);
+                    }
                 }
                 // The command's name is copied in front of the keys that are left.
                 let front = *start;
@@ -218,7 +205,10 @@ impl<'a> Session<'a> {
             Some(Decoded::Incomplete { need }) => return Err(Progress::NeedInput(need)),
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
                 if let Some(key) = outdated {
-                    self.forget_outdated(key, router, *now, output, holes);
+                    context.forget(key, *now, output, holes);
+                    if self.shared.watchers.wants(Topics::MUTATIONS) {
+                        self.shared.watchers.refused(key, self.open.descriptor);
+                    }
                 }
                 self.counters.store_too_large.add((error == Error::TOO_LARGE).into());
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
@@ -232,48 +222,33 @@ impl<'a> Session<'a> {
         }
         Ok(carried_out)
     }
+}
 
-    /// Carries out one request and appends its reply. Returns why the session stops, if it does.
-    #[inline]
-    fn carry_out(&self, request: &Request<'_>, hash: Option<Hash>, now: Time, output: &mut Output) -> Option<Progress> {
-        let mut turn = Turn {
-            shared: self.shared,
-            counters: self.counters,
-            now,
-            descriptor: self.open.descriptor,
-            reply: &request.reply,
-            hash,
-            output,
-        };
-        match execute(&request.command, &mut turn) {
-            Effect::Reply(outcome) => {
-                turn.write_reply(outcome);
-                None
+/// Carries out one request and appends its reply, or leaves a hole for it. Returns why the session stops, if it does.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the request in both forms, and where its answer goes")]
+fn carry_out(
+    context: &Context<'_>,
+    request: &Request<'_>,
+    hash: Option<Hash>,
+    protocol: Protocol,
+    bytes: &[u8],
+    now: Time,
+    output: &mut Output,
+    holes: &mut Vec<Incomplete>,
+) -> Option<Progress> {
+    match context.carry_out(request, hash, now, output, holes) {
+        Effect::Reply(_) | Effect::Replied => None,
+        Effect::NotHere(why) => {
+            if let Some(router) = &context.router {
+                router.leave(request, hash, protocol, bytes, why, &context.shared.store, output, holes);
             }
-            Effect::Replied => None,
-            Effect::Close => Some(Progress::Close(Ended::Normal)),
-            Effect::ShutDown => Some(Progress::Close(Ended::Shutdown)),
-            Effect::Watch(topics) => Some(Progress::Watch(topics)),
-            Effect::Dump(dump) => Some(Progress::Dump(dump)),
+            None
         }
-    }
-
-    /// Removes the item of a key whose new value was refused, and reports the refusal to watchers.
-    fn forget_outdated(
-        &self,
-        key: &[u8],
-        router: Option<&Router<'_>>,
-        now: Time,
-        output: &mut Output,
-        holes: &mut Vec<Incomplete>,
-    ) {
-        match router {
-            None => forget(key, &self.shared.store, now),
-            Some(router) => router.forget(key, now, output, holes),
-        }
-        if self.shared.watchers.wants(Topics::MUTATIONS) {
-            self.shared.watchers.refused(key, self.open.descriptor);
-        }
+        Effect::Close => Some(Progress::Close(Ended::Normal)),
+        Effect::ShutDown => Some(Progress::Close(Ended::Shutdown)),
+        Effect::Watch(topics) => Some(Progress::Watch(topics)),
+        Effect::Dump(dump) => Some(Progress::Dump(dump)),
     }
 }
 

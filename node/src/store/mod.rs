@@ -209,14 +209,6 @@ impl Store {
         &self.shards[(hash.0 >> 58) as usize & (self.shards.len() - 1)]
     }
 
-    /// Whether there is an item under `key` that has not expired.
-    #[inline]
-    pub fn contains(&self, key: &[u8], hash: Hash, now: Time) -> bool {
-        let mut shard = self.shard(hash).lock();
-        self.flush_if_due(&mut shard, now);
-        shard.has(key, hash.0, now)
-    }
-
     /// Numbers CAS uniques from now on so that no other member of a cluster gives them out: `slot` is this one's, below 64.
     pub fn start_cas(&self, slot: u8, now: Time) {
         let count = cas_start(now) | u64::from(slot) << CAS_SLOT_SHIFT;
@@ -231,11 +223,17 @@ impl Store {
         self.open(key, hash, now, None)
     }
 
+    /// Whether a value gets its memory before its entry is locked.
+    #[inline]
+    pub fn may_be_large(value: &[u8]) -> bool {
+        value.len() >= SMALL_MAX
+    }
+
     /// Like [`Store::entry`], for a command that may insert `value`. A large value is copied into its block before the
     /// shard is locked.
     #[inline]
     pub fn entry_for_write<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, value: &[u8]) -> Entry<'s, 'k> {
-        let staged = if value.len() < SMALL_MAX || key.len() + value.len() > self.item_size_max {
+        let staged = if !Store::may_be_large(value) || key.len() + value.len() > self.item_size_max {
             None
         } else {
             let block = self.shard(hash).lock().stage(value.len(), now);

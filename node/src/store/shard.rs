@@ -194,14 +194,6 @@ impl Shard {
         Some(slot)
     }
 
-    /// Whether there is an item under the key that has not expired.
-    #[inline]
-    pub(super) fn has(&self, key: &[u8], hash: u64, now: Time) -> bool {
-        let Some(slot) = self.locate(key, hash) else { return false };
-        let location = self.index.location(slot);
-        self.log.at(location)[0] & bit::EXPIRY == 0 || !self.header(location).expiry.has_passed(now)
-    }
-
     pub(super) fn count_expired(&mut self, header: &Header) {
         self.statistics.reclaimed += 1;
         self.statistics.expired_unfetched += u64::from(header.bits & bit::FETCHED == 0);
