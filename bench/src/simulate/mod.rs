@@ -44,6 +44,10 @@ pub struct SimulateOptions {
     /// Eviction policies of the engine
     #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Density, Eviction::Lru, Eviction::S3Fifo])]
     policies: Vec<Eviction>,
+    /// Also show how well the node's running estimate of its hit ratio with half, twice and four times the memory agrees
+    /// with simulations of these sizes
+    #[arg(long)]
+    estimate: bool,
     /// Write a plot as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -162,6 +166,13 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     }
     report::print(&format!("Reads that hit\n{}\n", report::table(&objects)))?;
     report::print(&format!("Bytes of reads that hit\n{}", report::table(&bytes_hit)))?;
+    if options.estimate {
+        let estimates = trace.estimates(&sizes, &options.policies, &interrupt);
+        report::print(&format!(
+            "\nReads that hit: as the node estimates / as simulated\n{}",
+            report::table(&estimates)
+        ))?;
+    }
     if interrupt.is_set() {
         report::print("\nThe simulation was cut short: further sizes and policies are missing.\n")?;
     }
@@ -220,16 +231,46 @@ impl Trace {
             Policy::Gdsf => Ok(self.run(&mut Gdsf::new(limit, &self.keys), interrupt)),
             Policy::S3Fifo => Ok(self.run(&mut S3Fifo::new(limit, &self.keys), interrupt)),
             Policy::Engine(eviction) => {
-                let config = Config {
-                    memory_limit: bytes,
-                    item_size_max: (1 << 20).max(self.largest),
-                    eviction,
-                    now: Time(START),
-                };
-                let store = Store::new(&config)?;
+                let store = self.store(bytes, eviction)?;
                 Ok(self.run(&mut Engine::new(store, &self.keys, self.largest, START), interrupt))
             }
         }
+    }
+
+    /// Returns what the engine with `bytes` of memory estimates for other sizes: pairs of a factor and a hit ratio.
+    fn estimate(&self, bytes: usize, eviction: Eviction, interrupt: &Interrupt) -> Result<[(f64, f64); 3]> {
+        let mut engine = Engine::new(self.store(bytes, eviction)?, &self.keys, self.largest, START).estimating();
+        let ratio = self.run(&mut engine, interrupt).objects;
+        let reads = self.requests.iter().filter(|request| request.action == Action::Read).count() as f64;
+        Ok(engine.hits_with_other_memory().map(|other| (other.factor, ratio + other.hits / reads)))
+    }
+
+    /// Returns a table of estimates beside simulations, without sizes that the engine refuses.
+    fn estimates(&self, sizes: &[f64], policies: &[Eviction], interrupt: &Interrupt) -> Vec<Vec<String>> {
+        let mut rows = vec![["memory", "policy", "half", "twice", "four times"].map(str::to_owned).to_vec()];
+        for (&size, &eviction) in sizes.iter().flat_map(|size| policies.iter().map(move |policy| (size, policy))) {
+            let bytes = |factor: f64| (self.footprint as f64 * size / 100.0 * factor) as usize;
+            let Ok(estimates) = self.estimate(bytes(1.0), eviction, interrupt) else { continue };
+            let shown = estimates.map(|(factor, estimate)| {
+                let simulated = self.hit_ratio(bytes(factor), Policy::Engine(eviction), interrupt);
+                let simulated = simulated.map_or("-".to_owned(), |ratio| format!("{:.2}", 100.0 * ratio.objects));
+                format!("{:.2} / {simulated} %", 100.0 * estimate)
+            });
+            if interrupt.is_set() {
+                break;
+            }
+            rows.push([format!("{size} %"), eviction.to_string()].into_iter().chain(shown).collect());
+        }
+        rows
+    }
+
+    fn store(&self, bytes: usize, eviction: Eviction) -> Result<Store> {
+        Ok(Store::new(&Config {
+            memory_limit: bytes,
+            item_size_max: (1 << 20).max(self.largest),
+            eviction,
+            now: Time(START),
+        })?)
     }
 
     /// Runs the trace on `cache`, until `interrupt` is set, and returns the shares of reads that hit.

@@ -51,6 +51,7 @@ pub(super) fn get(get: &Get<'_>, turn: &mut Turn<'_>) -> Result<(), NotHere> {
 fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) -> Result<(), NotHere> {
     let (counters, now) = (turn.counters, turn.now);
     let mut entry = turn.entry_of(key, hash)?;
+    entry.note_read();
     // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
     let mut ttls = Ttls { before: entry.item().and_then(|item| item.expiry.remaining(now)), ..Ttls::default() };
     // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
@@ -325,6 +326,7 @@ pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Result<Out
     let counters = turn.counters;
     let mut entry = turn.entry(key)?;
     counters.cmd_touch.add(1);
+    entry.note_read();
     if entry.item().is_none() {
         count_miss(&counters.touch_misses, &entry, counters);
         return Ok(Outcome::NotFound);

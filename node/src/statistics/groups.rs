@@ -93,6 +93,10 @@ pub(super) fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
             out.stat(name, value);
         }
     }
+    let (_, _, others) = super::hits_by_memory(shared);
+    for (name, (_, hits)) in ["half", "double", "quadruple"].into_iter().zip(others) {
+        out.stat(&format!("hits_with_{name}_memory"), hits);
+    }
     // The memory of expired items is reclaimed by sweeping alone.
     out.stat("crawler_reclaimed", store.reclaimed);
     out.stat("crawler_items_checked", shared.crawler.checked.load(Ordering::Relaxed));

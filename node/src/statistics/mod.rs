@@ -13,7 +13,18 @@ use crate::cluster;
 use crate::commands::dump::{Dump, Format, cache_dump};
 use crate::commands::effect::Effect;
 use crate::commands::turn::Turn;
+use crate::shared::Shared;
 use answer::Answer;
+use counters::Totals;
+
+/// Returns the reads that count for the hit ratio, those that hit, and estimates of how many would have hit with other
+/// amounts of memory: pairs of a multiple of the node's memory and hits. All are counts since the start or `stats reset`.
+pub(crate) fn hits_by_memory(shared: &Shared) -> (u64, u64, [(f64, u64); 3]) {
+    let totals = Totals::of(shared.workers.iter().map(|worker| &**worker));
+    let (reads, hits) = (totals.cmd_get + totals.cmd_touch, totals.get_hits + totals.touch_hits);
+    let with = |gained: f64| (hits as f64 + gained).clamp(0.0, reads as f64) as u64;
+    (reads, hits, shared.store.hits_with_other_memory().map(|other| (other.factor, with(other.hits))))
+}
 
 /// Writes the answer to `stats group`.
 pub(crate) fn answer(group: &[u8], turn: &mut Turn<'_>) -> Effect {

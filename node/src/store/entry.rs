@@ -112,7 +112,30 @@ impl Entry<'_, '_> {
         }
         let (slot, result) = self.shard.write(self.slot, &write, staged);
         self.slot = slot;
+        if self.shard.sample.has(self.hash) {
+            self.note_write();
+        }
         result
+    }
+
+    /// Notes a read of this key, whether or not it has an item: for [`Store::hits_with_other_memory`].
+    ///
+    /// [`Store::hits_with_other_memory`]: super::Store::hits_with_other_memory
+    #[inline]
+    pub fn note_read(&mut self) {
+        if self.shard.sample.has(self.hash) {
+            let item = self.item().map(|item| (item.size, item.expiry));
+            self.shard.sample.read(self.hash, item);
+        }
+    }
+
+    /// Notes the item as it is now.
+    #[cold]
+    fn note_write(&mut self) {
+        match self.item().map(|item| (item.size, item.expiry)) {
+            Some((bytes, expiry)) => self.shard.sample.write(self.hash, bytes, expiry),
+            None => self.shard.sample.remove(self.hash),
+        }
     }
 
     /// Changes when the item expires; its CAS unique stays.
@@ -121,6 +144,9 @@ impl Entry<'_, '_> {
             && !self.shard.set_expiry(slot, expiry, self.now)
         {
             self.rewrite(slot, |new| new.expiry = expiry);
+        }
+        if self.shard.sample.has(self.hash) {
+            self.note_write();
         }
     }
 
@@ -165,6 +191,9 @@ impl Entry<'_, '_> {
     pub fn remove(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.shard.remove(slot);
+            if self.shard.sample.has(self.hash) {
+                self.shard.sample.remove(self.hash);
+            }
         }
     }
 }

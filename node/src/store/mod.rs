@@ -28,6 +28,7 @@
 
 mod density;
 mod entry;
+mod estimate;
 mod eviction;
 mod eviction_log;
 mod ghosts;
@@ -52,6 +53,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rapidhash::v3::RapidSecrets;
 
 pub use entry::Entry;
+use estimate::{Estimator, FACTORS};
 pub use eviction::Eviction;
 use eviction::Lane;
 use eviction_log::EvictionLog;
@@ -115,6 +117,7 @@ pub struct Store {
     /// The highest limit that the reserved address space allows.
     most_memory: usize,
     flush: Flush,
+    estimator: Mutex<Estimator>,
 }
 
 /// A shard on cache lines of its own, so that threads in different shards do not contend. The processor fetches lines
@@ -127,6 +130,15 @@ impl LockedShard {
     fn lock(&self) -> MutexGuard<'_, Shard> {
         self.0.lock()
     }
+}
+
+/// The estimated hits with another amount of memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OtherMemory {
+    /// The memory as a multiple of the store's.
+    pub factor: f64,
+    /// Hits more than the store had; below 0 where it would have had fewer.
+    pub hits: f64,
 }
 
 /// When a delayed `flush_all` is due; 0 is never.
@@ -183,6 +195,7 @@ impl Store {
             memory_limit: AtomicU64::new(limit as u64),
             most_memory,
             flush: Flush::default(),
+            estimator: Mutex::new(Estimator::new(config.eviction)),
         })
     }
 
@@ -283,6 +296,31 @@ impl Store {
                 }
             }
         }
+        self.update_estimate(now);
+    }
+
+    /// Brings the estimate of [`Store::hits_with_other_memory`] up to date. [`Store::maintain`] does that too.
+    pub fn update_estimate(&self, now: Time) {
+        let mut estimator = self.estimator.lock();
+        let mut statistics = Statistics::default();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            estimator.take(&mut shard.sample);
+            statistics.add(shard.statistics());
+        }
+        let reserve = |limit| Layout::reserve(limit, self.item_size_max);
+        estimator.update(&statistics, self.memory_limit(), reserve, now);
+    }
+
+    /// Returns an estimate of how many hits more there would have been with other amounts of memory, since the start or
+    /// [`Store::reset_statistics`]: for half the memory, twice and four times as much. A node that had more memory from
+    /// its start would have filled it first, and so does the estimate.
+    ///
+    /// Reads count that [`Entry::note_read`] notes. The estimate is of the store's own eviction policy, with
+    /// [`Eviction::Never`] it is 0; it takes up to 4 MB of memory beside the limit.
+    pub fn hits_with_other_memory(&self) -> [OtherMemory; FACTORS.len()] {
+        let gained = self.estimator.lock().gained();
+        std::array::from_fn(|at| OtherMemory { factor: FACTORS[at], hits: gained[at] })
     }
 
     /// Changes the memory limit in bytes, and evicts down to it. The limit can't exceed four times the first one (2 GiB
@@ -378,6 +416,7 @@ impl Store {
         for shard in &self.shards {
             shard.lock().statistics.reset();
         }
+        self.estimator.lock().reset();
     }
 }
 

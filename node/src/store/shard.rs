@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::density::Density;
+use super::estimate::Sample;
 use super::eviction::{Eviction, Lane};
 use super::eviction_log::EvictionLog;
 use super::ghosts::Ghosts;
@@ -16,6 +17,7 @@ use super::memory::Part;
 use super::segment::{Log, NONE, Sweep};
 use super::statistics::Statistics;
 use super::time::{Expiry, Time};
+use super::write::RESERVE;
 
 /// Bytes of a large item's value in the log: its number in the list of large values.
 pub(super) const LARGE_REF: usize = 4;
@@ -35,10 +37,8 @@ impl Layout {
     /// open ones are a small part of a shard, and so large that the unused end of one is a small part of it. Of a small
     /// shard they are a larger part, so that most values fit into them.
     pub(super) fn new(memory_limit: usize, item_size_max: usize, eviction: Eviction, secrets: RapidSecrets) -> Layout {
-        let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
+        let (shards, segment_bytes) = Layout::sizes(memory_limit, item_size_max);
         let shard = memory_limit / shards;
-        let least = power_of_two_within(shard / 128).clamp(8 << 10, 16 << 10);
-        let segment_bytes = power_of_two_within(shard / 256).clamp(least, 1 << 20);
         Layout {
             segment_bytes,
             expected_segments: shard / segment_bytes,
@@ -47,6 +47,21 @@ impl Layout {
             eviction,
             secrets,
         }
+    }
+
+    /// Returns the number of shards, and the bytes of a segment.
+    fn sizes(memory_limit: usize, item_size_max: usize) -> (usize, usize) {
+        let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
+        let shard = memory_limit / shards;
+        let least = power_of_two_within(shard / 128).clamp(8 << 10, 16 << 10);
+        (shards, power_of_two_within(shard / 256).clamp(least, 1 << 20))
+    }
+
+    /// Returns the bytes of a memory limit that hold no items once it is full: segments in reserve, and the open ends
+    /// of others.
+    pub(super) fn reserve(memory_limit: usize, item_size_max: usize) -> usize {
+        let (shards, segment_bytes) = Layout::sizes(memory_limit, item_size_max);
+        shards * segment_bytes * (RESERVE + 1)
     }
 }
 
@@ -70,6 +85,7 @@ pub(super) struct Shard {
     pub(super) ghosts: Ghosts,
     pub(super) density: Density,
     pub(super) eviction: Eviction,
+    pub(super) sample: Sample,
     /// The segments that are being emptied: of each queue one for room, and one because few of its bytes are alive.
     pub(super) evicting: [Option<Sweep>; 2],
     pub(super) tidying: Option<Sweep>,
@@ -110,6 +126,7 @@ impl Shard {
             ghosts: Ghosts::default(),
             density: Density::new(),
             eviction: layout.eviction,
+            sample: Sample::new(layout.eviction, layout.shards),
             evicting: [None; 2],
             tidying: None,
             hand: NONE,
@@ -364,6 +381,7 @@ impl Shard {
         self.hand = NONE;
         self.index.clear();
         self.ghosts.clear();
+        self.sample.clear();
         self.log.clear();
         self.large = Vec::new();
         self.large_free = Vec::new();

@@ -726,3 +726,77 @@ fn the_counters_of_all_shards_add_up() {
     store.reset_statistics();
     assert_eq!((store.statistics().items, store.statistics().total_items), (9_999, 0));
 }
+
+/// Reads keys in turn, as readers of a cache do, and returns the share of hits. Sizes go from 50 to 350 bytes.
+fn replay(store: &Store, keys: impl Iterator<Item = u32>) -> f64 {
+    let (mut reads, mut hits) = (0, 0);
+    for number in keys {
+        let now = Time(START + reads / 1000);
+        let key = number.to_le_bytes();
+        let mut entry = store.entry(&key, store.hash(&key), now);
+        entry.note_read();
+        reads += 1;
+        if entry.item().is_some() {
+            hits += 1;
+            entry.bump();
+        } else {
+            entry.insert(NewItem::new(&[b'v'; 350][..50 + number as usize % 301], 0, Expiry::NEVER)).unwrap();
+        }
+        drop(entry);
+        if reads % 500 == 0 {
+            store.update_estimate(now);
+        }
+    }
+    f64::from(hits) / f64::from(reads)
+}
+
+/// Numbers of keys: the lower, the more often.
+fn skewed(keys: u32, reads: usize) -> impl Iterator<Item = u32> {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    let mut random = StdRng::seed_from_u64(1);
+    (0..reads).map(move |_| (f64::from(keys).powf(random.random::<f64>())) as u32)
+}
+
+#[test]
+fn hits_with_other_memory_are_estimated_as_they_would_be() {
+    // Few keys, which are all in the sample; and so many that half of them are not.
+    let cases = [
+        (Eviction::Density, 8000, 60_000, 512 << 10),
+        (Eviction::Lru, 8000, 60_000, 512 << 10),
+        (Eviction::Density, 60_000, 150_000, 2 << 20),
+    ];
+    for (eviction, keys, reads, memory_limit) in cases {
+        let observed = store(memory_limit, eviction);
+        let ratio = replay(&observed, skewed(keys, reads));
+        for OtherMemory { factor, hits } in observed.hits_with_other_memory() {
+            let other = store((memory_limit as f64 * factor) as usize, eviction);
+            let simulated = replay(&other, skewed(keys, reads));
+            let estimated = ratio + hits / reads as f64;
+            assert!((simulated - ratio).abs() > 0.01, "memory matters: {ratio} to {simulated}");
+            assert!((estimated - simulated).abs() < 0.015, "{eviction} x{factor}: {estimated} for {simulated}");
+        }
+    }
+}
+
+#[test]
+fn an_estimate_follows_flushes_and_begins_again_on_a_reset() {
+    let store = store(512 << 10, Eviction::Density);
+    replay(&store, skewed(8000, 30_000));
+    let [half, double, _] = store.hits_with_other_memory();
+    assert!(half.hits < -100.0 && double.hits > 100.0);
+    store.reset_statistics();
+    assert_eq!(store.hits_with_other_memory().map(|other| other.hits), [0.0; 3]);
+    store.flush_all(Time(START + 100), Time(START + 100));
+    // What fits into half of the memory is the same in all.
+    replay(&store, (0..500).chain(0..500));
+    assert_eq!(store.hits_with_other_memory().map(|other| other.hits), [0.0; 3]);
+}
+
+#[test]
+fn nothing_is_estimated_where_nothing_is_evicted() {
+    let store = store(1 << 20, Eviction::Never);
+    replay(&store, skewed(100, 1000));
+    assert_eq!(store.hits_with_other_memory().map(|other| other.hits), [0.0; 3]);
+}

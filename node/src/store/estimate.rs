@@ -1,0 +1,402 @@
+//! An estimate of the hits that the store would have with another amount of memory.
+//!
+//! Miniature caches run beside the store: with half, once, twice and four times its memory, on a sample of the keys, by
+//! the store's own eviction policy. A key is in the sample by its hash (SHARDS: Waldspurger et al., FAST 2015;
+//! miniature simulation: Waldspurger et al., USENIX ATC 2017), so all of its requests are seen or none, and a miniature
+//! has the sampled share of the memory. A miniature knows hashes and sizes and holds no values.
+//!
+//! What counts is the difference between a miniature and the one with as much memory as the store: keys that hit in
+//! both cancel, and so do most errors of sampling and of the model.
+//!
+//! A shard records its sampled requests, and [`Estimator`] is brought up to date from these records by background work.
+//! A request whose key is not in the sample costs one comparison.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use rapidhash::RapidHashMap;
+
+use super::density::{Density, Uses};
+use super::eviction::{Eviction, Lane, Verdict};
+use super::ghosts::Ghosts;
+use super::statistics::Statistics;
+use super::time::{Expiry, Time};
+
+/// The shares of the store's memory that hits are estimated for.
+pub(super) const FACTORS: [f64; 3] = [0.5, 2.0, 4.0];
+
+/// The most items in all miniatures: then half of the keys leave the sample. An item takes about 60 bytes.
+const MOST_ITEMS: usize = 48 * 1024;
+
+/// The most requests that all shards record between two updates. Further ones are only counted.
+const MOST_EVENTS: usize = 8 * 1024;
+
+/// Bytes that an item has beside the log: its slot in the index, and its part of the ghosts.
+const SLOT: u32 = 9;
+
+/// Items looked at between two updates of what a miniature has learned about densities.
+const LOOKS: u32 = 64;
+
+/// What happened to a sampled key.
+#[derive(Clone, Copy)]
+struct Event {
+    hash: u64,
+    /// Bytes of the item; 0 if there is none.
+    bytes: u32,
+    expiry: Expiry,
+    action: Action,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Read,
+    Write,
+    Remove,
+}
+
+/// The sampled requests of a shard since they were last taken.
+pub(super) struct Sample {
+    /// Keys are in the sample whose hash, its low half, is below this.
+    below: u32,
+    events: Vec<Event>,
+    most: usize,
+    /// Reads that found no place in the record.
+    lost: u64,
+    cleared: bool,
+}
+
+impl Sample {
+    pub(super) fn new(eviction: Eviction, shards: usize) -> Sample {
+        let below = if eviction.evicts() { u32::MAX } else { 0 };
+        Sample { below, events: Vec::new(), most: MOST_EVENTS / shards, lost: 0, cleared: false }
+    }
+
+    /// Returns whether a key is in the sample.
+    #[inline]
+    pub(super) fn has(&self, hash: u64) -> bool {
+        (hash as u32) < self.below
+    }
+
+    /// Records a read, with the item's bytes and expiry if there was one.
+    #[cold]
+    pub(super) fn read(&mut self, hash: u64, item: Option<(usize, Expiry)>) {
+        let (bytes, expiry) = item.unwrap_or((0, Expiry::NEVER));
+        self.add(hash, bytes, expiry, Action::Read);
+    }
+
+    /// Records that an item has these bytes and this expiry now.
+    #[cold]
+    pub(super) fn write(&mut self, hash: u64, bytes: usize, expiry: Expiry) {
+        self.add(hash, bytes, expiry, Action::Write);
+    }
+
+    /// Records that an item was removed.
+    #[cold]
+    pub(super) fn remove(&mut self, hash: u64) {
+        self.add(hash, 0, Expiry::NEVER, Action::Remove);
+    }
+
+    fn add(&mut self, hash: u64, bytes: usize, expiry: Expiry, action: Action) {
+        if self.events.len() < self.most {
+            self.events.push(Event { hash, bytes: bytes as u32, expiry, action });
+        } else {
+            self.lost += u64::from(action == Action::Read);
+        }
+    }
+
+    /// Records that all items were removed.
+    pub(super) fn clear(&mut self) {
+        self.events.clear();
+        self.cleared = true;
+    }
+}
+
+/// The miniatures of a store.
+pub(super) struct Estimator {
+    eviction: Eviction,
+    below: u32,
+    /// One for each of [`FACTORS`], and last the one with as much memory as the store.
+    miniatures: [Miniature; FACTORS.len() + 1],
+    /// Hits more than the store's, for each of [`FACTORS`].
+    gained: [f64; FACTORS.len()],
+    /// The share of its limit, less the reserve, that the store has filled with items when it was full.
+    filled: f64,
+    events: Vec<Event>,
+    lost: u64,
+    cleared: bool,
+}
+
+impl Estimator {
+    pub(super) fn new(eviction: Eviction) -> Estimator {
+        Estimator {
+            eviction,
+            below: u32::MAX,
+            miniatures: std::array::from_fn(|_| Miniature::new(eviction)),
+            gained: [0.0; FACTORS.len()],
+            filled: 1.0,
+            events: Vec::new(),
+            lost: 0,
+            cleared: false,
+        }
+    }
+
+    /// Returns how many hits more than the store there would have been with each of [`FACTORS`] of its memory.
+    pub(super) fn gained(&self) -> [f64; FACTORS.len()] {
+        self.gained
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.gained = [0.0; FACTORS.len()];
+    }
+
+    /// Takes the record of a shard, and brings its sample up to date.
+    pub(super) fn take(&mut self, sample: &mut Sample) {
+        if !self.eviction.evicts() {
+            return;
+        }
+        sample.below = self.below;
+        self.events.append(&mut sample.events);
+        self.lost += std::mem::take(&mut sample.lost);
+        self.cleared |= std::mem::take(&mut sample.cleared);
+    }
+
+    /// Runs what was taken on the miniatures. `statistics` are those of the store, `reserve` returns the bytes of a
+    /// limit that a store keeps free.
+    pub(super) fn update(
+        &mut self,
+        statistics: &Statistics,
+        limit: usize,
+        reserve: impl Fn(usize) -> usize,
+        now: Time,
+    ) {
+        if self.cleared {
+            self.miniatures = std::array::from_fn(|_| Miniature::new(self.eviction));
+            self.cleared = false;
+        }
+        let share = f64::from(self.below) / f64::from(u32::MAX);
+        let room = |limit: f64| limit - reserve(limit as usize) as f64;
+        if statistics.evictions > 0 && statistics.memory_used as f64 > 0.9 * limit as f64 {
+            self.filled = (statistics.bytes + statistics.items * u64::from(SLOT)) as f64 / room(limit as f64);
+        }
+        let below = self.below;
+        let events = || self.events.iter().filter(|event| (event.hash as u32) < below);
+        let mut hits = [0u32; FACTORS.len() + 1];
+        for ((miniature, factor), hits) in
+            self.miniatures.iter_mut().zip(FACTORS.into_iter().chain([1.0])).zip(&mut hits)
+        {
+            miniature.limit = (room(limit as f64 * factor) * self.filled * share) as u64;
+            *hits = events().map(|event| u32::from(miniature.apply(event, now))).sum();
+            miniature.expire(now);
+        }
+        let reads = events().filter(|event| event.action == Action::Read).count() as u64;
+        let weight = (1.0 + self.lost as f64 / reads.max(1) as f64) / share;
+        for (gained, more) in self.gained.iter_mut().zip(hits) {
+            *gained += (f64::from(more) - f64::from(hits[FACTORS.len()])) * weight;
+        }
+        self.events.clear();
+        self.lost = 0;
+        while self.miniatures.iter().map(|miniature| miniature.items.len()).sum::<usize>() > MOST_ITEMS {
+            self.below /= 2;
+            self.miniatures.iter_mut().for_each(|miniature| miniature.keep_below(self.below));
+        }
+    }
+}
+
+/// An item of a miniature.
+#[derive(Clone, Copy)]
+struct Entry {
+    bytes: u32,
+    expiry: Expiry,
+    /// The number of the item's place in a queue. Places with other numbers are skipped.
+    number: u32,
+    uses: Uses,
+    lane: Lane,
+    /// Whether the item has an entry among the expiries.
+    timed: bool,
+}
+
+/// An item's place in a queue.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    number: u32,
+    since: Time,
+}
+
+/// A cache of hashes and sizes.
+struct Miniature {
+    eviction: Eviction,
+    limit: u64,
+    items: RapidHashMap<u64, Entry>,
+    queues: [VecDeque<Place>; 2],
+    /// Bytes of the items in each queue.
+    bytes: [u64; 2],
+    /// Expiries of items, the next first.
+    ends: BinaryHeap<Reverse<(u32, u64)>>,
+    number: u32,
+    density: Density,
+    ghosts: Ghosts,
+    looks: u32,
+}
+
+/// Sampled hashes are alike in their low bits; a table of ghosts needs all bits.
+fn spread(hash: u64) -> u64 {
+    let product = u128::from(hash) * 0x9e37_79b9_7f4a_7c15;
+    (product >> 64) as u64 ^ product as u64
+}
+
+impl Miniature {
+    fn new(eviction: Eviction) -> Miniature {
+        Miniature {
+            eviction,
+            limit: 0,
+            items: RapidHashMap::default(),
+            queues: Default::default(),
+            bytes: [0; 2],
+            ends: BinaryHeap::new(),
+            number: 0,
+            density: Density::new(),
+            ghosts: Ghosts::default(),
+            looks: 0,
+        }
+    }
+
+    /// Carries out a request. Returns whether it is a read that hits.
+    fn apply(&mut self, event: &Event, now: Time) -> bool {
+        let &Event { hash, bytes, expiry, action } = event;
+        let found = self.items.get_mut(&hash).filter(|item| !item.expiry.has_passed(now));
+        match (action, found) {
+            (Action::Remove, _) => _ = self.take(hash),
+            (Action::Read, Some(item)) => {
+                if item.uses.recent() < self.eviction.most_uses() {
+                    item.uses = Uses(item.uses.0 + 1);
+                }
+                return true;
+            }
+            // The store's clients would have loaded it here too.
+            (Action::Read, None) if bytes > 0 => self.insert(hash, bytes, expiry, now),
+            (Action::Read, None) => {}
+            (Action::Write, Some(item)) if item.bytes == bytes => {
+                item.expiry = expiry;
+                if self.eviction != Eviction::Density && item.uses.recent() == 0 {
+                    item.uses = Uses(item.uses.0 + 1);
+                }
+            }
+            (Action::Write, _) => self.insert(hash, bytes, expiry, now),
+        }
+        false
+    }
+
+    /// Adds an item, or replaces it by one of other bytes.
+    fn insert(&mut self, hash: u64, bytes: u32, expiry: Expiry, now: Time) {
+        let (lane, uses) = match self.take(hash).filter(|old| !old.expiry.has_passed(now)) {
+            Some(old) => (Lane::New, self.eviction.rewritten(old.uses)),
+            None => {
+                let ghost = self.ghosts.take(spread(hash));
+                ghost.inspect(|&level| self.density.observe_return(level));
+                self.eviction.admit(ghost)
+            }
+        };
+        if u64::from(bytes) * 2 > self.limit {
+            return;
+        }
+        self.place(hash, Entry { bytes, expiry, number: 0, uses, lane, timed: false }, now);
+        while self.bytes.iter().sum::<u64>() > self.limit && self.look(now) {}
+    }
+
+    /// Puts an item at the end of its lane's queue.
+    fn place(&mut self, hash: u64, item: Entry, now: Time) {
+        self.number = self.number.wrapping_add(1);
+        let number = self.number;
+        let timed = item.timed || item.expiry.time().is_some();
+        if let (false, Some(end)) = (item.timed, item.expiry.time()) {
+            self.ends.push(Reverse((end.0, hash)));
+        }
+        let queue = queue(item.lane, self.eviction);
+        self.bytes[queue] += u64::from(item.bytes + SLOT);
+        self.queues[queue].push_back(Place { hash, number, since: now });
+        self.items.insert(hash, Entry { number, timed, ..item });
+        // Places and expiries of items that were removed since.
+        let items = &self.items;
+        if self.queues[queue].len() > 2 * items.len() + 64 {
+            self.queues[queue].retain(|place| items.get(&place.hash).is_some_and(|item| item.number == place.number));
+        }
+        if self.ends.len() > 2 * items.len() + 64 {
+            let end = |(&hash, item): (&u64, &Entry)| item.expiry.time().map(|end| Reverse((end.0, hash)));
+            self.ends = items.iter().filter(|(_, item)| item.timed).filter_map(end).collect();
+        }
+    }
+
+    /// Removes an item and returns it.
+    fn take(&mut self, hash: u64) -> Option<Entry> {
+        let item = self.items.remove(&hash)?;
+        self.bytes[queue(item.lane, self.eviction)] -= u64::from(item.bytes + SLOT);
+        Some(item)
+    }
+
+    /// Looks at the next item in turn: it leaves or stays. Returns `false` if there is none.
+    fn look(&mut self, now: Time) -> bool {
+        if self.looks == 0 {
+            self.looks = LOOKS;
+            self.density.learn(self.items.len() as u64, self.limit as usize);
+            self.ghosts.make_room(self.eviction.ghosts(self.items.len()));
+        }
+        self.looks -= 1;
+        let mut queue = if self.eviction.keeps_place() { 0 } else { self.eviction.victim_queue(self.bytes) };
+        if self.queues[queue].is_empty() {
+            if self.eviction.keeps_place() {
+                // The hand is at the newest item: it goes on with the oldest.
+                self.queues.swap(0, 1);
+            } else {
+                queue = 1 - queue;
+            }
+        }
+        let Some(Place { hash, number, since }) = self.queues[queue].pop_front() else { return false };
+        let Some(&item) = self.items.get(&hash).filter(|item| item.number == number) else { return true };
+        self.take(hash);
+        if item.expiry.has_passed(now) {
+            return true;
+        }
+        let Entry { bytes, uses, lane, expiry, .. } = item;
+        if lane == Lane::Kept {
+            self.density.observe(uses, now.0.saturating_sub(since.0));
+        }
+        let density = &mut self.density;
+        let is_dense = || density.stays(uses, bytes as usize, expiry.remaining(now));
+        match self.eviction.verdict(lane, uses, is_dense) {
+            Verdict::Stay(lane, uses) => self.place(hash, Entry { lane, uses, ..item }, now),
+            Verdict::Leave if self.eviction.remembers_from(lane) => {
+                self.density.observe_eviction(uses.next_level());
+                self.ghosts.add(spread(hash), uses.next_level());
+            }
+            Verdict::Leave => {}
+        }
+        true
+    }
+
+    /// Removes items that have expired, as the store does in the background.
+    fn expire(&mut self, now: Time) {
+        while let Some(&Reverse((end, hash))) = self.ends.peek().filter(|end| end.0.0 <= now.0) {
+            self.ends.pop();
+            let Some(item) = self.items.get_mut(&hash) else { continue };
+            match item.expiry.time() {
+                Some(later) if later > now => self.ends.push(Reverse((later.0.max(end), hash))),
+                Some(_) => _ = self.take(hash),
+                None => item.timed = false,
+            }
+        }
+    }
+
+    /// Removes items whose keys have left the sample.
+    fn keep_below(&mut self, below: u32) {
+        let gone: Vec<u64> = self.items.keys().copied().filter(|&hash| hash as u32 >= below).collect();
+        for hash in gone {
+            self.take(hash);
+        }
+    }
+}
+
+/// Returns the queue of a lane. SIEVE has one queue in the store; here it has one before the hand and one behind it.
+fn queue(lane: Lane, eviction: Eviction) -> usize {
+    if eviction.keeps_place() { lane as usize } else { eviction.queue(lane) }
+}
