@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use larder_tests::{PATIENCE, Server, binary, free_port};
+use larder_tests::{Connection, PATIENCE, Server, binary, free_port};
 
 #[test]
 fn a_datagram_is_answered_with_its_request_number() {
@@ -174,4 +174,28 @@ fn tests_may_move_the_clock_only_where_that_was_allowed() {
     connection.exchange(b"set short 0 100 1\r\nx\r\nset long 0 200 1\r\nx\r\n");
     assert_eq!(connection.exchange(b"debugtime 99\r\nget short\r\n"), "OK\r\nVALUE short 0 1\r\nx\r\nEND\r\n");
     assert_eq!(connection.exchange(b"debugtime 2\r\nget short long\r\n"), "OK\r\nVALUE long 0 1\r\nx\r\nEND\r\n");
+}
+
+#[test]
+fn after_the_last_second_of_its_clock_a_node_serves_on_and_rests() {
+    let node = Server::node(&["--debug-time"]);
+    let mut connection = node.connect();
+    connection.exchange(b"set never 0 0 1\r\nx\r\nset soon 0 100 1\r\nx\r\n");
+    assert_eq!(
+        connection.exchange(b"debugtime 4294967296\r\nget never soon\r\n"),
+        "OK\r\nVALUE never 0 1\r\nx\r\nEND\r\n"
+    );
+    let sent = b"set a 0 0 1\r\nx\r\nset b 0 100 1\r\ny\r\nset c 0 -1 1\r\nz\r\nget a b c\r\nmg a t\r\n";
+    let answer = "STORED\r\nSTORED\r\nSTORED\r\nVALUE a 0 1\r\nx\r\nVALUE b 0 1\r\ny\r\nEND\r\nHD t-1\r\n";
+    assert_eq!(connection.exchange(sent), answer);
+    assert_eq!(connection.statistic("time"), "4294967294");
+    // The background finds nothing to do: were items that never expire behind the clock, it would move them for ever.
+    let rounds = |connection: &mut Connection| connection.statistic("lru_maintainer_juggles").parse::<u64>().unwrap();
+    let begun = rounds(&mut connection);
+    let deadline = Instant::now() + PATIENCE;
+    while rounds(&mut connection) < begun + 5 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert_eq!(connection.statistic("moves_within_lru"), "0");
 }

@@ -7,6 +7,10 @@ use larder_protocol::{Exptime, RELATIVE_EXPTIME_MAX};
 
 use crate::store::{Expiry, Time};
 
+/// The last second that the clock shows, in the year 2106: it holds there. The engine counts seconds in 32 bits, and the
+/// highest number means never.
+const LAST: Time = Time(u32::MAX - 1);
+
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -30,7 +34,7 @@ impl Clock {
             0 => (self.unix + self.started.elapsed()).as_secs() as i64,
             stopped => i64::from(stopped),
         };
-        Time(running.saturating_add(self.shift.load(Ordering::Relaxed)).clamp(1, u32::MAX.into()) as u32)
+        Time(running.saturating_add(self.shift.load(Ordering::Relaxed)).clamp(1, LAST.0.into()) as u32)
     }
 
     /// Shifts the clock by `seconds`.
@@ -42,7 +46,7 @@ impl Clock {
     /// Stops the clock at `now`.
     pub(crate) fn pause(&self, now: Time) {
         let unshifted = i64::from(now.0).saturating_sub(self.shift.load(Ordering::Relaxed));
-        self.stopped.store(unshifted.clamp(1, u32::MAX.into()) as u32, Ordering::Relaxed);
+        self.stopped.store(unshifted.clamp(1, LAST.0.into()) as u32, Ordering::Relaxed);
     }
 
     /// Lets a stopped clock run on.
@@ -69,6 +73,18 @@ pub(crate) fn expiry(exptime: Exptime, now: Time) -> Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_holds_at_the_last_second_that_it_can_show() {
+        let clock = Clock::start();
+        clock.shift(i64::from(u32::MAX));
+        assert_eq!(clock.now(), LAST);
+        clock.shift(i64::MAX);
+        assert_eq!(clock.now(), LAST);
+        // What ends later does not end, and what has ended has.
+        assert!(!expiry(Exptime(100), LAST).has_passed(clock.now()));
+        assert!(expiry(Exptime(-1), LAST).has_passed(clock.now()));
+    }
 
     #[test]
     fn thirty_days_are_relative_and_a_second_more_is_a_unix_time() {
