@@ -217,7 +217,10 @@ fn what_tls_lacks_is_told_at_the_start() {
     let chain = authority.options("");
     let cases: [(&[&str], &str); 4] = [
         (&["-Z"], "ssl_chain_cert"),
-        (&["-Z", "-o", "ssl_chain_cert=/no/such/file"], "/no/such/file"),
+        (
+            &["-Z", "-o", "ssl_chain_cert=/no/such/file"],
+            "error: Error loading the certificate chain /no/such/file: No such file or directory",
+        ),
         (&["-Z", "-o", &format!("{chain},ssl_key={}", authority.file("ca").display())], "Error loading the key"),
         (&["-l", "mtls:127.0.0.1"], "-Z"),
     ];
@@ -228,4 +231,103 @@ fn what_tls_lacks_is_told_at_the_start() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(told), "{arguments:?}: {said}");
     }
+}
+
+/// Runs openssl in a folder. Returns `false`, and says so, where it is not installed and cannot be.
+fn openssl(folder: &Path, commands: &[&str]) -> bool {
+    if !larder_tests::installed("openssl", "openssl") {
+        eprintln!("SKIPPED: openssl is not installed and could not be installed (apt-get install openssl)");
+        return false;
+    }
+    for command in commands {
+        let output = Command::new("openssl").args(command.split(' ')).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    true
+}
+
+/// What a node says that does not start.
+fn refusal(options: &str) -> String {
+    let output = Command::new(binary("larder-node")).args(["-p", "-1", "-Z", "-o", options]).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_certificate_of_version_1_is_served_to_clients_that_take_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = [
+        "req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=authority -keyout ca.key -out ca.pem",
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout node.key -out node.csr",
+        "x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -out node.pem",
+    ];
+    if !openssl(folder.path(), &commands) {
+        return;
+    }
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let node =
+        Server::node(&["-Z", "-o", &format!("ssl_chain_cert={},ssl_key={}", file("node.pem"), file("node.key"))]);
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-CAfile", &file("ca.pem"), "-connect", &node.address()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut client.stdin.take().unwrap(), b"mn\r\nquit\r\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "MN\r\n");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_refused_with_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = [
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 -out p521.key",
+        "req -x509 -key p521.key -days 9 -subj /CN=localhost -out p521.pem",
+        "req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=localhost -keyout rsa.key -out rsa.pem",
+    ];
+    if !openssl(folder.path(), &commands) {
+        return;
+    }
+    let options = |chain: &str, key: &str| {
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        format!("ssl_chain_cert={},ssl_key={}", file(chain), file(key))
+    };
+    let said = refusal(&options("p521.pem", "p521.key"));
+    assert!(said.contains("p521.key is not supported: ") && said.contains("ec_paramgen_curve:P-256"), "{said}");
+    let authority = Authority::new();
+    let other = authority.sign("other", "localhost");
+    let said =
+        refusal(&format!("ssl_chain_cert={},ssl_key={}", folder.path().join("rsa.pem").display(), other.display()));
+    assert!(said.contains("does not belong to the certificate"), "{said}");
+}
+
+#[test]
+fn a_self_signed_certificate_is_taken_for_itself_where_it_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let self_signed = |name: &str| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        // As openssl req -x509 makes it.
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, params.self_signed(&key).unwrap().pem() + &key.serialize_pem()).unwrap();
+        file
+    };
+    let (server, own, foreign) = (self_signed("server"), self_signed("own"), self_signed("foreign"));
+    let options = format!("ssl_chain_cert={},ssl_ca_cert={},ssl_verify_mode=2", server.display(), own.display());
+    let node = Server::node(&["-Z", "-o", &options]);
+    let load = |certificate: &Path| {
+        let (server, certificate) = (server.to_str().unwrap(), certificate.to_str().unwrap());
+        let output = Command::new(binary("larder-bench"))
+            .args(["load", "-s", &node.address(), "-n", "10", "--tls-ca", server, "--tls-name", "localhost"])
+            .args(["--tls-cert", certificate, "--tls-key", certificate])
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (served, said) = load(&own);
+    assert!(served, "{said}");
+    assert!(!load(&foreign).0);
 }

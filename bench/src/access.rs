@@ -1,14 +1,12 @@
 //! Access to servers that demand TLS, a client certificate or a login.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use larder_client::{Builder, Client, Tls};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 /// The options for access to protected servers.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -54,24 +52,19 @@ impl AccessArgs {
     ///
     /// A file cannot be read, or certificate and key do not belong together.
     pub(crate) fn tls(&self) -> Result<Option<Arc<ClientConfig>>> {
+        Ok(self.client_tls()?.map(|tls| tls.config()))
+    }
+
+    fn client_tls(&self) -> Result<Option<Tls>> {
         let Some(authorities) = &self.tls_ca else { return Ok(None) };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("--tls-ca", authorities)? {
-            let cannot = || format!("--tls-ca: {} holds a certificate that cannot be trusted", authorities.display());
-            roots.add(certificate).with_context(cannot)?;
+        let mut tls = Tls::trusting(authorities).context("--tls-ca")?;
+        if let Some((certificate, key)) = self.tls_cert.as_deref().zip(self.tls_key.as_deref()) {
+            tls = tls.with_certificate(certificate, key).context("--tls-cert, --tls-key")?;
         }
-        let config = ClientConfig::builder().with_root_certificates(roots);
-        let config = match self.tls_cert.as_deref().zip(self.tls_key.as_deref()) {
-            None => config.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key)
-                    .with_context(|| format!("--tls-key: cannot read a private key from {}", key.display()))?;
-                config.with_client_auth_cert(certificates("--tls-cert", certificate)?, private).with_context(|| {
-                    format!("--tls-cert, --tls-key: {} and {} cannot be used", certificate.display(), key.display())
-                })?
-            }
-        };
-        Ok(Some(Arc::new(config)))
+        if let Some(name) = &self.tls_name {
+            tls = tls.with_server_name(name).context("--tls-name")?;
+        }
+        Ok(Some(tls))
     }
 
     /// Returns the builder of a client with this access to `servers`.
@@ -81,14 +74,7 @@ impl AccessArgs {
     /// A file cannot be read, or the login cannot be carried.
     pub(crate) fn client(&self, servers: &[String], timeout: Duration) -> Result<Builder> {
         let mut builder = Client::builder().servers(servers).timeout(timeout);
-        if let Some(authorities) = &self.tls_ca {
-            let mut tls = Tls::trusting(authorities)?;
-            if let Some((certificate, key)) = self.tls_cert.as_deref().zip(self.tls_key.as_deref()) {
-                tls = tls.with_certificate(certificate, key)?;
-            }
-            if let Some(name) = &self.tls_name {
-                tls = tls.with_server_name(name)?;
-            }
+        if let Some(tls) = self.client_tls()? {
             builder = builder.tls(tls);
         }
         if let Some((user, password)) = self.login()? {
@@ -96,12 +82,4 @@ impl AccessArgs {
         }
         Ok(builder)
     }
-}
-
-fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let cannot = || format!("{option}: cannot read certificates from {}", file.display());
-    let read = CertificateDer::pem_file_iter(file).with_context(cannot)?.collect::<Result<Vec<_>, _>>();
-    let certificates = read.with_context(cannot)?;
-    ensure!(!certificates.is_empty(), "{option}: {} holds no certificate", file.display());
-    Ok(certificates)
 }

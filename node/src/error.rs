@@ -1,7 +1,7 @@
 //! The reasons why a node does not start, or does not read its files again.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::address::ListenError;
 use crate::store;
@@ -46,7 +46,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The file of users has no users, or a line without a colon behind a name.
-    #[error("{} needs lines of user:password, and no others{}", file.display(), line.map(|line| format!(": line {line} is none")).unwrap_or_default())]
+    #[error("{}", in_users_file(file, *line))]
     Users {
         /// The file.
         file: PathBuf,
@@ -60,7 +60,7 @@ pub enum StartError {
     #[error("TLS (-Z) needs a certificate: -o ssl_chain_cert=FILE")]
     NoCertificate,
     /// A file of TLS cannot be read, or its contents make no sense.
-    #[error("Error loading the {what}: {} : {error}", file.display())]
+    #[error("Error loading the {what} {}: {error}", file.display())]
     TlsFile {
         /// `certificate chain`, `key` or `CA certificate`.
         what: &'static str,
@@ -69,7 +69,25 @@ pub enum StartError {
         /// What is wrong with it.
         error: String,
     },
-    /// The certificate and its key cannot be used together.
+    /// The key is of a kind that TLS is not spoken with here.
+    #[error(
+        "the key {} is not supported: it is RSA, Ed25519, or ECDSA on the curve P-256 or P-384 (openssl genpkey \
+         -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY)",
+        file.display()
+    )]
+    Key {
+        /// The file of the key.
+        file: PathBuf,
+    },
+    /// The key is not that of the certificate.
+    #[error("the key {} does not belong to the certificate {}: it is that of another one", key.display(), certificate.display())]
+    OtherKey {
+        /// The file of the key.
+        key: PathBuf,
+        /// The file of the certificate.
+        certificate: PathBuf,
+    },
+    /// The certificate cannot be used.
     #[error("Error validating the certificate: {0}")]
     Certificate(#[from] rustls::Error),
     /// The user of `-u` does not exist.
@@ -89,4 +107,12 @@ pub enum StartError {
     /// The system refused a thread, a descriptor or a file.
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+fn in_users_file(file: &Path, line: Option<usize>) -> String {
+    let file = file.display();
+    match line {
+        Some(line) => format!("{file}, line {line}: a line is user:password"),
+        None => format!("{file} is empty: it needs lines of user:password"),
+    }
 }

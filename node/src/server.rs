@@ -152,6 +152,7 @@ impl Server {
         }
         if let Some(path) = &self.socket
             && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!("the unix socket {} stays: {error}", path.display());
         }

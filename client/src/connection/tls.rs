@@ -104,6 +104,11 @@ impl Tls {
         Tls { config: Arc::new(config), server_name: None }
     }
 
+    /// Returns the configuration of rustls, for connections of one's own.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     /// Sets the certificate for nodes that request one. Both files are PEM. The key is RSA, Ed25519, or ECDSA on P-256
     /// or P-384.
     ///

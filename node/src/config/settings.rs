@@ -120,7 +120,7 @@ pub struct Settings {
     /// Ask for SASL PLAIN authentication, which the binary protocol has
     ///
     /// The variable MEMCACHED_SASL_PWDB names the file, which has lines of user:password.
-    #[arg(short = 'S', long = "enable-sasl", help_heading = "TLS and login", hide_short_help = true)]
+    #[arg(short = 'S', long = "enable-sasl", help_heading = "TLS and login")]
     pub sasl: bool,
     /// Log more: -v also what libraries log, -vv every connection
     #[arg(short = 'v', long = "verbose", action = ArgAction::Count, help_heading = "Process")]

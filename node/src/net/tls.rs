@@ -9,13 +9,14 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, HandshakeKind, RootCertStore,
-    ServerConfig, ServerConnection, SignatureScheme,
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, HandshakeKind, InconsistentKeys,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
 };
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -158,18 +159,33 @@ fn read_certificates(options: &TlsOptions, provider: &Arc<CryptoProvider>) -> Re
             .map_err(|error| error.to_string())
             .and_then(|der| PrivateKeyDer::try_from(der).map_err(str::to_owned))
     } else {
-        PrivateKeyDer::from_pem_file(key_file).map_err(|error| error.to_string())
+        PrivateKeyDer::from_pem_file(key_file).map_err(in_words)
     };
     let key = key.map_err(refused("key", key_file))?;
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = &options.ca_cert {
-        let add = |certificates: Vec<CertificateDer<'static>>| -> Result<(), String> {
-            certificates.into_iter().try_for_each(|root| roots.add(root)).map_err(|error| error.to_string())
-        };
-        read_pem(file).and_then(add).map_err(refused("CA certificate", file))?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| StartError::Key { file: key_file.to_owned() })?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            return Err(StartError::OtherKey { key: key_file.to_owned(), certificate: chain_file.to_owned() });
+        }
+        // It is for clients to say whether they take it: those of OpenSSL do.
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => tracing::warn!(
+            "{}: rustls' clients refuse this certificate ({why}); docs/tls.md shows how to make one that all take",
+            chain_file.display()
+        ),
+        Ok(()) | Err(rustls::Error::InconsistentKeys(_)) => {}
+        Err(error) => return Err(error.into()),
     }
-    let roots = Arc::new(roots);
-    let config = |client| config(options, provider, chain.clone(), key.clone_key(), verifier(&roots, provider, client));
+    let pair = Arc::new(SingleCertAndKey::from(pair));
+    let mut roots = RootCertStore::empty();
+    let mut trusted = Vec::new();
+    if let Some(file) = &options.ca_cert {
+        trusted = read_pem(file).map_err(refused("CA certificate", file))?;
+        let add = |root: &CertificateDer<'static>| roots.add(root.clone());
+        trusted.iter().try_for_each(add).map_err(|error| error.to_string()).map_err(refused("CA certificate", file))?;
+    }
+    let (roots, trusted) = (Arc::new(roots), Arc::from(trusted));
+    let config = |client| config(options, provider, pair.clone(), verifier(&roots, &trusted, provider, client));
     Ok(Certificates {
         not_asked: config(ClientCertificate::NotAsked)?,
         requested: config(ClientCertificate::Requested)?,
@@ -187,22 +203,29 @@ fn read_pem(file: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, Stri
     let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err("there is no certificate in it".to_owned()),
-        certificates => certificates.map_err(|error| error.to_string()),
+        certificates => certificates.map_err(in_words),
+    }
+}
+
+fn in_words(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "there is none in it, in PEM".to_owned(),
+        error => error.to_string(),
     }
 }
 
 fn config(
     options: &TlsOptions,
     provider: &Arc<CryptoProvider>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    pair: Arc<SingleCertAndKey>,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let versions = if options.min_version == 3 { &[&rustls::version::TLS13][..] } else { rustls::ALL_VERSIONS };
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(pair);
     // Sessions are kept in the server, not in the client's tickets. Each mode of client certificates keeps its own.
     if options.session_cache {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
@@ -215,6 +238,7 @@ fn config(
 
 fn verifier(
     roots: &Arc<RootCertStore>,
+    trusted: &Arc<[CertificateDer<'static>]>,
     provider: &Arc<CryptoProvider>,
     client: ClientCertificate,
 ) -> Arc<dyn ClientCertVerifier> {
@@ -224,8 +248,63 @@ fn verifier(
     }
     let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
     let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-    // This fails only without roots.
-    builder.build().unwrap_or_else(|_| Arc::new(TrustsNobody { mandatory, provider: provider.clone() }))
+    match builder.build() {
+        Ok(authorities) => Arc::new(Verifier { authorities, trusted: trusted.clone() }),
+        // This fails only without roots.
+        Err(_) => Arc::new(TrustsNobody { mandatory, provider: provider.clone() }),
+    }
+}
+
+/// Accepts what the authorities have signed, and a certificate that is itself in their file: a self-signed one
+/// (`openssl req -x509`), which is marked as an authority and refused as a client's otherwise.
+#[derive(Debug)]
+struct Verifier {
+    authorities: Arc<dyn ClientCertVerifier>,
+    trusted: Arc<[CertificateDer<'static>]>,
+}
+
+impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.authorities.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.authorities.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if self.trusted.iter().any(|trusted| trusted == certificate) {
+            return Ok(ClientCertVerified::assertion());
+        }
+        self.authorities.verify_client_cert(certificate, chain, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
 }
 
 /// Without `ssl_ca_cert` no certificate is trusted.
