@@ -81,12 +81,13 @@ pub struct Autoscaler {
     up_since: Option<Duration>,
     down_since: Option<Duration>,
     rests_until: Duration,
+    advised: Option<Decision>,
 }
 
 impl Autoscaler {
     /// A rule that has seen nothing yet.
     pub fn new(limits: Limits) -> Autoscaler {
-        Autoscaler { limits, up_since: None, down_since: None, rests_until: Duration::ZERO }
+        Autoscaler { limits, up_since: None, down_since: None, rests_until: Duration::ZERO, advised: None }
     }
 
     /// Decides at `now`, a time since some beginning. A step is taken once: the figures show it from then on.
@@ -143,6 +144,21 @@ impl Autoscaler {
         })
     }
 
+    /// Decides, and stays with a step until it is taken, or until there could be another one: for actuators that look
+    /// less often than the rule does.
+    pub(crate) fn advise(&mut self, now: Duration, figures: &Figures) -> Decision {
+        let decision = self.decide(now, figures);
+        if decision.wanted != figures.nodes {
+            self.advised = Some(decision.clone());
+        } else if now >= self.rests_until {
+            self.advised = None;
+        }
+        match &self.advised {
+            Some(step) if step.wanted != figures.nodes => step.clone(),
+            _ => decision,
+        }
+    }
+
     fn step(&mut self, rests_until: Duration) {
         (self.up_since, self.down_since, self.rests_until) = (None, None, rests_until);
     }
@@ -186,6 +202,17 @@ mod tests {
         ] {
             assert_eq!(after(seconds, limits, figures), wanted, "{figures:?} for {seconds} s");
         }
+    }
+
+    #[test]
+    fn advice_lasts_until_it_is_taken_or_another_step_could_be() {
+        let mut rule = Autoscaler::new(Limits { min: 2, ..Limits::default() });
+        let mut wanted = |second, nodes, cpu| rule.advise(Duration::from_secs(second), &figures(nodes, cpu)).wanted;
+        assert_eq!([0, 60, 120, 130, 170].map(|second| wanted(second, 2, 0.7)), [2, 2, 3, 3, 3]);
+        assert_eq!(wanted(175, 3, 0.7), 3);
+        assert_eq!([180, 240, 250, 300].map(|second| wanted(second, 3, 0.7)), [3, 3, 4, 4]);
+        // Load fell before anybody took it.
+        assert_eq!([305, 310].map(|second| wanted(second, 3, 0.5)), [4, 3]);
     }
 
     #[test]

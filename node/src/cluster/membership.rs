@@ -17,7 +17,7 @@ use super::link::{Incoming, Remote};
 use super::ownership::{Members, Place, common};
 use super::peers::Peer;
 use super::routing::Routing;
-use super::{Cluster, Counts, Opened, moves};
+use super::{Advice, Autoscaler, Cluster, Counts, Figures, Limits, Opened, moves};
 use crate::log::Seldom;
 use crate::net::acceptor::Work;
 use crate::shared::Shared;
@@ -120,6 +120,8 @@ struct Membership {
     views: watch::Sender<Arc<View>>,
     seeking: bool,
     figures: Sampler,
+    rule: Autoscaler,
+    began: Instant,
     /// Lists were served up to this number: no lower one may follow.
     served: u32,
     left: Vec<oneshot::Sender<()>>,
@@ -137,6 +139,7 @@ impl Membership {
     fn new(shared: Arc<Shared>, cluster: Arc<Cluster>) -> Membership {
         let view: Arc<View> = Arc::default();
         let routing = cluster.routing.borrow().clone();
+        let worth = cluster.options.worth;
         Membership {
             shared,
             phase: Phase::Seeking { since: Instant::now() },
@@ -149,6 +152,8 @@ impl Membership {
             cluster,
             seeking: false,
             figures: Sampler::default(),
+            rule: Autoscaler::new(Limits { max: MEMBERS_MAX, worth, ..Limits::default() }),
+            began: Instant::now(),
             served: 0,
             left: Vec::new(),
         }
@@ -228,7 +233,9 @@ impl Membership {
 
     /// What is due.
     async fn step(&mut self) {
-        if self.figures.sample(&self.shared) {
+        let active = self.view.in_state(State::Active).count();
+        if self.figures.sample(&self.shared, active) {
+            self.advise(active);
             self.say_status();
         }
         for peer in &self.routing.members {
@@ -461,6 +468,37 @@ impl Membership {
         self.say_status();
     }
 
+    /// Finds how many nodes there should be. All members do so; what the first one finds counts, and all show it.
+    fn advise(&mut self, active: usize) {
+        let own = self.figures.status;
+        let peers = self.routing.members.iter();
+        let of_members: Vec<(&str, Status)> = peers
+            .filter(|peer| self.view.state(&peer.id) == Some(State::Active))
+            .map(|peer| (&*peer.id, if peer.id == self.me() { own } else { peer.last().1 }))
+            .collect();
+        let Some((first, of_first)) = of_members.first() else { return };
+        let is_settled = self.routing.moving.is_none();
+        let sum =
+            |figure: fn(&Status) -> f32| of_members.iter().map(|(_, status)| f64::from(figure(status))).sum::<f64>();
+        let figures = Figures {
+            nodes: active,
+            changing: !is_settled
+                || self.view.in_state(State::Joining).chain(self.view.in_state(State::Leaving)).next().is_some()
+                || of_members.iter().any(|(id, status)| *id != self.me() && !status.settled),
+            cpu: sum(|status| status.cpu) / of_members.len() as f64,
+            gain: sum(|status| status.gain),
+            loss: sum(|status| status.loss),
+            hottest: of_members.iter().map(|(_, status)| f64::from(status.hottest)).fold(0.0, f64::max),
+        };
+        let decision = self.rule.advise(self.began.elapsed(), &figures);
+        self.figures.status.wanted = decision.wanted as u16;
+        let advice = match *first == self.me() || of_first.wanted == 0 {
+            true => Advice { wanted: decision.wanted as u16, figures, reason: decision.reason },
+            false => Advice { wanted: of_first.wanted, figures, reason: format!("{first} counts for all: see there") },
+        };
+        self.cluster.advice.send_replace(advice);
+    }
+
     fn say_status(&self) {
         let moving = self.routing.moving.as_ref();
         let status = Status {
@@ -588,15 +626,20 @@ impl Membership {
 #[derive(Default)]
 struct Sampler {
     last: Option<(Instant, f64, Totals)>,
+    /// Hits more than there were, with half and with twice the memory.
+    other: [f64; 2],
     status: Status,
 }
+
+/// How much one sample counts in a mean: estimates come in steps.
+const SMOOTHING: f32 = 1.0 / 30.0;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
 
 impl Sampler {
-    /// Takes a sample if it is time to.
-    fn sample(&mut self, shared: &Shared) -> bool {
+    /// Takes a sample if it is time to, in a cluster of so many nodes.
+    fn sample(&mut self, shared: &Shared, nodes: usize) -> bool {
         let now = Instant::now();
         if self.last.is_some_and(|(last, ..)| now - last < SAMPLE) {
             return false;
@@ -612,13 +655,25 @@ impl Sampler {
             let operations = |totals: &Totals| totals.cmd_get + totals.cmd_set + totals.cmd_touch;
             let bytes = |totals: &Totals| totals.bytes_read + totals.bytes_written;
             let store = &shared.store;
+            let other = store.hits_with_other_memory();
+            let hits = |factor: f64| other.iter().find(|other| other.factor == factor).map_or(0.0, |other| other.hits);
+            let [half, twice] = [hits(0.5), hits(2.0)];
+            let smooth = |before: f32, count: f64| before + SMOOTHING * ((count / seconds) as f32 - before);
+            let (status, nodes) = (self.status, nodes.max(1) as f64);
+            // With one node more each has fewer keys, as if its memory were (n+1)/n times as large. Between the sizes
+            // that are estimated, hits are taken to grow as the logarithm of memory.
+            let gain = (twice - self.other[1]).max(0.0) * ((nodes + 1.0) / nodes).log2();
+            let loss = (self.other[0] - half).max(0.0) * (nodes / (nodes - 1.0).max(0.5)).log2();
+            self.other = [half, twice];
             self.status = Status {
                 cpu: ((busy - busy_before) / seconds / f64::from(shared.settings.threads)) as f32,
                 operations: rate(operations(&totals), operations(&before)),
                 misses: rate(totals.get_misses, before.get_misses),
                 bytes: rate(bytes(&totals), bytes(&before)),
                 memory: (store.statistics().memory_used as f64 / store.memory_limit() as f64) as f32,
-                ..Status::default()
+                gain: smooth(status.gain, gain),
+                loss: smooth(status.loss, loss),
+                ..status
             };
         }
         self.last = Some((now, busy, totals));

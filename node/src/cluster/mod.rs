@@ -67,12 +67,22 @@ pub(crate) struct Cluster {
     gates: Box<[Gate]>,
     routing: watch::Sender<Arc<Routing>>,
     status: watch::Sender<Status>,
+    advice: watch::Sender<Advice>,
     events: mpsc::UnboundedSender<Event>,
     pub(crate) counts: Counts,
     movers: Mutex<Movers>,
     pub(crate) moves: MoveCounts,
     /// Sets are carried out without their take: the checker of histories must find it. Debug builds only.
     broken: bool,
+}
+
+/// How many nodes there should be, for `stats cluster`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Advice {
+    /// 0 while the node knows too little.
+    pub(crate) wanted: u16,
+    pub(crate) figures: Figures,
+    pub(crate) reason: String,
 }
 
 /// What happened between nodes, for `stats cluster`.
@@ -190,6 +200,7 @@ impl Cluster {
             gates,
             routing: watch::Sender::new(outside),
             status: watch::Sender::new(Status::default()),
+            advice: watch::Sender::default(),
             events,
             counts: Counts::default(),
             movers: Mutex::default(),

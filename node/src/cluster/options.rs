@@ -37,6 +37,10 @@ pub struct ClusterOptions {
     /// rendezvous, twemproxy-md5, twemproxy-fnv1a_64, twemproxy-one_at_a_time, twemproxy-murmur, twemproxy-crc32a
     #[arg(long, value_name = "HASHING", default_value = "ketama-weighted", value_parser = parse_hashing, hide_default_value = true, hide_short_help = true)]
     pub cluster_hashing: HashingName,
+    /// Reads of the datastore a second that the memory of one node is worth: where one more saves as many,
+    /// `stats cluster` wants one more [default: only the processors count]
+    #[arg(long, value_name = "READS", requires = "cluster", hide_short_help = true)]
+    pub worth: Option<f64>,
     /// Bytes of items a second that this node pulls from others while it joins or another one leaves
     #[arg(long, value_name = "BYTES", default_value = "32m", value_parser = parse_bytes, hide_short_help = true)]
     pub move_rate: u64,

@@ -29,6 +29,14 @@ pub(crate) fn statistics(cluster: &Cluster) -> Vec<(String, String)> {
         ("sources_severed".to_owned(), count(&cluster.moves.severed)),
         ("items_swept".to_owned(), count(&cluster.counts.swept)),
     ];
+    let advice = cluster.advice.borrow().clone();
+    lines.extend([
+        ("wanted_nodes".to_owned(), advice.wanted.to_string()),
+        ("one_more_saves_reads".to_owned(), format!("{:.1}", advice.figures.gain)),
+        ("one_less_costs_reads".to_owned(), format!("{:.1}", advice.figures.loss)),
+        ("workers_busy_percent".to_owned(), format!("{:.1}", advice.figures.cpu * 100.0)),
+        ("reason".to_owned(), advice.reason),
+    ]);
     for peer in &routing.members {
         let mut member = |name: &str, value: String| lines.push((format!("{}:{name}", peer.id), value));
         member("state", state(&peer.id).to_owned());

@@ -90,6 +90,8 @@ pub struct Status {
     pub loss: f32,
     /// The hottest key's share of its commands, 0 to 1.
     pub hottest: f32,
+    /// How many nodes it finds that there should be; 0 while it knows too little.
+    pub wanted: u16,
 }
 
 /// An item on its way to another node.
@@ -567,16 +569,19 @@ fn status(reader: &mut Reader<'_>) -> Result<Status, Short> {
         gain: figure()?,
         loss: figure()?,
         hottest: figure()?,
+        wanted: reader.u16()?,
     })
 }
 
 fn push_status(status: &Status, out: &mut Vec<u8>) {
-    let Status { version, complete, settled, cpu, operations, misses, bytes, memory, gain, loss, hottest } = *status;
+    let Status { version, complete, settled, cpu, operations, misses, bytes, memory, gain, loss, hottest, wanted } =
+        *status;
     out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&[complete.into(), settled.into()]);
     for figure in [cpu, operations, misses, bytes, memory, gain, loss, hottest] {
         out.extend_from_slice(&figure.to_le_bytes());
     }
+    out.extend_from_slice(&wanted.to_le_bytes());
 }
 
 /// Of an item without an end.
