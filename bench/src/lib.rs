@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod cluster;
 pub mod compare;
 pub mod demo;
 pub mod interrupt;
@@ -9,6 +10,7 @@ pub mod load;
 pub mod process;
 pub mod replay;
 pub mod report;
+pub mod resize;
 pub mod simulate;
 pub mod trace;
 pub mod versus;

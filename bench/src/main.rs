@@ -26,6 +26,8 @@ enum Command {
     Versus(larder_bench::versus::VersusArgs),
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
     Demo(larder_bench::demo::DemoOptions),
+    /// Read through a running cluster while nodes come and go, and report what each change cost
+    Resize(larder_bench::resize::ResizeOptions),
     /// Replay a key trace against servers, reading through on a miss, and report the hit ratio
     Replay(Box<larder_bench::replay::ReplayOptions>),
     /// Run the engine under each eviction policy, and exact LRU, over a trace: hit ratio by memory size
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare(args) => larder_bench::compare::run(&args),
         Command::Versus(args) => larder_bench::versus::run(&args),
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
+        Command::Resize(options) => runtime()?.block_on(larder_bench::resize::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(*options)),
         Command::Simulate(options) => larder_bench::simulate::run(&options),
         Command::GenerateTrace(options) => larder_bench::trace::generate(&options).map(|()| ExitCode::SUCCESS),

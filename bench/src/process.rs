@@ -84,6 +84,16 @@ impl ServerProcess {
         self.child.id()
     }
 
+    /// Asks the process to end (SIGTERM).
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+    }
+
     /// Waits until the process ends by itself.
     pub fn wait(mut self) -> std::io::Result<ExitStatus> {
         self.child.wait()

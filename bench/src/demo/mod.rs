@@ -2,6 +2,7 @@
 
 mod application;
 mod datastore;
+mod grow;
 mod nodes;
 mod options;
 mod phase;
@@ -26,6 +27,13 @@ use phase::{Phase, Results};
 pub async fn run(options: DemoOptions) -> Result<ExitCode> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
+    if options.grow {
+        return tokio::select! {
+            result = grow(options) => result,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+            _ = terminate.recv() => Ok(ExitCode::from(143)),
+        };
+    }
     let mut results = Results::default();
     let code = tokio::select! {
         result = show(options, &mut results) => result.map(|()| ExitCode::SUCCESS),
@@ -73,6 +81,12 @@ async fn show(options: DemoOptions, results: &mut Results) -> Result<()> {
     .await?;
     results.phases.push(failing);
     Ok(())
+}
+
+async fn grow(options: DemoOptions) -> Result<ExitCode> {
+    let folder = tempfile::tempdir()?;
+    let datastore = fill(&options, folder.path()).await?;
+    grow::run(&options, datastore).await
 }
 
 async fn fill(options: &DemoOptions, folder: &std::path::Path) -> Result<Datastore> {

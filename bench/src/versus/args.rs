@@ -12,11 +12,17 @@ Servers are started with memcached's flags (-l -p -U -c -m -t), one at a time, n
 CPU us/op is the server's own processor time, user and system; operations are keys where a request names many.
 
 Example:
-  larder-bench versus --peer /usr/bin/memcached --loads p16,mget --pairs 5 --seconds 2")]
+  larder-bench versus --peer /usr/bin/memcached --loads p16,mget --pairs 5 --seconds 2
+  larder-bench versus --cluster 3 --loads p16,mget,set16,far")]
 pub struct VersusArgs {
     /// The server to compare with
     #[arg(long, default_value = "memcached", value_name = "PROGRAM")]
     pub peer: PathBuf,
+    /// Compare so many nodes in a cluster with as many in none, instead of with a peer: what a settled cluster costs,
+    /// and, with the load `far`, what a get costs that goes on to the node that owns its key
+    #[arg(long, value_name = "NODES", conflicts_with_all = ["peer", "checks"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub cluster: Option<u16>,
     /// The node [default: larder-node beside this program]
     #[arg(long, value_name = "PROGRAM")]
     pub node: Option<PathBuf>,

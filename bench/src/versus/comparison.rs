@@ -47,6 +47,17 @@ impl LoadComparison {
         Spread::of(self.node.iter().zip(&self.peer).map(|(node, peer)| node.cpu_us / peer.cpu_us))
     }
 
+    /// What a command costs that a node of a cluster sends to another one, over one that it carries out itself: from a
+    /// load of which a part was sent on. `None` where too few were.
+    fn forwarded_ratio(&self) -> Option<Spread> {
+        let ratio = |(node, peer): (&Run, &Run)| {
+            let share = node.forwarded.filter(|&share| share > 0.2)?;
+            Some((node.cpu_us - (1.0 - share) * peer.cpu_us) / (share * peer.cpu_us))
+        };
+        let ratios: Option<Vec<f64>> = self.node.iter().zip(&self.peer).map(ratio).collect();
+        ratios.map(Spread::of)
+    }
+
     fn row(&self) -> Vec<String> {
         let median = |runs: &[Run], field: fn(&Run) -> f64| Spread::of(runs.iter().map(field)).median;
         let both = |field: fn(&Run) -> f64, show: fn(f64) -> String| {
@@ -122,6 +133,14 @@ impl Comparison {
         let mut notes = Vec::new();
         if self.interrupted {
             notes.push("The comparison was cut short: these are the pairs of runs that ended before.".to_owned());
+        }
+        for load in &self.loads {
+            let Some(ratio) = load.forwarded_ratio() else { continue };
+            notes.push(format!(
+                "{}: a command that goes to another node costs {:.2} times ({:.2}-{:.2}) the CPU time of one that does \
+                 not, both nodes together.",
+                load.name, ratio.median, ratio.min, ratio.max
+            ));
         }
         if self.errors() > 0 {
             notes.push(format!(

@@ -17,8 +17,11 @@ const fn load(name: &'static str, about: &'static str, options: &'static str) ->
     Load { name, about, options, populate: true }
 }
 
+/// The load that is sent to one node, whoever owns the keys.
+pub(super) const FAR: &str = "far";
+
 /// All loads: 50 connections and 100,000 keys of 24 bytes, unless they say otherwise.
-pub const LOADS: [Load; 12] = [
+pub const LOADS: [Load; 13] = [
     load("p1", "get 90 / set 10, 64 B, one at a time", "--value-size 64"),
     load("p16", "get 90 / set 10, 64 B, pipeline 16", "--value-size 64 --pipeline 16"),
     load("p64", "get 90 / set 10, 64 B, pipeline 64", "--value-size 64 --pipeline 64"),
@@ -34,5 +37,6 @@ pub const LOADS: [Load; 12] = [
         "--value-size 64 --connections 1000 --rate 20000",
     ),
     load("hot", "get of one key, 64 B, pipeline 16", "--value-size 64 --keys 1 --mix get --pipeline 16"),
+    load(FAR, "get, 64 B, one at a time, all sent to the first node", "--value-size 64 --mix get"),
     Load { populate: false, ..load("miss", "get, all misses, pipeline 16", "--mix get --pipeline 16") },
 ];

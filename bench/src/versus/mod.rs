@@ -68,19 +68,31 @@ pub fn compare(args: &VersusArgs, interrupt: &Interrupt) -> anyhow::Result<(Comp
         Some(path) => (path.clone(), Vec::new()),
         None => node_beside()?,
     };
-    let program = |path, words| Program {
+    let nodes = args.cluster.unwrap_or(1);
+    let program = |path, words, clustered| Program {
         path,
         words,
+        nodes,
+        clustered,
         memory_mebibytes: args.memory,
         threads: args.threads,
         cpus: server_cpus.clone(),
     };
-    let (node, peer) = (program(node, words), program(args.peer.clone(), peer_words()));
+    let (node, peer) = match args.cluster {
+        Some(_) => (program(node.clone(), words.clone(), true), program(node, words, false)),
+        None => (program(node, words, false), program(args.peer.clone(), peer_words(), false)),
+    };
     let loads = chosen(&args.loads)?;
     let mut comparison = Comparison {
         machine: Machine::this(),
-        node: node.version(),
-        peer: peer.version(),
+        node: match args.cluster {
+            Some(nodes) => format!("{nodes} x {} in a cluster", node.version()),
+            None => node.version(),
+        },
+        peer: match args.cluster {
+            Some(nodes) => format!("{nodes} x {} in none", peer.version()),
+            None => peer.version(),
+        },
         command: std::iter::once("larder-bench".to_owned()).chain(std::env::args().skip(1)).collect(),
         loads: Vec::new(),
         interrupted: false,

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
+use crate::cluster::{figures, settle};
 use crate::process::ServerProcess;
 
 /// How a server is started. All servers of a comparison take memcached's flags.
@@ -20,19 +21,51 @@ pub struct Program {
     pub threads: usize,
     /// CPUs to run on.
     pub cpus: Vec<usize>,
+    /// How many of them are started.
+    pub nodes: u16,
+    /// Whether they are in one cluster.
+    pub clustered: bool,
 }
 
 impl Program {
-    /// Starts the server on a free port of 127.0.0.1 and on its CPUs.
+    /// Starts all servers, and waits until a cluster is settled.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Program::start`]; or the cluster does not settle.
+    pub(super) fn start_all(&self) -> anyhow::Result<Vec<ServerProcess>> {
+        let mut servers: Vec<ServerProcess> = Vec::new();
+        for _ in 0..self.nodes {
+            let mut words = Vec::new();
+            if self.clustered {
+                words.extend(["--cluster", "versus", "--cluster-listen", "127.0.0.1:0"].map(str::to_owned));
+                if let Some(first) = servers.first() {
+                    words.extend(["--seeds".to_owned(), figures(&first.address())?["peer_address"].clone()]);
+                }
+            }
+            servers.push(self.start_with(&words)?);
+        }
+        if self.clustered {
+            let addresses: Vec<String> = servers.iter().map(ServerProcess::address).collect();
+            settle(&addresses, servers.len())?;
+        }
+        Ok(servers)
+    }
+
+    /// Starts one server on a free port of 127.0.0.1 and on its CPUs, in no cluster.
     ///
     /// # Errors
     ///
     /// A CPU does not exist, or the server does not start ([`ServerProcess::start`]).
     pub fn start(&self) -> anyhow::Result<ServerProcess> {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, more: &[String]) -> anyhow::Result<ServerProcess> {
         let mut command = Command::new(&self.path);
         command.args(&self.words);
         command.args(["-l", "127.0.0.1", "-p", "-1", "-U", "0", "-c", "16384"]);
-        command.args(["-m", &self.memory_mebibytes.to_string(), "-t", &self.threads.to_string()]);
+        command.args(["-m", &self.memory_mebibytes.to_string(), "-t", &self.threads.to_string()]).args(more);
         // A child inherits the CPUs of the thread that starts it.
         let before = rustix::thread::sched_getaffinity(None)?;
         let cpus = cpu_set(&self.cpus);

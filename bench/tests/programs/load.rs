@@ -237,7 +237,8 @@ pub(super) fn memcached(more: &[&str]) -> Option<ServerProcess> {
     }
     let mut words = larder_bench::versus::peer_words();
     words.extend(more.iter().map(|word| (*word).to_owned()));
-    let program = Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() };
+    let program =
+        Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus(), nodes: 1, clustered: false };
     Some(program.start().expect("memcached starts"))
 }
 

@@ -19,7 +19,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_larder-bench");
 
 fn node() -> ServerProcess {
     let (path, words) = (PathBuf::from(PROGRAM), vec!["node".to_owned()]);
-    Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus() }.start().expect("a node starts")
+    Program { path, words, memory_mebibytes: 64, threads: 1, cpus: all_cpus(), nodes: 1, clustered: false }
+        .start()
+        .expect("a node starts")
 }
 
 fn all_cpus() -> Vec<usize> {

@@ -1,0 +1,207 @@
+//! `larder-bench demo --grow`: load rises and a node is added, load falls and one is drained, beside nodes that do not
+//! know each other.
+
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use larder_client::Client;
+
+use super::datastore::Datastore;
+use super::options::DemoOptions;
+use crate::cluster::{figures, settle};
+use crate::process::ServerProcess;
+use crate::report::{print, table, write};
+use crate::resize::{Change, Cost, HEADINGS, Loader, Reader, Run, Track, Way, cost, describe, populate, rows, to_html};
+
+/// Nodes at first.
+const NODES: usize = 3;
+
+/// Seconds of each load before something changes.
+const BEFORE: usize = 20;
+
+/// Seconds that are shown after every client has learned of a change.
+const AFTER: usize = 25;
+
+/// Seconds that Larder's own client is watched for after a change.
+const OURS: usize = 15;
+
+/// The demo's nodes, of one cluster or each for itself.
+struct Fleet {
+    members: Vec<ServerProcess>,
+    clustered: bool,
+    memory: u32,
+}
+
+impl Fleet {
+    fn start(clustered: bool, memory: u32) -> Result<Fleet> {
+        let mut fleet = Fleet { members: Vec::new(), clustered, memory };
+        for _ in 0..NODES {
+            fleet.add()?;
+        }
+        if clustered {
+            settle(&fleet.addresses(), NODES)?;
+        }
+        Ok(fleet)
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(ServerProcess::address).collect()
+    }
+
+    /// Starts one node more.
+    fn add(&mut self) -> Result<()> {
+        let program = std::env::current_exe().context("this program's own path, to start nodes from it")?;
+        let mut command = Command::new(program);
+        command.args(["node", "-t", "1", "-p", "-1", "-m", &self.memory.to_string()]);
+        if self.clustered {
+            command.args(["--cluster", "demo", "--cluster-listen", "127.0.0.1:0"]);
+            if let Some(first) = self.members.first() {
+                command.args(["--seeds", &figures(&first.address())?["peer_address"]]);
+            }
+        }
+        self.members.push(ServerProcess::start(command.env("RUST_LOG", "error"))?);
+        Ok(())
+    }
+}
+
+/// Clients that have this list, and no other.
+fn with_list(addresses: &[String]) -> Result<Client> {
+    Ok(Client::builder().servers(addresses).build()?)
+}
+
+/// Runs the demo with a cluster, then with nodes that do not know each other, and writes the page.
+pub(super) async fn run(options: &DemoOptions, datastore: Datastore) -> Result<ExitCode> {
+    let loader: Loader = Arc::new(move |number| {
+        let datastore = datastore.clone();
+        Box::pin(async move { datastore.page(number).await })
+    });
+    let late = options.late as usize;
+    let rates = format!("{} reads a second, {} while load is high", options.rate / 3, options.rate);
+    println!("{NODES} nodes of {} MiB in a cluster; {rates}", options.memory);
+    let mut tracks = in_a_cluster(options, &loader, late).await?;
+    println!("\n{NODES} nodes that do not know each other, one client that changes its list at once; the same load");
+    tracks.push(apart(options, &loader).await?);
+    let headings = HEADINGS.map(str::to_owned).to_vec();
+    print(&format!("\n{}", table(&[vec![headings], rows(&tracks)].concat())))?;
+    for change in &tracks[0].changes {
+        println!("{}", describe(change));
+    }
+    let verdicts = verdicts(&tracks);
+    verdicts.iter().for_each(|(holds, text)| println!("{} {text}", if *holds { "ok  " } else { "MISS" }));
+    if let Some(path) = &options.html {
+        let mut about = vec![format!(
+            "{NODES} nodes of {} MiB, {} users in SQLite, Zipf {}; {rates}. Load rises, a node is added; load falls, it is \
+             drained. The control is a client of nodes that do not know each other.",
+            options.memory, options.users, options.zipf
+        )];
+        about.extend(
+            verdicts.iter().map(|(holds, text)| format!("{}: {text}", if *holds { "holds" } else { "missed" })),
+        );
+        write(path, &to_html("A cluster that grows and shrinks", &about, &tracks))?;
+        println!("charts: {}", path.display());
+    }
+    Ok(ExitCode::from(u8::from(verdicts.iter().any(|(holds, _)| !holds))))
+}
+
+async fn in_a_cluster(options: &DemoOptions, loader: &Loader, late: usize) -> Result<Vec<Track>> {
+    let mut fleet = Fleet::start(true, options.memory)?;
+    let (first, old) = (fleet.members[0].address(), fleet.addresses());
+    let follow = || async { Ok::<_, anyhow::Error>(Client::builder().discover(&*first).connect().await?) };
+    let reader = |name, way, client| Reader::new(name, way, client, loader.clone(), options.users, options.zipf);
+    let readers = [
+        reader("Larder's client", Way::Leases, follow().await?),
+        reader("learns late", Way::Plain, with_list(&old)?),
+        reader("keeps its old list", Way::Plain, with_list(&old)?),
+    ];
+    populate(&follow().await?, loader, options.users).await?;
+    let mut run = Run::start(&readers, Some(follow().await?));
+    let show = |line: &str| println!("{line}");
+    begin(&mut run, options).await;
+    tokio::task::block_in_place(|| fleet.add())?;
+    run.go_on(late, show).await;
+    readers[1].use_client(with_list(&fleet.addresses())?);
+    run.go_on(AFTER, show).await;
+    fall(&mut run, options).await;
+    // It ends by itself, after it has forwarded for a while.
+    let leaver = fleet.members.pop().context("a node was added")?;
+    leaver.terminate()?;
+    run.go_on(late, show).await;
+    readers[1].use_client(with_list(&fleet.addresses())?);
+    run.go_on(AFTER, show).await;
+    let changes = run.end().await;
+    let behind = [OURS, late, late + AFTER];
+    Ok(readers.iter().zip(behind).map(|(reader, behind)| track(reader, &changes, behind, false)).collect())
+}
+
+async fn apart(options: &DemoOptions, loader: &Loader) -> Result<Track> {
+    let mut fleet = Fleet::start(false, options.memory)?;
+    let client = with_list(&fleet.addresses())?;
+    let reader = Reader::new("control", Way::Leases, client.clone(), loader.clone(), options.users, options.zipf);
+    populate(&client, loader, options.users).await?;
+    let mut run = Run::start(std::slice::from_ref(&reader), None);
+    let show = |line: &str| println!("{line}");
+    begin(&mut run, options).await;
+    tokio::task::block_in_place(|| fleet.add())?;
+    run.begin("one node more");
+    reader.use_client(with_list(&fleet.addresses())?);
+    run.go_on(2 * AFTER, show).await;
+    fall(&mut run, options).await;
+    let _gone = fleet.members.pop();
+    run.begin("one node less");
+    reader.use_client(with_list(&fleet.addresses())?);
+    run.go_on(2 * AFTER, show).await;
+    let changes = run.end().await;
+    Ok(track(&reader, &changes, OURS, true))
+}
+
+/// The time before the first change: caches get warm, load is low, then high.
+async fn begin(run: &mut Run, options: &DemoOptions) {
+    let show = |line: &str| println!("{line}");
+    run.set_rate(options.rate);
+    run.go_on(BEFORE, show).await;
+    run.set_rate(options.rate / 3);
+    run.go_on(BEFORE / 2, show).await;
+    run.set_rate(options.rate);
+    run.go_on(BEFORE, show).await;
+}
+
+/// Load falls.
+async fn fall(run: &mut Run, options: &DemoOptions) {
+    run.end_change();
+    run.set_rate(options.rate / 3);
+    run.go_on(BEFORE, |line| println!("{line}")).await;
+}
+
+fn track(reader: &Arc<Reader>, changes: &[Change], behind: usize, control: bool) -> Track {
+    let seconds = reader.seconds.lock().clone();
+    Track { name: reader.name.to_owned(), seconds, changes: changes.to_vec(), behind, control }
+}
+
+/// What is promised of a planned change, and whether it was so. The control must show what is avoided.
+fn verdicts(tracks: &[Track]) -> Vec<(bool, String)> {
+    let mut verdicts = Vec::new();
+    for track in tracks {
+        let costs: Vec<Cost> =
+            track.changes.iter().filter_map(|change| cost(&track.seconds, change, track.behind)).collect();
+        let most = |figure: fn(&Cost) -> f64| costs.iter().map(figure).fold(0.0, f64::max);
+        let mut bound = |what: &str, figure: f64, bound: f64, holds: bool| {
+            verdicts.push((holds, format!("{}: {what} {figure:.2}, bound {bound}", track.name)));
+        };
+        let dip = most(|cost| cost.dip);
+        if track.control {
+            bound("dip of at least, points:", dip, 5.0, dip >= 5.0);
+            continue;
+        }
+        // Two changes were made, and both are measured.
+        bound("changes", costs.len() as f64, 2.0, costs.len() == 2);
+        bound("dip of hit ratio, points:", dip, 0.5, dip < 0.5);
+        let loads = most(|cost| cost.loads);
+        bound("reads of the datastore, times the steady state:", loads, 1.1, loads <= 1.1);
+        let (p99, limit) = (most(|cost| cost.p99), if track.behind == OURS { 1.5 } else { 2.5 });
+        bound("p99, times that before:", p99, limit, p99 <= limit);
+        let errors: u64 = costs.iter().map(|cost| cost.errors).sum();
+        bound("errors", errors as f64, 0.0, errors == 0);
+    }
+    verdicts
+}
