@@ -44,8 +44,13 @@ enum Command {
     },
 }
 
+/// Returns the command line, for the manual too.
+pub(crate) fn command_line() -> clap::Command {
+    larder_node::without_foreign_variables(Cli::command())
+}
+
 fn main() -> ExitCode {
-    let matches = larder_node::without_foreign_variables(Cli::command()).get_matches();
+    let matches = command_line().get_matches();
     let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     // A node starts its own log.
     if !matches!(command, Command::Node(_)) {
@@ -77,7 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(larder_node::run(command_line.settings))
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "larder-bench", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut command_line(), "larder-bench", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -108,8 +108,13 @@ struct Up {
     flags: Vec<String>,
 }
 
+/// Returns the command line, for the manual too.
+pub(crate) fn command_line() -> clap::Command {
+    larder_node::without_foreign_variables(Arguments::command())
+}
+
 fn main() -> ExitCode {
-    let matches = larder_node::without_foreign_variables(Arguments::command()).get_matches();
+    let matches = command_line().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.and_then(|runtime| runtime.block_on(carry_out(arguments.command)));
