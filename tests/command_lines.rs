@@ -1,6 +1,6 @@
 //! Command lines and environments of the field: a node starts with them wherever memcached does.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -252,7 +252,6 @@ fn a_start_that_fails_says_so_in_one_line_with_what_to_change() {
     let port = taken.local_addr().unwrap().port().to_string();
     let cases: &[(&[&str], &str)] = &[
         (&["-p", &port], &format!("error: failed to listen on TCP 127.0.0.1 port {port}: Address already in use")),
-        (&["-p", "0"], "error: -p 0 leaves nothing to listen on: give a port by -p or -U, or a unix socket by -s"),
         (&["-p", "abc"], "invalid value 'abc' for '--port <PORT>': a whole number from -1 to 65535"),
         (&["-m", "1x"], "invalid value '1x' for '--memory-limit <SIZE>': MiB as a whole number, or with a unit"),
         (&["-t", "0"], "'--threads <COUNT>': a whole number from 1 to 256"),
@@ -263,6 +262,15 @@ fn a_start_that_fails_says_so_in_one_line_with_what_to_change() {
         assert!(said(&output).contains(message), "{arguments:?}: {}", said(&output));
         assert!(said(&output).lines().any(|line| line.starts_with("error: ")), "{}", said(&output));
     }
+}
+
+#[test]
+fn a_node_that_listens_nowhere_warns() {
+    let mut node = Command::new(binary("larder-node")).args(["-p", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(node.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("WARN -p 0 leaves nothing to listen on: give a port by -p or -U")));
+    node.kill().unwrap();
+    node.wait().unwrap();
 }
 
 #[test]

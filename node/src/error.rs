@@ -31,9 +31,6 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
-    /// `-p 0` without a UDP port or a unix socket.
-    #[error("-p 0 leaves nothing to listen on: give a port by -p or -U, or a unix socket by -s")]
-    NoListener,
     /// A descriptor that systemd passed (sd_listen_fds(3)) is not a socket that a node serves.
     #[error("LISTEN_FDS: descriptor {0} is no TCP, UDP or unix socket")]
     Inherited(usize),
