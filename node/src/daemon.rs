@@ -81,8 +81,11 @@ fn announce_ports(server: &Server) -> io::Result<()> {
     let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let tcp = server.addresses().iter().map(|address| ("TCP", address));
     let udp = server.udp_addresses().iter().map(|address| ("UDP", address));
+    let http = server.http_address();
+    let http = http.iter().map(|address| ("HTTP", address));
     let lines: String = tcp
         .chain(udp)
+        .chain(http)
         .map(|(kind, address)| {
             format!("{kind} {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())
         })

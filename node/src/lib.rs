@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod daemon;
 mod error;
+mod http;
 mod log;
 mod maintenance;
 mod net;

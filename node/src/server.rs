@@ -1,9 +1,10 @@
 //! The server starts workers and listeners, and stops them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use larder_protocol::Protocol;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cluster::{self, Cluster};
 use crate::config::settings::Settings;
 use crate::error::StartError;
+use crate::http;
 use crate::log::Seldom;
 use crate::maintenance::maintain;
 use crate::net::acceptor::{Work, accept};
@@ -43,6 +45,7 @@ pub struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     udp_addresses: Vec<SocketAddr>,
+    http_address: Option<SocketAddr>,
     /// The file of the unix socket, if the node created it.
     socket: Option<PathBuf>,
     stop: watch::Sender<bool>,
@@ -62,6 +65,7 @@ impl Server {
         let users = Users::of(&settings)?;
         let tls = settings.tls.then(|| Tls::new(&settings.extended.tls)).transpose()?.map(Arc::new);
         let mut listeners = Listeners::open(&settings)?;
+        let http = settings.http.as_deref().map(http::listen).transpose()?;
         privileges::leave_root(&settings)?;
         let socket = listeners.open_unix(&settings)?;
         if listeners.is_empty() {
@@ -106,13 +110,30 @@ impl Server {
                 drop(listening);
             }
         })?);
+        let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        if let Some(listener) = http {
+            let shared = shared.clone();
+            threads.push(spawn("http".to_owned(), move || {
+                if let Err(error) = runtime().block_on(http::serve(shared, listener)) {
+                    tracing::error!("HTTP is not served: {error}");
+                }
+            })?);
+        }
         announce(&shared, &addresses);
-        Ok(Server { shared, addresses, udp_addresses, socket, stop, threads })
+        if let Some(address) = http_address {
+            tracing::info!("metrics and status page at http://{address}/");
+        }
+        Ok(Server { shared, addresses, udp_addresses, http_address, socket, stop, threads })
     }
 
     /// Returns the TCP addresses that the server listens on. A port of -1 is reported as the free port that was taken.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Returns the address of the status page and the metrics, if the settings ask for them.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     pub(crate) fn udp_addresses(&self) -> &[SocketAddr] {
@@ -136,6 +157,7 @@ impl Server {
     /// Leaves the cluster, if the node is in one: returns once nobody needs it any more. A second call does not wait for
     /// its items to be taken over.
     pub(crate) async fn leave(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
         if let Some(cluster) = &self.shared.cluster {
             cluster.leave().await;
         }

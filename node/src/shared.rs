@@ -1,7 +1,7 @@
 //! The state that all workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{Notify, watch};
 
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     /// Notified when a client sends `shutdown`.
     pub(crate) shutdown: Notify,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Set once the node is about to stop or to leave its cluster.
+    pub(crate) draining: AtomicBool,
     /// The node's part in a cluster, if it is in one.
     pub(crate) cluster: Option<Arc<Cluster>>,
     verbosity: AtomicU32,
@@ -75,6 +77,7 @@ impl Shared {
             tls,
             shutdown: Notify::new(),
             stop,
+            draining: AtomicBool::new(false),
             cluster,
         })
     }

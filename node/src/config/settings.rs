@@ -41,6 +41,12 @@ pub struct Settings {
     /// certificate) or mtls: (requires one).
     #[arg(short = 'l', long, value_name = "ADDRESS", value_delimiter = ',')]
     pub listen: Vec<String>,
+    /// Address of the status page, of metrics for Prometheus (/metrics) and of health checks (/livez, /readyz)
+    ///
+    /// HOST:PORT, HOST or :PORT; the port is 11280 unless given. It is plain HTTP without a login: keep it on a network
+    /// of the operators.
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<String>,
     /// Unix socket to listen on instead of TCP
     #[arg(short = 's', long = "unix-socket", value_name = "FILE")]
     pub socket: Option<PathBuf>,

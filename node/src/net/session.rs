@@ -1,5 +1,7 @@
 //! A session carries out the commands at the front of a connection's input. Bytes in, bytes out; no socket.
 
+use std::time::Instant;
+
 use arrayvec::ArrayVec;
 use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
 
@@ -174,7 +176,11 @@ impl<'a> Session<'a> {
                 return Err(Progress::OthersFirst);
             }
             let bytes = &input[*start..*start + consumed];
+            let began = self.counters.measured.is_due().then(Instant::now);
             let stop = carry_out(context, request, *hash, protocol, bytes, *now, output, holes);
+            if let Some(began) = began {
+                self.counters.measured.record(&request.command, began.elapsed());
+            }
             *start += consumed;
             if let Some(stop) = stop {
                 return Err(stop);

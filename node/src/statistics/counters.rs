@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::latency::Measured;
+
 /// A counter with a single writer, its worker, so that a plain load and store replace a locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -28,6 +30,7 @@ macro_rules! counters {
         #[repr(align(128))]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
+            pub(crate) measured: Measured,
         }
 
         /// The sum over workers.

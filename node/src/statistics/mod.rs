@@ -3,11 +3,12 @@
 mod answer;
 pub(crate) mod counters;
 mod groups;
+pub(crate) mod latency;
 pub(crate) mod prefixes;
 mod settings;
 pub(crate) mod slab_classes;
 
-use larder_protocol::{Error, Outcome, Reply};
+use larder_protocol::{Error, Outcome, Reply, TextReply};
 
 use crate::cluster;
 use crate::commands::dump::{Dump, Format, cache_dump};
@@ -24,6 +25,22 @@ pub(crate) fn hits_by_memory(shared: &Shared) -> (u64, u64, [(f64, u64); 3]) {
     let (reads, hits) = (totals.cmd_get + totals.cmd_touch, totals.get_hits + totals.touch_hits);
     let with = |gained: f64| (hits as f64 + gained).clamp(0.0, reads as f64) as u64;
     (reads, hits, shared.store.hits_with_other_memory().map(|other| (other.factor, with(other.hits))))
+}
+
+/// Returns the names and values of a group, as `stats` shows them: `settings`, `items` or `slabs`, or the general ones.
+pub(crate) fn named(shared: &Shared, group: &str) -> Vec<(String, String)> {
+    let (now, mut bytes) = (shared.clock.now(), Vec::new());
+    let out = &mut Answer { reply: &Reply::Text(TextReply::default()), bytes: &mut bytes };
+    match group {
+        "settings" => settings::write(shared, out),
+        "items" => groups::items(shared, now, out),
+        "slabs" => groups::slabs(shared, out),
+        _ => groups::general(shared, now, out),
+    }
+    let lines = String::from_utf8_lossy(&bytes);
+    let pair =
+        |line: &str| line.strip_prefix("STAT ")?.split_once(' ').map(|(name, value)| (name.into(), value.into()));
+    lines.lines().filter_map(pair).collect()
 }
 
 /// Writes the answer to `stats group`.

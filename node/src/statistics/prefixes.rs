@@ -10,10 +10,10 @@ const PREFIXES_MAX: usize = 65_536;
 
 /// The commands on keys with one prefix.
 #[derive(Debug, Default, Clone, Copy)]
-struct Counts {
-    get: u64,
-    hit: u64,
-    set: u64,
+pub(crate) struct Counts {
+    pub(crate) get: u64,
+    pub(crate) hit: u64,
+    pub(crate) set: u64,
     del: u64,
 }
 
@@ -85,12 +85,15 @@ impl Prefixes {
         self.len.store(0, Ordering::Relaxed);
     }
 
+    /// Returns the prefixes with their counts.
+    pub(crate) fn all(&self) -> Vec<(String, Counts)> {
+        self.counts.iter().map(|entry| (String::from_utf8_lossy(entry.key()).into_owned(), *entry.value())).collect()
+    }
+
     /// Returns the lines of `stats detail dump`.
     pub(crate) fn dump(&self) -> String {
         let mut lines = String::new();
-        for entry in &self.counts {
-            let Counts { get, hit, set, del } = *entry.value();
-            let prefix = String::from_utf8_lossy(entry.key());
+        for (prefix, Counts { get, hit, set, del }) in self.all() {
             let _ = write!(lines, "PREFIX {prefix} get {get} hit {hit} set {set} del {del}\r\n");
         }
         lines
