@@ -234,7 +234,7 @@ fn own(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for (kind, command) in KINDS.iter().enumerate() {
         let last = latency::BUCKETS - 1;
         let bounds =
-            (0..=last).map(|bucket| if bucket == last { f64::MAX } else { latency::bound(bucket).as_secs_f64() });
+            (0..=last).map(|bucket| if bucket == last { f64::INFINITY } else { latency::bound(bucket).as_secs_f64() });
         let buckets: Vec<(f64, u64)> = bounds.zip(latencies.buckets[kind]).collect();
         let count = latencies.buckets[kind].iter().sum();
         let labels = [("command", *command)];
