@@ -7,8 +7,8 @@ use larder_protocol::{Exptime, RELATIVE_EXPTIME_MAX};
 
 use crate::store::{Expiry, Time};
 
-/// The last second that the clock shows, in the year 2106: it holds there. The engine counts seconds in 32 bits, and the
-/// highest number means never.
+/// The last second that the clock shows, in the year 2106: it holds there. The engine counts seconds in 32 bits, and
+/// the highest number means never.
 const LAST: Time = Time(u32::MAX - 1);
 
 #[derive(Debug)]

@@ -44,8 +44,8 @@ pub struct SimulateOptions {
     /// Eviction policies of the engine
     #[arg(long, value_delimiter = ',', default_values_t = [Eviction::Density, Eviction::Lru, Eviction::S3Fifo])]
     policies: Vec<Eviction>,
-    /// Also show how well the node's running estimate of its hit ratio with half, twice and four times the memory agrees
-    /// with simulations of these sizes
+    /// Also show how well the node's running estimate of its hit ratio with half, twice and four times the memory
+    /// agrees with simulations of these sizes
     #[arg(long)]
     estimate: bool,
     /// Write a plot as SVG

@@ -37,8 +37,8 @@ pub struct Settings {
     pub port: Option<i32>,
     /// Address to listen on, '*' for every one; several with commas or by repeating -l [default: 127.0.0.1]
     ///
-    /// HOST or HOST:PORT. Before it may stand proto[ascii]: or proto[binary]:, and with TLS notls:, btls: (asks for no
-    /// certificate) or mtls: (requires one).
+    /// HOST or HOST:PORT. Before it may stand `proto[ascii]:` or `proto[binary]:`, and with TLS notls:, btls: (asks
+    /// for no certificate) or mtls: (requires one).
     #[arg(short = 'l', long, value_name = "ADDRESS", value_delimiter = ',')]
     pub listen: Vec<String>,
     /// Address of the status page, of metrics for Prometheus (/metrics) and of health checks (/livez, /readyz)
@@ -75,9 +75,9 @@ pub struct Settings {
     /// What leaves first when memory is full: density, lru, s3fifo, sieve or never
     ///
     /// density: the items with the fewest uses for their bytes; the most hits where sizes differ (47.8 % on average of
-    /// six traces). lru: the items not used for longest (39.2 %); for keys whose popularity lasts only briefly, or where
-    /// hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for values of one size. never: nothing leaves, writes
-    /// are refused. Method and figures: docs/eviction.md
+    /// six traces). lru: the items not used for longest (39.2 %); for keys whose popularity lasts only briefly, or
+    /// where hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for values of one size. never: nothing leaves,
+    /// writes are refused. Method and figures: docs/eviction.md
     #[arg(long, default_value_t, value_name = "POLICY", help_heading = "Memory")]
     pub eviction: Eviction,
     /// The same as --eviction never: refuse writes when memory is full
