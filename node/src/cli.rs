@@ -161,6 +161,7 @@ mod tests {
             ("-f", "--slab-growth-factor", "1.5"),
             ("-n", "--slab-min-size", "64"),
             ("-N", "--napi-ids", "2"),
+            ("", "--http", "127.0.0.1:9150"),
         ];
         for (short, long, value) in values {
             let plain = match long {
