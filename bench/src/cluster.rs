@@ -21,8 +21,13 @@ pub(crate) type Figures = BTreeMap<String, String>;
 ///
 /// The node does not answer, or is in no cluster.
 pub(crate) fn figures(address: &str) -> anyhow::Result<Figures> {
-    let client = Client::builder().server(address).timeout(PATIENCE).build_blocking()?;
-    let answers = client.wait(async |client| client.stats("cluster").await);
+    let ask = || {
+        let client = Client::builder().server(address).timeout(PATIENCE).build_blocking()?;
+        anyhow::Ok(client.wait(async |client| client.stats("cluster").await))
+    };
+    // A thread of its own, since a caller may be within a runtime, where a blocking client cannot wait.
+    let asked = std::thread::scope(|scope| scope.spawn(ask).join());
+    let answers = asked.map_err(|_| anyhow::anyhow!("asking {address} panicked"))??;
     let (_, figures) = answers.into_iter().next().context("a client of one node")?;
     let figures = figures.with_context(|| format!("stats cluster of {address}"))?;
     anyhow::ensure!(figures.contains_key("peer_address"), "{address} is in no cluster");
