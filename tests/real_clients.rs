@@ -8,36 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_client::{Client, Compressed, Compression, Plain};
+use larder_tests::python::succeeds;
 use larder_tests::{PATIENCE, Server, installed};
 
 /// Returns the Python of an environment with the client libraries.
 fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PYTHON.get_or_init(install).as_ref()
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-fn install() -> Option<PathBuf> {
-    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
+    let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/requirements.txt");
+    let imports = "pymemcache, pylibmc, bmemcached";
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python-clients");
-    let python = folder.join("bin/python");
-    let usable =
-        || succeeds(Command::new(&python).args(["-c", "import pymemcache, pylibmc, bmemcached"]).stderr(Stdio::null()));
-    if usable() {
-        return Some(python);
-    }
-    let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&folder))
-        && succeeds(
-            Command::new("timeout")
-                .arg("120")
-                .arg(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", "-r"])
-                .arg(format!("{here}/requirements.txt")),
-        );
-    (made && usable()).then_some(python)
+    PYTHON.get_or_init(|| larder_tests::python::python(&folder, requirements, imports)).as_ref()
 }
 
 fn check(library: &str) {

@@ -15,6 +15,7 @@ struct Readme;
 pub mod exporter;
 pub mod fleet;
 pub mod history;
+pub mod python;
 
 use larder_bench::process::ServerProcess;
 
