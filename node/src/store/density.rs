@@ -1,7 +1,6 @@
 //! The worth of items under the `density` policy: uses to be expected for the bytes they take.
 //!
-//! Eviction looks at items in turn. Between two looks an item's uses are counted up to 3; at a look they are added to
-//! the
+//! Eviction looks at items in turn. Between two looks an item's uses are counted up to 3; at a look they are added to the
 //! *past* of the item, a decayed count of uses in half octaves. The density of an item is `past × correction / bytes`,
 //! and the items with the highest densities stay: so many that a fixed share of the bytes looked at lately stays.
 //!
@@ -178,13 +177,15 @@ impl Density {
         self.observations += 1.0;
     }
 
-    /// Brings what was learned up to date: before the items of a segment are looked at. Old observations fade.
-    pub(super) fn learn(&mut self, items: u64, limit: usize) {
+    /// Brings what was learned up to date: before the items of a segment are looked at. Old observations fade. `sampled`
+    /// is how many items were observed for each one of a shard: 1 in a shard.
+    pub(super) fn learn(&mut self, items: u64, limit: usize, sampled: f32) {
+        let doubt = DOUBT * sampled;
         let (seen, expected): (f32, f32) = (self.seen.iter().sum(), self.expected.iter().sum());
         if seen > 0.0 && expected > 0.0 {
             let usual = seen / expected;
             for level in 0..LEVELS {
-                let ratio = (self.seen[level] + DOUBT) / (self.expected[level] * usual + DOUBT);
+                let ratio = (self.seen[level] + doubt) / (self.expected[level] * usual + doubt);
                 self.correction[level] = TRUST * ratio.log2();
             }
         }
@@ -221,7 +222,7 @@ mod tests {
         let mut kept = [0u32; 4];
         for round in 0..4000u32 {
             if round.is_multiple_of(100) {
-                density.learn(4000, 1 << 30);
+                density.learn(4000, 1 << 30, 1.0);
             }
             for (kind, (recent, bytes)) in [(0, 100), (3, 100), (0, 10), (3, 4000)].into_iter().enumerate() {
                 let stays = density.stays(Uses(ONE_USE << 2 | recent), bytes, None);
@@ -259,7 +260,7 @@ mod tests {
             density.observe(Uses(4 << 2 | 1), 60);
             density.observe(Uses(10 << 2), 60);
         }
-        density.learn(4000, 1 << 30);
+        density.learn(4000, 1 << 30, 1.0);
         assert!(density.correction[4] > 0.5 && density.correction[10] < -0.5, "{:?}", density.correction);
     }
 }

@@ -21,12 +21,13 @@ use super::eviction::{Eviction, Lane, Verdict};
 use super::ghosts::Ghosts;
 use super::statistics::Statistics;
 use super::time::{Expiry, Time};
+use super::write::RESERVE;
 
 /// The shares of the store's memory that hits are estimated for.
 pub(super) const FACTORS: [f64; 3] = [0.5, 2.0, 4.0];
 
-/// The most items in all miniatures: then half of the keys leave the sample. An item takes about 60 bytes.
-const MOST_ITEMS: usize = 48 * 1024;
+/// The most items in all miniatures: then an eighth of the keys leave the sample. An item takes about 60 bytes.
+const MOST_ITEMS: usize = 64 * 1024;
 
 /// The most requests that all shards record between two updates. Further ones are only counted.
 const MOST_EVENTS: usize = 8 * 1024;
@@ -160,43 +161,47 @@ impl Estimator {
         self.cleared |= std::mem::take(&mut sample.cleared);
     }
 
-    /// Runs what was taken on the miniatures. `statistics` are those of the store, `reserve` returns the bytes of a
-    /// limit that a store keeps free.
+    /// Runs what was taken on the miniatures. `statistics` are those of the store; `layout` returns the number of shards
+    /// and the bytes of a segment of a store with so much memory.
     pub(super) fn update(
         &mut self,
         statistics: &Statistics,
         limit: usize,
-        reserve: impl Fn(usize) -> usize,
+        layout: impl Fn(usize) -> (usize, usize),
         now: Time,
     ) {
-        if self.cleared {
+        if std::mem::take(&mut self.cleared) {
             self.miniatures = std::array::from_fn(|_| Miniature::new(self.eviction));
-            self.cleared = false;
-        }
-        let share = f64::from(self.below) / f64::from(u32::MAX);
-        let room = |limit: f64| limit - reserve(limit as usize) as f64;
-        if statistics.evictions > 0 && statistics.memory_used as f64 > 0.9 * limit as f64 {
-            self.filled = (statistics.bytes + statistics.items * u64::from(SLOT)) as f64 / room(limit as f64);
         }
         let below = self.below;
+        let share = f64::from(below) / f64::from(u32::MAX);
+        // Segments in reserve, and the open ends of others, hold no items.
+        let room = |limit: usize| {
+            let (shards, segment_bytes) = layout(limit);
+            limit as f64 - (shards * segment_bytes * (RESERVE + 1)) as f64
+        };
+        if statistics.evictions > 0 && statistics.memory_used as f64 > 0.9 * limit as f64 {
+            self.filled = (statistics.bytes + statistics.items * u64::from(SLOT)) as f64 / room(limit);
+        }
         let events = || self.events.iter().filter(|event| (event.hash as u32) < below);
-        let mut hits = [0u32; FACTORS.len() + 1];
-        for ((miniature, factor), hits) in
-            self.miniatures.iter_mut().zip(FACTORS.into_iter().chain([1.0])).zip(&mut hits)
-        {
-            miniature.limit = (room(limit as f64 * factor) * self.filled * share) as u64;
-            *hits = events().map(|event| u32::from(miniature.apply(event, now))).sum();
+        let mut hits = [0.0; FACTORS.len() + 1];
+        let factors = FACTORS.into_iter().chain([1.0]);
+        for ((miniature, factor), hits) in self.miniatures.iter_mut().zip(factors).zip(&mut hits) {
+            let limit = (limit as f64 * factor) as usize;
+            miniature.limit = (room(limit) * self.filled * share) as u64;
+            miniature.sampled = (share * layout(limit).0 as f64) as f32;
+            *hits = events().filter(|event| miniature.apply(event, now)).count() as f64;
             miniature.expire(now);
         }
-        let reads = events().filter(|event| event.action == Action::Read).count() as u64;
-        let weight = (1.0 + self.lost as f64 / reads.max(1) as f64) / share;
+        let reads = events().filter(|event| event.action == Action::Read).count().max(1) as f64;
+        let weight = (1.0 + self.lost as f64 / reads) / share;
         for (gained, more) in self.gained.iter_mut().zip(hits) {
-            *gained += (f64::from(more) - f64::from(hits[FACTORS.len()])) * weight;
+            *gained += (more - hits[FACTORS.len()]) * weight;
         }
         self.events.clear();
         self.lost = 0;
         while self.miniatures.iter().map(|miniature| miniature.items.len()).sum::<usize>() > MOST_ITEMS {
-            self.below /= 2;
+            self.below -= self.below / 8;
             self.miniatures.iter_mut().for_each(|miniature| miniature.keep_below(self.below));
         }
     }
@@ -213,6 +218,8 @@ struct Entry {
     lane: Lane,
     /// Whether the item has an entry among the expiries.
     timed: bool,
+    /// Whether the last read hit here and missed in the store, and no write has followed.
+    owed: bool,
 }
 
 /// An item's place in a queue.
@@ -227,6 +234,8 @@ struct Place {
 struct Miniature {
     eviction: Eviction,
     limit: u64,
+    /// Its items for each one of a shard.
+    sampled: f32,
     items: RapidHashMap<u64, Entry>,
     queues: [VecDeque<Place>; 2],
     /// Bytes of the items in each queue.
@@ -250,6 +259,7 @@ impl Miniature {
         Miniature {
             eviction,
             limit: 0,
+            sampled: 1.0,
             items: RapidHashMap::default(),
             queues: Default::default(),
             bytes: [0; 2],
@@ -268,6 +278,7 @@ impl Miniature {
         match (action, found) {
             (Action::Remove, _) => _ = self.take(hash),
             (Action::Read, Some(item)) => {
+                item.owed = bytes == 0;
                 if item.uses.recent() < self.eviction.most_uses() {
                     item.uses = Uses(item.uses.0 + 1);
                 }
@@ -276,6 +287,8 @@ impl Miniature {
             // The store's clients would have loaded it here too.
             (Action::Read, None) if bytes > 0 => self.insert(hash, bytes, expiry, now),
             (Action::Read, None) => {}
+            // A client loads what the store did not have. With this memory nothing would have been loaded.
+            (Action::Write, Some(item)) if item.owed => item.owed = false,
             (Action::Write, Some(item)) if item.bytes == bytes => {
                 item.expiry = expiry;
                 if self.eviction != Eviction::Density && item.uses.recent() == 0 {
@@ -300,7 +313,7 @@ impl Miniature {
         if u64::from(bytes) * 2 > self.limit {
             return;
         }
-        self.place(hash, Entry { bytes, expiry, number: 0, uses, lane, timed: false }, now);
+        self.place(hash, Entry { bytes, expiry, number: 0, uses, lane, timed: false, owed: false }, now);
         while self.bytes.iter().sum::<u64>() > self.limit && self.look(now) {}
     }
 
@@ -338,7 +351,7 @@ impl Miniature {
     fn look(&mut self, now: Time) -> bool {
         if self.looks == 0 {
             self.looks = LOOKS;
-            self.density.learn(self.items.len() as u64, self.limit as usize);
+            self.density.learn(self.items.len() as u64, self.limit as usize, self.sampled);
             self.ghosts.make_room(self.eviction.ghosts(self.items.len()));
         }
         self.looks -= 1;
@@ -399,4 +412,54 @@ impl Miniature {
 /// Returns the queue of a lane. SIEVE has one queue in the store; here it has one before the hand and one behind it.
 fn queue(lane: Lane, eviction: Eviction) -> usize {
     if eviction.keeps_place() { lane as usize } else { eviction.queue(lane) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(estimator: &mut Estimator, sample: &mut Sample, limit: usize) {
+        estimator.take(sample);
+        estimator.update(&Statistics::default(), limit, |_| (1, 8192), Time(1));
+    }
+
+    #[test]
+    fn the_miniatures_of_a_large_store_stay_small() {
+        let (mut estimator, mut sample) = (Estimator::new(Eviction::Density), Sample::new(Eviction::Density, 1));
+        for key in 0..400_000u64 {
+            let hash = spread(key + 1);
+            if sample.has(hash) {
+                sample.read(hash, None);
+                sample.write(hash, 200, Expiry::at(Time(1000 + key as u32)));
+            }
+            if key % 2000 == 0 {
+                update(&mut estimator, &mut sample, 64 << 20);
+            }
+        }
+        let bytes = |miniature: &Miniature| {
+            miniature.items.capacity() * 8 / 7 * (size_of::<(u64, Entry)>() + 1)
+                + miniature.queues.iter().map(|queue| queue.capacity() * size_of::<Place>()).sum::<usize>()
+                + miniature.ends.capacity() * size_of::<Reverse<(u32, u64)>>()
+                + miniature.ghosts.bytes()
+        };
+        let items: usize = estimator.miniatures.iter().map(|miniature| miniature.items.len()).sum();
+        assert!((MOST_ITEMS / 2..=MOST_ITEMS).contains(&items), "{items} items");
+        let bytes: usize = estimator.miniatures.iter().map(bytes).sum();
+        assert!(bytes < 9_000_000, "{bytes} bytes");
+    }
+
+    #[test]
+    fn what_is_loaded_for_a_miss_changes_nothing_where_it_was_a_hit() {
+        let mut miniature = Miniature { limit: 1 << 20, ..Miniature::new(Eviction::Density) };
+        let mut apply = |action, bytes| {
+            let event = Event { hash: 7, bytes, expiry: Expiry::NEVER, action };
+            (miniature.apply(&event, Time(1)), miniature.items.get(&7).map_or(0, |item| item.bytes))
+        };
+        assert_eq!(apply(Action::Read, 0), (false, 0));
+        assert_eq!(apply(Action::Write, 100), (false, 100));
+        assert_eq!(apply(Action::Read, 0), (true, 100));
+        assert_eq!(apply(Action::Write, 200), (false, 100), "loaded after a miss of the store");
+        assert_eq!(apply(Action::Write, 300), (false, 300), "a change");
+        assert_eq!(apply(Action::Remove, 0), (false, 0));
+    }
 }

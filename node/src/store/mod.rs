@@ -308,8 +308,8 @@ impl Store {
             estimator.take(&mut shard.sample);
             statistics.add(shard.statistics());
         }
-        let reserve = |limit| Layout::reserve(limit, self.item_size_max);
-        estimator.update(&statistics, self.memory_limit(), reserve, now);
+        let layout = |limit| Layout::sizes(limit, self.item_size_max);
+        estimator.update(&statistics, self.memory_limit(), layout, now);
     }
 
     /// Returns an estimate of how many hits more there would have been with other amounts of memory, since the start or
@@ -317,7 +317,7 @@ impl Store {
     /// its start would have filled it first, and so does the estimate.
     ///
     /// Reads count that [`Entry::note_read`] notes. The estimate is of the store's own eviction policy, with
-    /// [`Eviction::Never`] it is 0; it takes up to 4 MB of memory beside the limit.
+    /// [`Eviction::Never`] it is 0; it takes up to 9 MB of memory beside the limit.
     pub fn hits_with_other_memory(&self) -> [OtherMemory; FACTORS.len()] {
         let gained = self.estimator.lock().gained();
         std::array::from_fn(|at| OtherMemory { factor: FACTORS[at], hits: gained[at] })

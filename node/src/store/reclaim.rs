@@ -40,7 +40,7 @@ impl Shard {
         // Evicted items may leave the index larger than it needs to be.
         self.index.shrink_one();
         let Some(segment) = self.victim(queue) else { return false };
-        self.density.learn(self.statistics.items, self.limit);
+        self.density.learn(self.statistics.items, self.limit, 1.0);
         self.evicting[queue] = Some(Sweep { segment, done: 0 });
         true
     }

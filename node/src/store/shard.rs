@@ -17,7 +17,6 @@ use super::memory::Part;
 use super::segment::{Log, NONE, Sweep};
 use super::statistics::Statistics;
 use super::time::{Expiry, Time};
-use super::write::RESERVE;
 
 /// Bytes of a large item's value in the log: its number in the list of large values.
 pub(super) const LARGE_REF: usize = 4;
@@ -50,18 +49,11 @@ impl Layout {
     }
 
     /// Returns the number of shards, and the bytes of a segment.
-    fn sizes(memory_limit: usize, item_size_max: usize) -> (usize, usize) {
+    pub(super) fn sizes(memory_limit: usize, item_size_max: usize) -> (usize, usize) {
         let shards = power_of_two_within(memory_limit / (4 * item_size_max).max(16 << 20)).clamp(1, 64);
         let shard = memory_limit / shards;
         let least = power_of_two_within(shard / 128).clamp(8 << 10, 16 << 10);
         (shards, power_of_two_within(shard / 256).clamp(least, 1 << 20))
-    }
-
-    /// Returns the bytes of a memory limit that hold no items once it is full: segments in reserve, and the open ends
-    /// of others.
-    pub(super) fn reserve(memory_limit: usize, item_size_max: usize) -> usize {
-        let (shards, segment_bytes) = Layout::sizes(memory_limit, item_size_max);
-        shards * segment_bytes * (RESERVE + 1)
     }
 }
 
