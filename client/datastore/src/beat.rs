@@ -115,6 +115,8 @@ impl Seen {
 pub(crate) struct Beats {
     nodes: Mutex<HashMap<String, Seen>>,
     pub(crate) bound: Duration,
+    /// As [`Seen::after`].
+    later: u64,
     /// Hits that were not known to be within the bound.
     pub(crate) not_fresh: AtomicU64,
 }
@@ -122,7 +124,12 @@ pub(crate) struct Beats {
 impl Beats {
     /// Nothing is known yet.
     pub(crate) fn within(bound: Duration) -> Beats {
-        Beats { bound, ..Beats::default() }
+        Beats { bound, later: LATER, ..Beats::default() }
+    }
+
+    /// A protocol that must fail.
+    pub(crate) fn broken(self) -> Beats {
+        Beats { later: LATER - 1, ..self }
     }
 
     /// Looks at the beats of all nodes, for as long as it is polled.
@@ -156,7 +163,7 @@ impl Beats {
         let mut nodes = self.nodes.lock();
         match nodes.get_mut(node) {
             Some(seen) => seen.note(sent, beat),
-            None => nodes.entry(node.to_owned()).or_default().note(sent, beat),
+            None => nodes.entry(node.to_owned()).or_insert(Seen::after(self.later)).note(sent, beat),
         }
     }
 

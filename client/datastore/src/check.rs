@@ -91,12 +91,12 @@ impl<DB: Backend> Check<DB> {
     async fn at(&self, age: &'static str) {
         match self.is_wrong().await {
             Ok(wrong) => {
-                counter!("larder_coherence_checked_total", "age" => age).increment(1);
                 if wrong {
                     let key = String::from_utf8_lossy(&self.key);
                     tracing::error!(%key, node = %self.node.address(), age, "the cache holds what the datastore does not");
                     counter!("larder_coherence_violations_total", "age" => age).increment(1);
                 }
+                counter!("larder_coherence_checked_total", "age" => age).increment(1);
             }
             Err(error) => tracing::debug!(%error, "a check was not made"),
         }

@@ -125,7 +125,8 @@ pub async fn ensure<DB: Backend>(
             let failed = |error| Error::Migration { path: path.display().to_string(), error };
             std::fs::create_dir_all(folder).map_err(failed)?;
             std::fs::write(&path, &sql).map_err(failed)?;
-            tracing::warn!(path = %path.display(), "the datastore lacked {names}: made now, and written down as a migration");
+            let path = path.display();
+            tracing::warn!(%path, "the datastore lacked {names}: made now, and written down as a migration");
             Ok(DB::apply(pool, sql).await?)
         }
     }
@@ -151,7 +152,9 @@ fn check_key(source: &Source, columns: &[Column]) -> Result<()> {
 fn tables_of(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => {
-            "create table if not exists larder_outbox (id integer primary key autoincrement, rule text not null, key text not null);\n\
+            "create table if not exists larder_outbox (\n    \
+                 id integer primary key autoincrement,\n    rule text not null,\n    key text not null\n\
+             );\n\
              create table if not exists larder_node (address text primary key, flushed boolean not null default 0);\n\
              create table if not exists larder_meta (store text primary key, leader text, until integer);\n"
         }

@@ -62,5 +62,5 @@ pub use list::{Listing, Page};
 pub use outbox::Backend;
 pub use rule::{Rule, Source, Value, Values};
 pub use sqlx;
-pub use store::{Builder, Counts, Datastore};
-pub use transaction::{Delivered, Transaction};
+pub use store::{Broken, Builder, Counts, Datastore};
+pub use transaction::{Delivered, Step, Transaction};

@@ -88,8 +88,7 @@ impl<DB: Backend, T: Entity + for<'r> FromRow<'r, DB::Row>> Listing<DB, T> {
             let mut rest = &keys[begin..];
             while items.len() < count && !rest.is_empty() {
                 let (next, later) = rest.split_at((count - items.len()).min(rest.len()));
-                let mut found = self.store.get_many::<T>(next).await?;
-                for entity in next.iter().filter_map(|key| found.remove(key)) {
+                for entity in self.store.get_many::<T>(next).await? {
                     if self.belongs(&entity)? {
                         items.push(entity);
                     }

@@ -1,10 +1,10 @@
 //! Commits, deliveries, beats, looks and fills of one key, step by step in random orders, on a real node.
 //!
-//! The design was searched in all orders, over 14,015,498 states, with a model of a node. Here the node is a real one,
-//! and so are the reader's look-up, lease and fill ([`ReadThrough`]), the beats ([`Beat`]), and what a reader makes of
-//! them ([`Seen`]): an order is a list of choices, and what happens is decided by nothing else. Two leaders that may be
-//! paused anywhere, writers that die after their commit, fillers between lease and fill, flushes, and evicted beats
-//! take part.
+//! The protocol was searched in all orders, over 14,015,498 states, with a model of a node. Here the node is a real
+//! one. Look-up, lease and fill are sent by the client as the meta commands that a reader sends, one at a time, so that
+//! other steps can come between them. The beats ([`Beat`]) and a reader's conclusions from them ([`Seen`]) are the
+//! crate's own. An order is a list of choices, and nothing else decides the outcome. Two leaders that may be paused
+//! anywhere, writers that die after their commit, fillers between lease and fill, flushes, and evicted beats take part.
 //!
 //! The mutants show that the model can fail.
 

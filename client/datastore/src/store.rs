@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_client::{Client, ReadThrough};
@@ -37,6 +37,17 @@ pub struct Builder<DB: Backend> {
     kinds: Vec<Kind>,
     rules: Vec<Rule>,
     fingerprints: Vec<(String, Fingerprinted)>,
+    broken: Option<Broken>,
+}
+
+/// A rule of the protocol that is left out, to show that `larder-bench coherence` notices.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// One beat later is taken to be enough.
+    OneBeat,
+    /// A node is taken in without being flushed.
+    NoFlush,
 }
 
 #[cfg(feature = "postgres")]
@@ -72,7 +83,15 @@ impl<DB: Backend> Builder<DB> {
             kinds: Vec::new(),
             rules: Vec::new(),
             fingerprints: Vec::new(),
+            broken: None,
         }
+    }
+
+    /// Leaves a rule of the protocol out.
+    #[doc(hidden)]
+    pub fn broken(mut self, broken: Option<Broken>) -> Self {
+        self.broken = broken;
+        self
     }
 
     /// Reads this kind through the cache.
@@ -144,7 +163,8 @@ impl<DB: Backend> Builder<DB> {
         }
         DB::prepare(&self.pool).await?;
         ensure(&self.pool, &rules, &self.kinds, &self.migrations).await?;
-        let beats = Arc::new(Beats::within(self.bound));
+        let beats = Beats::within(self.bound);
+        let beats = Arc::new(if self.broken == Some(Broken::OneBeat) { beats.broken() } else { beats });
         let read = |rule: &Rule| {
             // What is no entity is told apart by its decoding alone.
             let known = self.fingerprints.iter().find(|(name, _)| *name == rule.name);
@@ -160,7 +180,9 @@ impl<DB: Backend> Builder<DB> {
         tasks.spawn(beats.clone().watch(self.cache.clone(), self.name.clone()));
         if self.sweeps {
             let setup = Setup { store: self.name, prefix: self.prefix.clone() };
-            tasks.spawn(Invalidator::new(self.pool.clone(), self.cache.clone(), setup).run());
+            let mut invalidator = Invalidator::new(self.pool.clone(), self.cache.clone(), setup);
+            invalidator.flushes = self.broken != Some(Broken::NoFlush);
+            tasks.spawn(invalidator.run());
         }
         Ok(Datastore {
             inner: Arc::new(Inner {
@@ -169,6 +191,7 @@ impl<DB: Backend> Builder<DB> {
                 prefix: self.prefix,
                 reads,
                 beats,
+                loads: AtomicU64::new(0),
                 done,
                 _tasks: tasks,
             }),
@@ -195,16 +218,20 @@ pub(crate) struct Inner<DB: Backend> {
     pub(crate) prefix: String,
     reads: HashMap<String, ReadThrough<Fingerprinted>>,
     beats: Arc<Beats>,
+    loads: AtomicU64,
     pub(crate) done: mpsc::UnboundedSender<Done>,
     /// They end with this.
     _tasks: JoinSet<()>,
 }
 
-/// What a [`Datastore`] has counted since it was started.
+/// Numbers of events since a [`Datastore`] was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Hits that were not known to be within the bound.
     pub not_fresh: u64,
+    /// Queries for entities that the cache did not have.
+    pub loads: u64,
 }
 
 impl<DB: Backend> Datastore<DB> {
@@ -220,7 +247,8 @@ impl<DB: Backend> Datastore<DB> {
 
     /// What has been counted.
     pub fn counts(&self) -> Counts {
-        Counts { not_fresh: self.inner.beats.not_fresh.load(Ordering::Relaxed) }
+        let not_fresh = self.inner.beats.not_fresh.load(Ordering::Relaxed);
+        Counts { not_fresh, loads: self.inner.loads.load(Ordering::Relaxed) }
     }
 
     /// How old the items of each node may be, by address; `None` where that is not known.
@@ -254,22 +282,35 @@ impl<DB: Backend> Datastore<DB> {
         Ok(loaded)
     }
 
-    /// The entities with these keys, by key, those left out that do not exist: one exchange with each node, and one
-    /// query for all that are missing there.
+    /// Returns the entities with these keys, in their order; keys without an entity are left out. This takes one
+    /// exchange with each node, and one query for all entities that are missing there.
+    ///
+    /// ```no_run
+    /// # use larder_datastore::{Datastore, Entity, Kind, sqlx};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, sqlx::FromRow)] struct Conference { id: i64 }
+    /// # impl Entity for Conference { const KIND: Kind = Kind::table("conference"); }
+    /// # async fn example(store: Datastore<sqlx::Postgres>) -> Result<(), larder_datastore::Error> {
+    /// let several: Vec<Conference> = store.get_many(&[7, 9]).await?;
+    /// # let _ = several;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// Where some had to be loaded and could not be.
-    pub async fn get_many<T>(&self, keys: &[Value]) -> Result<HashMap<Value, T>>
+    /// An entity had to be loaded and could not be.
+    pub async fn get_many<T>(&self, keys: &[impl Into<Value> + Clone]) -> Result<Vec<T>>
     where
         T: Entity + for<'r> FromRow<'r, DB::Row>,
     {
+        let keys: Vec<Value> = keys.iter().cloned().map(Into::into).collect();
         let load = async |keys: Vec<Value>| {
             let found = self.load_entities::<T>(keys).await?;
             let by_key = found.into_iter().map(|entity| Ok((field(&entity, T::KIND.key)?, entity)));
             by_key.collect::<Result<HashMap<_, _>>>()
         };
         let cache_key = |key: &Value| self.key(T::KIND.table, std::slice::from_ref(key));
-        Ok(self.reading(T::KIND.table)?.get_many(keys, cache_key, load).await?)
+        let found = self.reading(T::KIND.table)?.get_many(&keys, cache_key, load).await?;
+        Ok(keys.iter().filter_map(|key| found.get(key).cloned()).collect())
     }
 
     /// The rows of a list of kind `T` whose columns have these values.
@@ -313,6 +354,7 @@ impl<DB: Backend> Datastore<DB> {
     where
         T: Entity + for<'r> FromRow<'r, DB::Row>,
     {
+        self.inner.loads.fetch_add(1, Ordering::Relaxed);
         let Kind { table, key, .. } = T::KIND;
         if keys.len() == 1 {
             let sql = format!("select * from {table} where {key} = $1");
@@ -323,14 +365,12 @@ impl<DB: Backend> Datastore<DB> {
         let sql = match (DB::DIALECT, keys.first()) {
             (Dialect::Sqlite, _) => format!("select * from {table} where {key} in (select value from json_each($1))"),
             (Dialect::Postgres, Some(Value::Integer(_))) => {
-                format!(
-                    "select * from {table} where {key} = any(array(select jsonb_array_elements_text($1::text::jsonb)::bigint))"
-                )
+                let keys = "array(select jsonb_array_elements_text($1::text::jsonb)::bigint)";
+                format!("select * from {table} where {key} = any({keys})")
             }
             (Dialect::Postgres, _) => {
-                format!(
-                    "select * from {table} where {key}::text = any(array(select jsonb_array_elements_text($1::text::jsonb)))"
-                )
+                let keys = "array(select jsonb_array_elements_text($1::text::jsonb))";
+                format!("select * from {table} where {key}::text = any({keys})")
             }
         };
         Ok(DB::fetch(self.pool(), sql, &[Value::Text(all)]).await?)

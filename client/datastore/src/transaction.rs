@@ -35,26 +35,54 @@ pub enum Delivered {
     Later,
 }
 
+/// A step of a commit that is done.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The transaction's own rows of the outbox were read.
+    Read,
+    /// The datastore has committed.
+    Committed,
+    /// A node has answered the deletes, or failed to.
+    DeletedAtOne,
+    /// All nodes have.
+    Deleted,
+}
+
 impl<DB: Backend> Transaction<DB> {
     pub(crate) async fn begin(store: Arc<Inner<DB>>) -> Result<Transaction<DB>> {
         let (inner, since) = DB::begin(&store.pool).await?;
         Ok(Transaction { inner, since, store })
     }
 
-    /// Commits, and then deletes what was changed from every node.
+    /// Commits, and then deletes the keys that the changes make old from every node.
     ///
     /// # Errors
-    /// Where the commit failed; where the connection broke meanwhile, whether it did is not known. Never because of the
-    /// cache.
-    pub async fn commit(mut self) -> Result<Delivered> {
+    /// The commit failed. If the connection broke meanwhile, it is not known whether the commit took place. A failure of
+    /// the cache is never an error.
+    pub async fn commit(self) -> Result<Delivered> {
+        self.commit_watched(|_| ()).await
+    }
+
+    /// Like [`Transaction::commit`]; `at` is called after each step. `larder-bench coherence` dies there.
+    #[doc(hidden)]
+    pub async fn commit_watched(mut self, at: impl Fn(Step) + Send + Sync) -> Result<Delivered> {
         let rows = DB::own_rows(&mut self.inner, self.since).await?;
+        at(Step::Read);
         self.inner.commit().await?;
+        at(Step::Committed);
         if rows.is_empty() {
             return Ok(Delivered::Everywhere);
         }
         let keys = keys_of(&self.store.prefix, &rows);
         let nodes = self.store.cache.every_node();
-        let deletes = join_all(nodes.iter().map(|node| delete_at(node, keys.as_deref()))).await;
+        let deletes = nodes.iter().map(async |node| {
+            let deleted = delete_at(node, keys.as_deref()).await;
+            at(Step::DeletedAtOne);
+            deleted
+        });
+        let deletes = join_all(deletes).await;
+        at(Step::Deleted);
         let answered: Vec<Arc<str>> = nodes
             .iter()
             .zip(&deletes)
