@@ -1,0 +1,25 @@
+create table profile (id text not null primary key, name text not null);
+create table conference (
+  id bigint not null primary key,
+  organizer text not null references profile (id),
+  name text not null,
+  city text not null,
+  month bigint not null,
+  seats bigint not null check (seats >= 0),
+  seats_available bigint not null check (seats_available between 0 and seats),
+  about text not null,
+  version bigint not null default 1
+);
+create table session (
+  id bigint not null primary key,
+  conference bigint not null references conference (id) on delete cascade,
+  title text not null,
+  speaker text not null,
+  starts text not null
+);
+-- The key is made of conference and profile, so that nobody can register twice.
+create table registration (
+  id text not null primary key,
+  conference bigint not null references conference (id),
+  profile text not null references profile (id)
+);

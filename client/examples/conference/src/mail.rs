@@ -1,0 +1,47 @@
+//! Confirmation mails: into a folder, or to a mail server.
+
+use lettre::message::Mailbox;
+use lettre::{AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// Where mails go.
+pub(crate) enum Mailer {
+    Folder(AsyncFileTransport<Tokio1Executor>),
+    Server(AsyncSmtpTransport<Tokio1Executor>),
+}
+
+/// A confirmation of a registration.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Confirmation {
+    pub(crate) registration: String,
+    pub(crate) to: String,
+    pub(crate) conference: String,
+}
+
+impl Mailer {
+    /// `smtp://…` and `smtps://…` name a server; anything else is a folder.
+    pub(crate) fn new(to: &str) -> anyhow::Result<Mailer> {
+        if to.starts_with("smtp://") || to.starts_with("smtps://") {
+            return Ok(Mailer::Server(AsyncSmtpTransport::<Tokio1Executor>::from_url(to)?.build()));
+        }
+        std::fs::create_dir_all(to)?;
+        Ok(Mailer::Folder(AsyncFileTransport::new(to)))
+    }
+
+    /// Sends a confirmation. All mails of one registration have one Message-ID, so that a repeated one can be told.
+    pub(crate) async fn send(&self, confirmation: &Confirmation) -> anyhow::Result<()> {
+        let id: String = Sha256::digest(&confirmation.registration)[..16].iter().map(|b| format!("{b:02x}")).collect();
+        let message = Message::builder()
+            .message_id(Some(format!("<{id}@conference.example>")))
+            .from("Conference central <noreply@conference.example>".parse::<Mailbox>()?)
+            .to(confirmation.to.parse()?)
+            .subject("You are registered")
+            .body(format!("You have a seat at {}.\n", confirmation.conference))?;
+        match self {
+            Mailer::Folder(folder) => drop(folder.send(message).await?),
+            Mailer::Server(server) => drop(server.send(message).await?),
+        }
+        Ok(())
+    }
+}
