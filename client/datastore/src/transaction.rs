@@ -58,8 +58,8 @@ impl<DB: Backend> Transaction<DB> {
     /// Commits, and then deletes the keys that the changes make old from every node.
     ///
     /// # Errors
-    /// The commit failed. If the connection broke meanwhile, it is not known whether the commit took place. A failure of
-    /// the cache is never an error.
+    /// The commit failed. If the connection broke meanwhile, it is not known whether the commit took place. A failure
+    /// of the cache is never an error.
     pub async fn commit(self) -> Result<Delivered> {
         self.commit_watched(|_| ()).await
     }
