@@ -30,6 +30,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// The longest time that a client may take to send the head of a request. An idle connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest life of a connection: one that asks and never reads gives its place back.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
 
@@ -93,7 +96,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> io::Res
                         .serve_connection(TokioIo::new(socket), service);
                     tokio::spawn(async move {
                         // A client that breaks off is no news.
-                        let _ = connection.await;
+                        let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
                         drop(slot);
                     });
                 } else {
