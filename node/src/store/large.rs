@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::memory::{PAGE, Part, SharedPart, Span};
@@ -27,6 +28,8 @@ pub(super) struct LargeArea {
     free: Mutex<Free>,
     /// Bytes in blocks.
     used: AtomicUsize,
+    /// The part of `used` in blocks that are lent.
+    lent: AtomicUsize,
     /// Free bytes that have memory, and the records of free ranges.
     spare: AtomicUsize,
     /// The part of `spare` in whole pages.
@@ -46,7 +49,7 @@ impl LargeArea {
         let mut free = Free::default();
         free.released.give(0, part.len());
         let zero = || AtomicUsize::new(0);
-        Arc::new(LargeArea { part, free: Mutex::new(free), used: zero(), spare: zero(), idle: zero() })
+        Arc::new(LargeArea { part, free: Mutex::new(free), used: zero(), lent: zero(), spare: zero(), idle: zero() })
     }
 
     /// Returns the bytes of memory that the area holds.
@@ -57,6 +60,11 @@ impl LargeArea {
     /// Returns the bytes in blocks, with those that only readers still hold.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes in blocks that are lent: those of no item yet.
+    pub(super) fn lent(&self) -> usize {
+        self.lent.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes that the area could give back to the system now.
@@ -83,7 +91,7 @@ impl LargeArea {
         })?;
         self.used.fetch_add(room, Ordering::Relaxed);
         self.note(&free);
-        Some(Block { span: self.part.span(at, len), area: self.clone() })
+        Some(Block { span: self.part.span(at, len), area: self.clone(), lent: false })
     }
 
     /// Gives `wanted` bytes of free pages, or a little more, back to the system, if there are that many. The longest
@@ -186,15 +194,43 @@ impl Ranges {
 }
 
 /// The memory of one large value. It returns to its area when dropped.
-pub(super) struct Block {
+pub struct Block {
     span: Span,
     area: Arc<LargeArea>,
+    lent: bool,
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").field("len", &self.as_ref().len()).finish_non_exhaustive()
+    }
 }
 
 impl Block {
     /// Returns the bytes of the block, to fill before it is shared.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.span.bytes_mut()
+    }
+
+    /// Returns the filled block, to share. A part of it may become a value ([`Store::entry_received`]), so it is not lent
+    /// any more.
+    ///
+    /// [`Store::entry_received`]: super::Store::entry_received
+    pub fn into_bytes(mut self) -> Bytes {
+        self.end_loan();
+        Bytes::from_owner(self)
+    }
+
+    pub(super) fn lend(mut self) -> Block {
+        self.lent = true;
+        self.area.lent.fetch_add(room(self.as_ref().len()), Ordering::Relaxed);
+        self
+    }
+
+    fn end_loan(&mut self) {
+        if std::mem::take(&mut self.lent) {
+            self.area.lent.fetch_sub(room(self.as_ref().len()), Ordering::Relaxed);
+        }
     }
 }
 
@@ -206,6 +242,7 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        self.end_loan();
         let range = self.span.retire();
         let room = room(range.len());
         let mut free = self.area.free.lock();

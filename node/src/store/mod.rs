@@ -46,6 +46,7 @@ mod time;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub use eviction::Eviction;
 use eviction::Lane;
 use eviction_log::EvictionLog;
 pub use item::{InsertError, Item, ItemInfo, NewItem};
+pub use large::Block;
+use large::LargeArea;
 use shard::{Layout, Shard};
 pub use statistics::Statistics;
 pub use time::{Expiry, Time};
@@ -118,6 +121,8 @@ pub struct Store {
     most_memory: usize,
     flush: Flush,
     estimator: Mutex<Estimator>,
+    /// Memory beside the limit, for [`Store::keep`].
+    beside: Arc<LargeArea>,
 }
 
 /// A shard on cache lines of its own, so that threads in different shards do not contend. The processor fetches lines
@@ -153,6 +158,12 @@ impl fmt::Debug for Store {
     }
 }
 
+/// Most memory beside the limit, in bytes, that [`Store::keep`] takes.
+pub const BESIDE_MAX: usize = if cfg!(miri) { 1 << 16 } else { 32 << 20 };
+
+/// Fewer bytes than this are kept in the heap: they are part of what each connection costs.
+const HEAP_MAX: usize = 1024;
+
 /// The least memory limit of a store, in bytes.
 const LEAST_MEMORY: usize = 256 * 1024;
 
@@ -179,6 +190,7 @@ impl Store {
                 most_memory / layout.shards,
             ]
         });
+        let lengths = lengths.chain([BESIDE_MAX]);
         let bytes = lengths.clone().sum();
         let mut parts = memory::reserve(lengths).map_err(|source| Error::Reserve { bytes, source })?.into_iter();
         // CAS counts start from the clock, which runs faster than any count of writes: no number is used again after a
@@ -188,8 +200,10 @@ impl Store {
             let parts = [(); 3].map(|()| parts.next().expect("three parts a shard"));
             LockedShard(Mutex::new(Shard::new(&layout, number, limit / layout.shards, count, parts)))
         });
+        let shards = shards.collect();
         Ok(Store {
-            shards: shards.collect(),
+            shards,
+            beside: LargeArea::new(parts.next().expect("one part beside the shards")),
             secrets,
             item_size_max: config.item_size_max,
             memory_limit: AtomicU64::new(limit as u64),
@@ -258,6 +272,40 @@ impl Store {
         self.open(key, hash, now, staged)
     }
 
+    /// Lends `len` bytes of the memory limit, to receive a value for a key of this hash; items are evicted for them.
+    /// `None`: there is no room, or what is lent has half of a shard's memory already.
+    pub fn lend(&self, hash: Hash, len: usize, now: Time) -> Option<Block> {
+        self.shard(hash).lock().lend(len, now)
+    }
+
+    /// Like [`Store::entry_for_write`], for a large value in a block that was lent for this hash: it is not copied.
+    pub fn entry_received<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, value: Bytes) -> Entry<'s, 'k> {
+        self.open(key, hash, now, Some(value))
+    }
+
+    /// Returns a copy of bytes that a connection waits with: in memory beside the limit while there is some
+    /// ([`BESIDE_MAX`]), else in memory that is lent. `None`: there is none of either.
+    pub fn keep(&self, bytes: &[u8], now: Time) -> Option<Bytes> {
+        if bytes.len() < HEAP_MAX {
+            return Some(Bytes::copy_from_slice(bytes));
+        }
+        let lend = || {
+            // From any shard, and not from the same one at each time.
+            let first = self.hash(&bytes[..HEAP_MAX]).0 as usize;
+            let mut shards = (0..self.shards.len()).map(|n| &self.shards[first.wrapping_add(n) % self.shards.len()]);
+            shards.find_map(|shard| shard.lock().lend(bytes.len(), now))
+        };
+        let mut block = self.beside.allocate(bytes.len(), usize::MAX).or_else(lend)?;
+        block.bytes_mut().copy_from_slice(bytes);
+        Some(Bytes::from_owner(block))
+    }
+
+    /// Whether connections wait with so much that half of the memory beside the limit is taken.
+    #[inline]
+    pub fn keeps_much(&self) -> bool {
+        self.beside.used() > BESIDE_MAX / 2
+    }
+
     #[inline]
     fn open<'s, 'k>(&'s self, key: &'k [u8], hash: Hash, now: Time, staged: Option<Bytes>) -> Entry<'s, 'k> {
         let mut shard = self.shard(hash).lock();
@@ -287,6 +335,7 @@ impl Store {
 
     /// Does all background work that is due, in slices, so that requests get the locks in between.
     pub fn maintain(&self, now: Time) {
+        self.beside.trim(self.beside.idle().saturating_sub(BESIDE_MAX / 8));
         for shard in &self.shards {
             loop {
                 let mut shard = shard.lock();

@@ -800,3 +800,48 @@ fn nothing_is_estimated_where_nothing_is_evicted() {
     replay(&store, skewed(100, 1000));
     assert_eq!(store.hits_with_other_memory().map(|other| other.hits), [0.0; 3]);
 }
+
+#[test]
+fn what_is_lent_has_at_most_half_of_the_limit_and_a_received_value_is_not_copied() {
+    const LIMIT: usize = 512 << 10;
+    let store = store(LIMIT, Eviction::Lru);
+    let now = Time(START);
+    let hash = store.hash(b"key");
+    let len = LIMIT / 8;
+    let mut lent: Vec<_> = (0..4).map(|_| store.lend(hash, len - 256, now).unwrap()).collect();
+    assert!(store.lend(hash, len, now).is_none(), "half is lent");
+    // Items have the other half.
+    set(&store, b"item", &vec![1; len], now).unwrap();
+    let mut block = lent.pop().unwrap();
+    block.bytes_mut().fill(7);
+    let bytes = block.into_bytes();
+    let value = bytes.slice(10..len - 300);
+    let mut entry = store.entry_received(b"key", hash, now, value.clone());
+    entry.insert(NewItem::new(&value, 0, Expiry::NEVER)).unwrap();
+    assert_eq!(entry.item().unwrap().value.as_ptr(), value.as_ptr());
+    drop((entry, bytes, value));
+    assert!(store.lend(hash, len, now).is_some(), "the received value is not lent any more");
+    drop(lent);
+    assert!(store.statistics().memory_used <= LIMIT as u64);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes long under Miri")]
+fn what_connections_wait_with_is_beside_the_limit_first_and_then_within_it() {
+    const LIMIT: usize = 2 << 20;
+    let store = store(LIMIT, Eviction::Lru);
+    let piece = vec![5; 1 << 20];
+    assert!(!store.keeps_much());
+    let mut kept = Vec::new();
+    while let Some(bytes) = store.keep(&piece[..1 << 18], Time(START)) {
+        assert_eq!(bytes, piece[..1 << 18]);
+        kept.push(bytes);
+    }
+    assert!(store.keeps_much());
+    let beside = BESIDE_MAX >> 18;
+    assert!((beside + 1..=beside + ((LIMIT / 2) >> 18)).contains(&kept.len()), "{} pieces", kept.len());
+    assert!(store.keep(b"little", Time(START)).is_some());
+    drop(kept);
+    assert!(!store.keeps_much());
+    assert!(store.keep(&piece, Time(START)).is_some());
+}

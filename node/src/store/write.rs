@@ -58,6 +58,19 @@ impl Shard {
         if len <= self.small_max || large::room(len) + 8 * self.log.segment_bytes() > self.limit {
             return None;
         }
+        self.block(len, now)
+    }
+
+    /// Returns a block that is lent to a connection. All that are lent have at most half of the limit, so that items are
+    /// left whatever clients do.
+    pub(super) fn lend(&mut self, len: usize, now: Time) -> Option<Block> {
+        if self.area.lent() + large::room(len) > self.limit / 2 {
+            return None;
+        }
+        self.block(len, now).map(Block::lend)
+    }
+
+    fn block(&mut self, len: usize, now: Time) -> Option<Block> {
         for _ in 0..self.patience() {
             let mut budget = self.budget();
             if !self.eviction.evicts() {
