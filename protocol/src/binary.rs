@@ -129,7 +129,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
         return Decoded::Close;
     }
     let Some((header, body)) = input.split_first_chunk() else {
-        return Decoded::Incomplete { need: HEADER_LEN - input.len() };
+        return Decoded::Incomplete { need: HEADER_LEN - input.len(), key: None };
     };
     let header = Header::read(header);
     let reply = Reply::Binary(BinaryReply { opcode: header.opcode, opaque: header.opaque });
@@ -150,7 +150,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
     }
     let prefix_len = extras_len + key_len;
     if body.len() < prefix_len {
-        return Decoded::Incomplete { need: prefix_len - body.len() };
+        return Decoded::Incomplete { need: prefix_len - body.len(), key: None };
     }
     let packet = Packet { header: &header, extras: &body[..extras_len], key: &body[extras_len..prefix_len] };
     let value_len = body_len - prefix_len;
@@ -165,10 +165,11 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
         Err(error) => return hang_up(error),
     };
     if let Some((flags, overwrites)) = packet.stores()
-        && limits.too_large(key_len, flags, value_len)
+        && let too_large = limits.too_large(key_len, flags, value_len)
+        && (too_large || limits.refuse_unfinished && value.is_none())
     {
         return Decoded::Error {
-            error: Error::TOO_LARGE,
+            error: if too_large { Error::TOO_LARGE } else { Error::OUT_OF_MEMORY },
             reply,
             consumed: HEADER_LEN + prefix_len,
             swallow: value_len,
@@ -177,7 +178,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
         };
     }
     if value.is_none() {
-        return Decoded::Incomplete { need: body_len - body.len() };
+        return Decoded::Incomplete { need: body_len - body.len(), key: Some(packet.key) };
     }
     Decoded::Request { request: Request { command, reply }, consumed: HEADER_LEN + body_len }
 }

@@ -1,6 +1,6 @@
 //! The one command set behind the text, meta and binary protocols.
 
-use crate::line::{Words, next_key};
+use crate::line::{Words, next_key, trim};
 
 /// Longest key in bytes (memcached's `KEY_MAX_LENGTH`; protocol.txt, "Keys").
 pub const KEY_MAX_LEN: usize = 250;
@@ -162,6 +162,17 @@ impl<'a> Keys<'a> {
         match *self {
             Keys::One(key) => KeysIter { one: Some(key), line: b"" },
             Keys::Line(line) => KeysIter { one: None, line },
+        }
+    }
+
+    /// Returns the first `count` keys of a line, and the rest of the line, which is empty if there are no more.
+    #[inline]
+    pub fn split(line: &'a [u8], count: usize) -> (Keys<'a>, &'a [u8]) {
+        let mut rest = line;
+        (0..count).try_for_each(|_| next_key(&mut rest).map(drop));
+        match trim(rest) {
+            [] => (Keys::Line(line), b""),
+            _ => (Keys::Line(&line[..line.len() - rest.len()]), rest),
         }
     }
 

@@ -9,6 +9,9 @@ pub struct Limits {
     /// Largest item in bytes (`-I`): key, flags, value and [`ITEM_OVERHEAD`], as memcached counts. The value of a
     /// larger item is skipped and answered with an error.
     pub item_size_max: usize,
+    /// Whether a value that has not arrived is skipped and answered with [`Error::OUT_OF_MEMORY`]: the server has no
+    /// room to receive it.
+    pub refuse_unfinished: bool,
 }
 
 /// Bytes that memcached adds to an item's key, flags and value when it checks `-I`: the header (48), the CAS unique
@@ -17,7 +20,7 @@ pub const ITEM_OVERHEAD: usize = 59;
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { item_size_max: 1024 * 1024 }
+        Limits { item_size_max: 1024 * 1024, refuse_unfinished: false }
     }
 }
 
@@ -66,6 +69,8 @@ pub enum Decoded<'a> {
     Incomplete {
         /// Least number of further bytes that completes it.
         need: usize,
+        /// Key of the item to store, if all but its value has arrived.
+        key: Option<&'a [u8]>,
     },
     /// A complete request.
     Request {

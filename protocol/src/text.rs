@@ -66,7 +66,7 @@ pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits) -> Decoded<'a
 #[cold]
 fn unfinished_line(input: &[u8]) -> Decoded<'_> {
     if input.len() <= LINE_MAX {
-        return Decoded::Incomplete { need: 1 };
+        return Decoded::Incomplete { need: 1, key: None };
     }
     let Some((name, touches)) = [(&b"get "[..], false), (b"gets ", false), (b"gat ", true), (b"gats ", true)]
         .into_iter()
@@ -75,7 +75,7 @@ fn unfinished_line(input: &[u8]) -> Decoded<'_> {
         return Decoded::Close;
     };
     if input.len() <= RETRIEVAL_PART {
-        return Decoded::Incomplete { need: 1 };
+        return Decoded::Incomplete { need: 1, key: None };
     }
     // The last word may be incomplete. If it is longer than a key already, the line will be refused in any case.
     let Some(line_len) = input[name.len()..].iter().rposition(|&b| b == b' ') else { return Decoded::Close };
@@ -187,12 +187,14 @@ fn store<'a>(
             return swallow(Error::BAD_FORMAT, None);
         }
     }
+    let outdated = (mode == StoreMode::Set && !with_cas).then_some(key);
     if limits.too_large(key.len(), flags, len) {
-        return swallow(Error::TOO_LARGE, (mode == StoreMode::Set && !with_cas).then_some(key));
+        return swallow(Error::TOO_LARGE, outdated);
     }
     let value = match body(input, consumed, len) {
         Body::Value(value) => value,
-        Body::Incomplete(need) => return Decoded::Incomplete { need },
+        Body::Incomplete(_) if limits.refuse_unfinished => return swallow(Error::OUT_OF_MEMORY, outdated),
+        Body::Incomplete(need) => return Decoded::Incomplete { need, key: Some(key) },
         Body::Unended => return Decoded::refuse_quietly(Error::BAD_DATA_CHUNK, reply, consumed + len + 2),
     };
     let exptime = Exptime(exptime.into());

@@ -199,7 +199,7 @@ fn assert_decodes(protocol: Protocol, bytes: &[u8], check: impl FnOnce(Request<'
     for end in 1..bytes.len() {
         let mut scratch = Scratch::new();
         match protocol.decode(&bytes[..end], &limits, &mut scratch) {
-            Decoded::Incomplete { need } => assert!(need >= 1 && end + need <= bytes.len(), "{end} needs {need}"),
+            Decoded::Incomplete { need, .. } => assert!(need >= 1 && end + need <= bytes.len(), "{end} needs {need}"),
             other => panic!("{end} of {} bytes gave {other:?}", bytes.len()),
         }
     }
@@ -349,7 +349,7 @@ fn exercise(bytes: &[u8]) {
         let mut input = bytes;
         while !input.is_empty() {
             let mut scratch = Scratch::new();
-            match protocol.decode(input, &Limits { item_size_max: 1000 }, &mut scratch) {
+            match protocol.decode(input, &Limits { item_size_max: 1000, ..Limits::default() }, &mut scratch) {
                 Decoded::Request { consumed, .. } => {
                     assert!(consumed > 0);
                     input = &input[consumed..];
@@ -360,7 +360,7 @@ fn exercise(bytes: &[u8]) {
                     let rest = &input[consumed..];
                     input = if close { b"" } else { &rest[swallow.min(rest.len())..] };
                 }
-                Decoded::Incomplete { need } => {
+                Decoded::Incomplete { need, .. } => {
                     assert!(need > 0);
                     break;
                 }

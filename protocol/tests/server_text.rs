@@ -12,7 +12,7 @@ fn exchange(mut input: &[u8]) -> String {
     while !input.is_empty() {
         let mut scratch = Scratch::default();
         match decode_text(input, &mut scratch) {
-            Decoded::Incomplete { need } => {
+            Decoded::Incomplete { need, .. } => {
                 out.extend_from_slice(format!("[need {need}]").as_bytes());
                 break;
             }
@@ -229,7 +229,7 @@ fn every_split_of_the_input_gives_the_same_requests() {
         while position < input.len() {
             let mut scratch = Scratch::default();
             match decode_text(&input[position..available], &mut scratch) {
-                Decoded::Incomplete { need } => {
+                Decoded::Incomplete { need, .. } => {
                     assert!(need > 0 && available + need <= input.len());
                     available += need;
                 }
@@ -298,5 +298,51 @@ fn a_long_line_without_keys_closes_the_connection() {
     for line in ["get ".to_owned() + &"k".repeat(20_000), "get ".to_owned() + &" ".repeat(20_000), "mg k ".repeat(5000)]
     {
         assert_eq!(decode_text(line.as_bytes(), &mut Scratch::default()), Decoded::Close);
+    }
+}
+
+#[test]
+fn a_value_that_there_is_no_room_to_receive_is_refused_and_skipped() {
+    let limits = Limits { refuse_unfinished: true, ..Limits::default() };
+    // The line, what is skipped after it, whether the old item is out of date, and the reply.
+    let cases: [(&[u8], usize, bool, &str); 7] = [
+        (b"set a 0 0 10\r\n", 12, true, "SERVER_ERROR out of memory storing object\r\n"),
+        (b"set a 0 0 10 noreply\r\n", 12, true, ""),
+        (b"add a 0 0 10\r\n", 12, false, "SERVER_ERROR out of memory storing object\r\n"),
+        (b"cas a 0 0 10 1\r\n", 12, false, "SERVER_ERROR out of memory storing object\r\n"),
+        (b"ms a 10 q\r\n", 12, true, "SERVER_ERROR out of memory storing object\r\n"),
+        (b"ms YQ== 10 b\r\n", 12, true, "SERVER_ERROR out of memory storing object\r\n"),
+        (b"\x80\x01\0\x01\x08\0\0\0\0\0\0\x13\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0a", 10, true, "Out of memory"),
+    ];
+    for (line, value_len, is_outdated, words) in cases {
+        let input = [line, b"half"].concat();
+        let mut scratch = Scratch::new();
+        let protocol = Protocol::of_first_byte(line[0]);
+        match protocol.decode(&input, &Limits::default(), &mut scratch) {
+            Decoded::Incomplete { need, key } => assert_eq!((need, key), (value_len - 4, Some(&b"a"[..]))),
+            other => panic!("{other:?}"),
+        }
+        match protocol.decode(&input, &limits, &mut scratch) {
+            Decoded::Error { error, reply, consumed, swallow, outdated, close: false } => {
+                assert_eq!((error, consumed, swallow), (Error::OUT_OF_MEMORY, line.len(), value_len));
+                assert_eq!(outdated, is_outdated.then_some(&b"a"[..]));
+                let mut out = Vec::new();
+                reply.outcome(&Outcome::Error(error), &mut out);
+                assert!(String::from_utf8_lossy(&out).ends_with(words), "{out:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // One that has arrived is stored.
+        let whole = [line, &b"0123456789\r\n"[..value_len]].concat();
+        assert!(matches!(protocol.decode(&whole, &limits, &mut scratch), Decoded::Request { .. }), "{words}");
+    }
+}
+
+#[test]
+fn a_list_of_keys_is_cut_at_the_blanks_between_them() {
+    for (line, first, rest) in
+        [("a", "a", ""), ("a b", "a b", ""), (" a  b ", " a  b ", ""), (" a  b c d ", " a  b", " c d "), ("", "", "")]
+    {
+        assert_eq!(Keys::split(line.as_bytes(), 2), (Keys::Line(first.as_bytes()), rest.as_bytes()), "{line:?}");
     }
 }

@@ -195,7 +195,7 @@ fn take_answers(
         }
         let (answer, consumed) = match encoder.decode(&input[at..]) {
             Decoded::Answer { answer, consumed } => (answer, consumed),
-            Decoded::Incomplete { need } => return Ok((at, need)),
+            Decoded::Incomplete { need, .. } => return Ok((at, need)),
             Decoded::Malformed => anyhow::bail!("the server's answer is not of this protocol (--protocol)"),
         };
         at += consumed;

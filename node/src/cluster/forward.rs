@@ -412,7 +412,7 @@ fn fail(request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) {
 }
 
 fn decode<T>(protocol: Protocol, bytes: &[u8], shared: &Shared, f: impl FnOnce(&Request<'_>) -> T) -> Option<T> {
-    let limits = Limits { item_size_max: shared.store.item_size_max() };
+    let limits = Limits { item_size_max: shared.store.item_size_max(), ..Limits::default() };
     match protocol.decode(bytes, &limits, &mut Scratch::new()) {
         Decoded::Request { request, consumed } if consumed == bytes.len() => Some(f(&request)),
         _ => None,
@@ -430,7 +430,7 @@ fn carry_out_again(
 ) -> Result<(), Missing> {
     let gate = cluster.enter();
     let router = Some(Router { cluster, routing: &gate, taken });
-    let context = Context { shared, counters, descriptor: -1, router };
+    let context = Context { shared, counters, descriptor: -1, received: None, router };
     // A request was decoded before with the same limits.
     decode(one.protocol, &one.request, shared, |request| here(&context, request, output)).unwrap_or(Ok(()))
 }
@@ -629,7 +629,7 @@ async fn read_asked(
                     count += 1;
                     let gate = cluster.enter();
                     let router = Some(Router { cluster, routing: &gate, taken: None });
-                    let context = Context { shared, counters, descriptor: -1, router };
+                    let context = Context { shared, counters, descriptor: -1, received: None, router };
                     output.clear();
                     let id = frame.id;
                     let carried_out = decode(protocol, request, shared, |request| {

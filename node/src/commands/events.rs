@@ -208,11 +208,12 @@ impl Watchers {
     }
 
     /// Reports a value that was refused before it was read.
-    pub(crate) fn refused(&self, key: &[u8], descriptor: i32) {
+    pub(crate) fn refused(&self, key: &[u8], error: Error, descriptor: i32) {
         let key = url(key);
+        let status = if error == Error::TOO_LARGE { "too_large" } else { "no_memory" };
         self.log(
             Topics::MUTATIONS,
-            format_args!("type=item_store key={key} status=too_large cmd=set ttl=0 clsid=0 cfd={descriptor} size=0"),
+            format_args!("type=item_store key={key} status={status} cmd=set ttl=0 clsid=0 cfd={descriptor} size=0"),
         );
     }
 

@@ -152,7 +152,7 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Result<Outcome<'sta
     counters.get_expired.add(entry.was_expired().into());
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
-    let limits = Limits { item_size_max: turn.shared.store.item_size_max() };
+    let limits = Limits { item_size_max: turn.shared.store.item_size_max(), ..Limits::default() };
     let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
     let value_len = joined.0 + command.value.len();
     let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);

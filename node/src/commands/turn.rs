@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 
+use bytes::Bytes;
 use larder_protocol::{Exptime, Outcome, Reply, Request};
 
 use crate::clock;
@@ -20,6 +21,8 @@ pub(crate) struct Context<'a> {
     pub(crate) counters: &'a Counters,
     /// Descriptor of the connection's socket: events name a connection by it.
     pub(crate) descriptor: RawFd,
+    /// The whole request, if it was received into memory that the store lent for its key. Then it is the only one.
+    pub(crate) received: Option<Bytes>,
     /// Where keys are at home, for a node in a cluster.
     pub(crate) router: Option<Router<'a>>,
 }
@@ -43,6 +46,7 @@ impl Context<'_> {
             descriptor: self.descriptor,
             reply: &request.reply,
             hash,
+            received: self.received.as_ref(),
             output,
             router: self.router.as_ref(),
             holes,
@@ -86,6 +90,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) reply: &'a Reply<'a>,
     /// Hash of the request's only key; `None` if nobody has computed it yet, or if there are several keys or none.
     pub(crate) hash: Option<Hash>,
+    /// As in [`Context`].
+    received: Option<&'a Bytes>,
     /// Replies that wait to be sent; this request's is appended.
     pub(crate) output: &'a mut Output,
     /// Where keys are at home, for a node in a cluster.
@@ -124,12 +130,16 @@ impl<'a> Turn<'a> {
     pub(crate) fn entry_for_write<'k>(&self, key: &'k [u8], value: &[u8]) -> Result<Entry<'a, 'k>, NotHere> {
         let hash = self.hash(key);
         let store = &self.shared.store;
-        let Some(router) = self.router else { return Ok(store.entry_for_write(key, hash, self.now, value)) };
+        let entry = || match self.received {
+            None => store.entry_for_write(key, hash, self.now, value),
+            Some(request) => store.entry_received(key, hash, self.now, request.slice_ref(value)),
+        };
+        let Some(router) = self.router else { return Ok(entry()) };
         // A large value gets its memory before its entry is locked: not for the item of another member.
-        if Store::may_be_large(value) {
+        if self.received.is_none() && Store::may_be_large(value) {
             router.admit_write(key, store.entry(key, hash, self.now).item().is_some())?;
         }
-        let entry = store.entry_for_write(key, hash, self.now, value);
+        let entry = entry();
         router.admit_write(key, entry.item().is_some())?;
         Ok(entry)
     }
@@ -142,7 +152,7 @@ impl<'a> Turn<'a> {
 
     /// Whether replies to earlier commands wait to be sent.
     pub(crate) fn is_pipelined(&self) -> bool {
-        self.output.len() > 0
+        !self.output.is_empty()
     }
 
     /// Appends the reply for `outcome`, with the CAS unique as clients may see it.

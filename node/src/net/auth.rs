@@ -107,7 +107,7 @@ impl Users {
     /// The text protocol's authentication: `set ANY 0 0 BYTES`, then `user password` (protocol.txt, "Authentication").
     fn ask_in_text(&self, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
         let Some(end) = memchr::memchr(b'\n', input) else {
-            return if input.len() > LINE_MAX { Asked::Close } else { Asked::NeedInput(1) };
+            return if input.len() > LINE_MAX { Asked::Close } else { Asked::NeedInput };
         };
         if end < LINE_MIN {
             return Asked::Close;
@@ -127,7 +127,7 @@ impl Users {
         }
         let body = &input[end + 1..];
         if body.len() < len + 2 {
-            return Asked::NeedInput(len + 2 - body.len());
+            return Asked::NeedInput;
         }
         let consumed = end + 1 + len + 2;
         if &body[len..len + 2] != b"\r\n" {
@@ -147,9 +147,9 @@ impl Users {
 
     fn ask_in_binary(&self, input: &[u8], counters: &Counters, output: &mut Vec<u8>) -> Asked {
         let mut scratch = Scratch::new();
-        let limits = Limits { item_size_max: TOKEN_MAX };
+        let limits = Limits { item_size_max: TOKEN_MAX, ..Limits::default() };
         match Protocol::Binary.decode(input, &limits, &mut scratch) {
-            Decoded::Incomplete { need } => Asked::NeedInput(need),
+            Decoded::Incomplete { .. } => Asked::NeedInput,
             Decoded::Request { request: Request { command, reply }, consumed } => {
                 let (outcome, authenticated) = match &command {
                     Command::Sasl(sasl) => self.sasl(sasl, counters),
@@ -174,8 +174,8 @@ fn close(reply: &Reply<'_>, output: &mut Vec<u8>) -> Asked {
 /// The result of a request on a connection that is not logged in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// At least so many more bytes must come.
-    NeedInput(usize),
+    /// More bytes must come.
+    NeedInput,
     /// The reply to the first `consumed` bytes has been written.
     Answered { consumed: usize, authenticated: bool },
     /// The connection ends when the replies are sent.
@@ -238,10 +238,10 @@ mod tests {
             (b"set any 0 0 -1\r\n", refused(16), "CLIENT_ERROR unauthenticated\r\n"),
             (b"get any\r\nget", refused(9), "CLIENT_ERROR unauthenticated\r\n"),
             (b"no such command\r\n", refused(17), "CLIENT_ERROR unauthenticated\r\n"),
-            (b"set any 0 0 10\r\nada", Asked::NeedInput(9), ""),
-            (b"set any 0", Asked::NeedInput(1), ""),
+            (b"set any 0 0 10\r\nada", Asked::NeedInput, ""),
+            (b"set any 0", Asked::NeedInput, ""),
             (b"mn\r\n", Asked::Close, ""),
-            (b"", Asked::NeedInput(1), ""),
+            (b"", Asked::NeedInput, ""),
             (&long, Asked::Close, ""),
         ];
         for (input, expected, answer) in cases {

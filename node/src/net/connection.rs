@@ -12,11 +12,11 @@ use crate::commands::dump::{Dump, Listing};
 use crate::commands::events::{Topics, Watching};
 use crate::net::buffers::Buffers;
 use crate::net::open_sockets::{OpenSocket, State};
-use crate::net::output::Output;
 use crate::net::session::{Ended, OUTPUT_HIGH_WATER, Progress, Session};
 use crate::net::socket::Socket;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
+use crate::store::Block;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
@@ -48,53 +48,41 @@ async fn converse(
     counters: &Counters,
 ) -> io::Result<Ended> {
     let mut session = Session::new(protocol, open, shared, counters);
-    let idle_timeout = shared.settings.extended.idle_timeout;
+    let mut buffers = Buffers::default();
+    let mut more = false;
     loop {
-        // An idle connection holds no buffers: they are taken once there is something to read.
-        if !wait_for_input(socket, idle_timeout, counters).await? {
+        buffers.rest(shared)?;
+        if more {
+            // There is more to read at once: the worker's other connections go first.
+            counters.conn_yields.add(1);
+            tokio::task::yield_now().await;
+        } else if !wait_for_input(socket, shared, counters).await? {
             return Ok(Ended::IdleTimeout);
         }
-        let mut buffers = Buffers::take();
-        let mut need = 1;
-        loop {
-            buffers.make_room(need);
-            let (read, room) = match read_once(socket, &mut buffers, counters)? {
-                Read::Bytes { read, room } => (read, room),
-                Read::EndOfFile => return Ok(Ended::Normal),
-                Read::Nothing if buffers.start == buffers.end => break,
-                Read::Nothing => {
-                    if !wait_for_input(socket, idle_timeout, counters).await? {
-                        return Ok(Ended::IdleTimeout);
-                    }
-                    continue;
-                }
-            };
-            need = match drain(socket, &mut session, &mut buffers, open, shared, counters).await? {
-                Drained::NeedInput(bytes) => bytes,
-                Drained::Ended(why) => return Ok(why),
-            };
-            let is_empty = buffers.start == buffers.end;
-            open.set(if is_empty { State::Read } else { State::ReadRest });
-            // A read that leaves room has emptied the socket.
-            if is_empty && read < room {
-                break;
+        buffers.work();
+        let filled = match read_once(socket, &mut buffers, counters)? {
+            Read::Bytes { filled } => filled,
+            Read::EndOfFile => return Ok(Ended::Normal),
+            Read::Nothing => {
+                more = false;
+                continue;
             }
-            if read == room {
-                // There is more at once: the worker's other connections go first.
-                counters.conn_yields.add(1);
-                tokio::task::yield_now().await;
-            }
-        }
-        buffers.give_back();
+        };
+        let received = match drain(socket, &mut session, &mut buffers, open, shared, counters).await? {
+            Drained::NeedInput { received } => received,
+            Drained::Ended(why) => return Ok(why),
+        };
+        open.set(if buffers.start == buffers.end { State::Read } else { State::ReadRest });
+        // A read that leaves room has emptied the socket.
+        more = filled || received;
     }
 }
 
 /// The result of one read.
 enum Read {
-    /// `read` bytes came; there was room for `room`.
+    /// Bytes came; `filled` says whether they left no room.
     Bytes {
-        read: usize,
-        room: usize,
+        filled: bool,
     },
     EndOfFile,
     /// There is nothing to read yet.
@@ -110,7 +98,7 @@ fn read_once(socket: &Socket, buffers: &mut Buffers, counters: &Counters) -> io:
         Ok(read) => {
             counters.bytes_read.add(read as u64);
             buffers.end += read;
-            Ok(Read::Bytes { read, room: len })
+            Ok(Read::Bytes { filled: read == len })
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
         Err(error) => Err(error),
@@ -119,8 +107,10 @@ fn read_once(socket: &Socket, buffers: &mut Buffers, counters: &Counters) -> io:
 
 /// Why all that was read has been carried out.
 enum Drained {
-    /// At least so many more bytes must come.
-    NeedInput(usize),
+    /// The next command is incomplete. After a long one was received, there may be more to read at once.
+    NeedInput {
+        received: bool,
+    },
     Ended(Ended),
 }
 
@@ -133,19 +123,48 @@ async fn drain(
     shared: &Shared,
     counters: &Counters,
 ) -> io::Result<Drained> {
+    let (mut received, mut refused) = (false, false);
     loop {
+        buffers.work();
         let progress = session.work(buffers);
         if !buffers.holes.is_empty() {
+            buffers.rest(shared)?;
             resolve(shared, counters, &mut buffers.holes, &mut buffers.output).await;
         }
-        flush(socket, &mut buffers.output, counters).await?;
+        flush(socket, buffers, shared, counters).await?;
         match progress {
-            Progress::NeedInput(bytes) => return Ok(Drained::NeedInput(bytes)),
+            Progress::NeedInput => match buffers.rest(shared) {
+                Ok(()) => return Ok(Drained::NeedInput { received }),
+                Err(_) if !refused => {
+                    session.refuse_unfinished();
+                    refused = true;
+                }
+                Err(error) => {
+                    // It is no value that could be refused.
+                    let _ = socket.try_write(b"SERVER_ERROR out of memory reading request\r\n");
+                    return Err(error);
+                }
+            },
             Progress::OthersFirst => {
                 counters.conn_yields.add(1);
+                buffers.rest(shared)?;
                 tokio::task::yield_now().await;
             }
-            Progress::Close(why) => return socket.finish().await.map(|()| Drained::Ended(why)),
+            Progress::Receive { hash, len } => match shared.store.lend(hash, len, shared.clock.now()) {
+                Some(block) => {
+                    open.set(State::ReadRest);
+                    if let Some(why) = receive(socket, block, buffers, shared, counters).await? {
+                        return Ok(Drained::Ended(why));
+                    }
+                    received = true;
+                }
+                None => session.refuse_unfinished(),
+            },
+            Progress::Close(why) => {
+                (buffers.start, buffers.end) = (0, 0);
+                buffers.rest(shared)?;
+                return socket.finish().await.map(|()| Drained::Ended(why));
+            }
             Progress::Watch(topics) => {
                 open.set(State::Watch);
                 if let Some(watching) = shared.watchers.add(topics) {
@@ -155,15 +174,58 @@ async fn drain(
             }
             Progress::Dump(asked) => {
                 open.set(State::Watch);
-                dump(socket, asked, &mut buffers.output, shared, counters).await?;
+                dump(socket, asked, buffers, shared, counters).await?;
             }
         }
     }
 }
 
+/// Most bytes of a long command that are read before other connections are served.
+const RECEIVED_AT_ONCE: usize = 256 * 1024;
+
+/// Receives the rest of a long command into a block, which takes the place of the input. Returns why the connection
+/// ends, if it does.
+async fn receive(
+    socket: &Socket,
+    mut block: Block,
+    buffers: &mut Buffers,
+    shared: &Shared,
+    counters: &Counters,
+) -> io::Result<Option<Ended>> {
+    buffers.work();
+    let begun = buffers.unread();
+    let (len, mut filled) = (block.bytes_mut().len(), begun.len());
+    block.bytes_mut()[..filled].copy_from_slice(begun);
+    (buffers.start, buffers.end) = (0, 0);
+    buffers.rest(shared)?;
+    while filled < len {
+        let end = len.min(filled + RECEIVED_AT_ONCE);
+        match socket.try_read(&mut block.bytes_mut()[filled..end]) {
+            Ok(0) => return Ok(Some(Ended::Normal)),
+            Ok(read) => {
+                counters.bytes_read.add(read as u64);
+                filled += read;
+                if filled == end && end < len {
+                    counters.conn_yields.add(1);
+                    tokio::task::yield_now().await;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !wait_for_input(socket, shared, counters).await? {
+                    return Ok(Some(Ended::IdleTimeout));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    buffers.long = Some(block.into_bytes());
+    buffers.end = len;
+    Ok(None)
+}
+
 /// Waits until there may be something to read. Returns `false` if the client has been idle for too long.
-async fn wait_for_input(socket: &Socket, timeout: Option<Duration>, counters: &Counters) -> io::Result<bool> {
-    let Some(timeout) = timeout else { return socket.readable().await.map(|()| true) };
+async fn wait_for_input(socket: &Socket, shared: &Shared, counters: &Counters) -> io::Result<bool> {
+    let Some(timeout) = shared.settings.extended.idle_timeout else { return socket.readable().await.map(|()| true) };
     match tokio::time::timeout(timeout, socket.readable()).await {
         Ok(ready) => ready.map(|()| true),
         Err(_) => {
@@ -173,25 +235,28 @@ async fn wait_for_input(socket: &Socket, timeout: Option<Duration>, counters: &C
     }
 }
 
-async fn flush(socket: &Socket, output: &mut Output, counters: &Counters) -> io::Result<()> {
-    while !output.is_sent() {
-        let result = match output.unsent() {
+async fn flush(socket: &Socket, buffers: &mut Buffers, shared: &Shared, counters: &Counters) -> io::Result<()> {
+    while !buffers.output.is_sent() {
+        let result = match buffers.output.unsent() {
             Some(bytes) => socket.try_write(bytes),
             None => {
-                let (slices, count) = output.slices();
+                let (slices, count) = buffers.output.slices();
                 socket.try_write_vectored(&slices[..count])
             }
         };
         match result {
             Ok(sent) => {
                 counters.bytes_written.add(sent as u64);
-                output.advance(sent);
+                buffers.output.advance(sent);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                buffers.rest(shared)?;
+                socket.writable().await?;
+            }
             Err(error) => return Err(error),
         }
     }
-    output.clear();
+    buffers.output.clear();
     Ok(())
 }
 
@@ -209,7 +274,8 @@ async fn watch(
     }
     buffers.output.bytes.extend_from_slice(b"OK\r\n");
     loop {
-        flush(socket, &mut buffers.output, counters).await?;
+        flush(socket, buffers, shared, counters).await?;
+        buffers.work();
         tokio::select! {
             () = watching.take(&mut buffers.output.bytes) => {}
             ready = socket.readable() => {
@@ -232,19 +298,20 @@ const DUMP_PATIENCE: Duration = Duration::from_secs(30 * 60);
 async fn dump(
     socket: &Socket,
     asked: Dump,
-    output: &mut Output,
+    buffers: &mut Buffers,
     shared: &Shared,
     counters: &Counters,
 ) -> io::Result<()> {
-    let Some(mut listing) = Listing::begin(asked, shared, &mut output.bytes) else {
-        output.bytes.extend_from_slice(BUSY.as_bytes());
-        output.bytes.extend_from_slice(b"\r\n");
+    buffers.work();
+    let Some(mut listing) = Listing::begin(asked, shared, &mut buffers.output.bytes) else {
+        buffers.output.bytes.extend_from_slice(BUSY.as_bytes());
+        buffers.output.bytes.extend_from_slice(b"\r\n");
         return Ok(());
     };
     loop {
-        let more = listing.slice(&mut output.bytes);
-        if output.len() >= OUTPUT_HIGH_WATER || !more {
-            tokio::time::timeout(DUMP_PATIENCE, flush(socket, output, counters)).await??;
+        let more = listing.slice(&mut buffers.output.bytes);
+        if buffers.output.len() >= OUTPUT_HIGH_WATER || !more {
+            tokio::time::timeout(DUMP_PATIENCE, flush(socket, buffers, shared, counters)).await??;
         }
         if !more {
             return Ok(());

@@ -8,6 +8,8 @@ use bytes::Bytes;
 pub(crate) struct Output {
     /// Replies without the large values.
     pub(crate) bytes: Vec<u8>,
+    /// In place of `bytes`, while the connection waits.
+    kept: Bytes,
     /// Large values, each with the offset in `bytes` that it goes before.
     values: Vec<(usize, Bytes)>,
     values_len: usize,
@@ -37,20 +39,40 @@ impl Output {
         self.values[hole].1 = bytes;
     }
 
+    /// Moves the bytes elsewhere: `keep` returns a copy. The emptied buffer is returned.
+    pub(crate) fn keep<E>(&mut self, keep: impl FnOnce(&[u8]) -> Result<Bytes, E>) -> Result<Vec<u8>, E> {
+        if self.kept.is_empty() {
+            // The values' places count from the beginning; without any, what is sent can go.
+            let from = if self.values.is_empty() { std::mem::take(&mut self.sent) } else { 0 };
+            self.kept = keep(&self.bytes[from..])?;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        Ok(bytes)
+    }
+
+    fn head(&self) -> &[u8] {
+        if self.kept.is_empty() { &self.bytes } else { &self.kept }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.values.is_empty()
+    }
+
     /// Appends all replies to `out`.
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         let mut from = 0;
         for (at, value) in &self.values {
-            out.extend_from_slice(&self.bytes[from..*at]);
+            out.extend_from_slice(&self.head()[from..*at]);
             out.extend_from_slice(value);
             from = *at;
         }
-        out.extend_from_slice(&self.bytes[from..]);
+        out.extend_from_slice(&self.head()[from..]);
     }
 
     /// Length of all replies in bytes, with those already sent.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() + self.values_len
+        self.head().len() + self.values_len
     }
 
     pub(crate) fn is_sent(&self) -> bool {
@@ -60,6 +82,7 @@ impl Output {
     /// Empties the output; the allocation is kept.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
+        self.kept = Bytes::new();
         self.values.clear();
         self.values_len = 0;
         self.sent = 0;
@@ -78,7 +101,7 @@ impl Output {
 
     /// Returns the unsent bytes if they lie in one slice.
     pub(crate) fn unsent(&self) -> Option<&[u8]> {
-        self.values.is_empty().then(|| &self.bytes[self.sent..])
+        self.values.is_empty().then(|| &self.head()[self.sent..])
     }
 
     /// The unsent slices in order, the first few of them.
@@ -98,11 +121,11 @@ impl Output {
             }
         };
         for (at, value) in &self.values {
-            push(&self.bytes[from..*at]);
+            push(&self.head()[from..*at]);
             push(value);
             from = *at;
         }
-        push(&self.bytes[from..]);
+        push(&self.head()[from..]);
         (slices, count)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use larder_protocol::{Command, Decoded, Error, Limits, Outcome, Protocol, Request, Scratch};
+use larder_protocol::{Command, Decoded, Error, Get, Keys, Limits, Outcome, Protocol, Reply, Request, Scratch};
 
 use crate::cluster::{Incomplete, Router, waits_behind};
 use crate::commands::dump::Dump;
@@ -12,21 +12,23 @@ use crate::commands::events::Topics;
 use crate::commands::items::BATCH;
 use crate::commands::turn::Context;
 use crate::net::auth::Asked;
-use crate::net::buffers::Buffers;
-use crate::net::open_sockets::OpenSocket;
+use crate::net::buffers::{Buffers, INPUT};
+use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::net::output::Output;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
 use crate::store::{Hash, Store, Time};
 
 /// Bytes of replies above which they are sent before further commands are carried out: a client that sends and does not
-/// read is not read from either.
+/// read is not read from either. Where connections wait with much already, every reply is sent before the next command.
 pub(crate) const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 
 /// Why a session has stopped carrying out commands for now.
 pub(crate) enum Progress {
-    /// The next command is incomplete: at least so many more bytes must come.
-    NeedInput(usize),
+    /// The next command is incomplete.
+    NeedInput,
+    /// The next command has `len` bytes, more than the input has room for. It writes a key of this hash.
+    Receive { hash: Hash, len: usize },
     /// Replies are sent, and other connections are served, before the next command.
     OthersFirst,
     /// The connection ends when the replies are sent.
@@ -70,6 +72,20 @@ pub(crate) struct Session<'a> {
     counters: &'a Counters,
 }
 
+/// Where a list of keys is cut: what is carried out leaves the input, and the command's name, with the expiration time
+/// of `gat` and `gats`, is copied in front of the keys that are left.
+struct Cut {
+    name: usize,
+    carried_out: usize,
+}
+
+impl Cut {
+    fn drop_from(&self, input: &mut [u8], start: &mut usize) {
+        input.copy_within(*start..*start + self.name, *start + self.carried_out);
+        *start += self.carried_out;
+    }
+}
+
 /// A decoded request, about to be carried out.
 struct Planned<'a> {
     request: Request<'a>,
@@ -86,14 +102,22 @@ impl<'a> Session<'a> {
         shared: &'a Shared,
         counters: &'a Counters,
     ) -> Self {
-        let limits = Limits { item_size_max: shared.store.item_size_max() };
+        let limits = Limits { item_size_max: shared.store.item_size_max(), ..Limits::default() };
         Session { protocol, swallow: 0, authenticated: shared.users.is_none(), open, limits, shared, counters }
+    }
+
+    /// Makes the session refuse the value at the front of the input, which has not arrived: there is no memory for it.
+    pub(crate) fn refuse_unfinished(&mut self) {
+        self.limits.refuse_unfinished = true;
     }
 
     /// Carries out the whole commands at the front of the input, a batch at a time, and appends their replies to the
     /// output.
     pub(crate) fn work(&mut self, buffers: &mut Buffers) -> Progress {
         let requests_per_turn = self.shared.settings.requests_per_turn as usize;
+        // The replies to a datagram go together, and nobody keeps them.
+        let is_kept = self.open.transport != Transport::Udp;
+        let high_water = if is_kept && self.shared.store.keeps_much() { 1 } else { OUTPUT_HIGH_WATER };
         let mut now = self.shared.clock.now();
         self.open.begin(now);
         let shared = self.shared;
@@ -101,16 +125,18 @@ impl<'a> Session<'a> {
         // Held for the turn: no other member hears of a newer routing before its commands are carried out.
         let gate = cluster.map(|cluster| cluster.enter());
         let router = cluster.zip(gate.as_deref()).map(|(cluster, routing)| Router { cluster, routing, taken: None });
-        let context = Context { shared, counters: self.counters, descriptor: self.open.descriptor, router };
+        let (counters, descriptor, received) = (self.counters, self.open.descriptor, buffers.long.clone());
+        let context = Context { shared, counters, descriptor, received, router };
         let mut done = 0;
         while done < requests_per_turn {
             let skipped = self.swallow.min(buffers.end - buffers.start);
             self.swallow -= skipped;
             buffers.start += skipped;
             if buffers.start == buffers.end {
-                return Progress::NeedInput(1);
+                (buffers.start, buffers.end, buffers.long) = (0, 0, None);
+                return Progress::NeedInput;
             }
-            let first = buffers.input[buffers.start];
+            let first = buffers.unread()[0];
             let protocol = *self.protocol.get_or_insert_with(|| Protocol::of_first_byte(first));
             if !self.authenticated {
                 if let Some(stop) = self.authenticate(protocol, buffers) {
@@ -120,7 +146,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let most = BATCH.min(requests_per_turn - done);
-            match self.carry_out_batch(protocol, most, buffers, &context, &mut now) {
+            match self.carry_out_batch(protocol, most, high_water, buffers, &context, &mut now) {
                 Ok(carried_out) => done += carried_out.max(1),
                 Err(stop) => return stop,
             }
@@ -136,7 +162,7 @@ impl<'a> Session<'a> {
         };
         let input = &buffers.input[buffers.start..buffers.end];
         match users.ask(protocol, input, self.counters, &mut buffers.output.bytes) {
-            Asked::NeedInput(bytes) => Some(Progress::NeedInput(bytes)),
+            Asked::NeedInput => Some(Progress::NeedInput),
             Asked::Answered { consumed, authenticated } => {
                 buffers.start += consumed;
                 self.authenticated = authenticated;
@@ -153,20 +179,45 @@ impl<'a> Session<'a> {
         &mut self,
         protocol: Protocol,
         most: usize,
+        high_water: usize,
         buffers: &mut Buffers,
         context: &Context<'_>,
         now: &mut Time,
     ) -> Result<usize, Progress> {
-        let Buffers { input, start, end, scratches, output, holes } = buffers;
+        let Buffers { input, long, start, end, scratches, output, holes, .. } = buffers;
+        let whole: &[u8] = long.as_deref().unwrap_or(input);
         let store = &self.shared.store;
         let mut batch = ArrayVec::new();
         let other =
-            decode_batch(protocol, &input[*start..*end], &self.limits, &mut scratches[..most], store, &mut batch);
+            decode_batch(protocol, &whole[*start..*end], &self.limits, &mut scratches[..most], store, &mut batch);
         if batch.len() > 1 {
             store.prefetch(batch.iter().filter_map(|planned| planned.hash));
         }
+        // A list of keys is carried out a few keys at a time: its replies have no other bound. Returns the bytes of the
+        // list that are left, because something else comes first. Keys of other members leave holes of their own.
+        let carry_out_list =
+            |get: &Get<'_>, reply: &Reply<'_>, now: Time, output: &mut Output, holes: &mut Vec<Incomplete>| {
+                let mut list = list_of(get);
+                loop {
+                    let (keys, rest) = Keys::split(list, if high_water < OUTPUT_HIGH_WATER { 1 } else { BATCH });
+                    let mut reply = reply.clone();
+                    if let Reply::Text(text) = &mut reply {
+                        text.unfinished |= !rest.is_empty();
+                    }
+                    let some = Request { command: Command::Get(Get { keys, ..get.clone() }), reply };
+                    if waits_behind(&some, None, store, holes) {
+                        return list.len();
+                    }
+                    context.carry_out(&some, None, now, output, holes);
+                    if rest.is_empty() || output.len() >= high_water {
+                        return rest.len();
+                    }
+                    list = rest;
+                }
+            };
+        let mut cut = None;
         for Planned { request, hash, consumed } in &batch {
-            if output.len() >= OUTPUT_HIGH_WATER {
+            if output.len() >= high_water {
                 return Err(Progress::OthersFirst);
             }
             if self.shared.settings.debug_time {
@@ -175,9 +226,20 @@ impl<'a> Session<'a> {
             if waits_behind(request, *hash, store, holes) {
                 return Err(Progress::OthersFirst);
             }
-            let bytes = &input[*start..*start + consumed];
+            let bytes = &whole[*start..*start + consumed];
             let began = self.counters.measured.is_due().then(Instant::now);
-            let stop = carry_out(context, request, *hash, protocol, bytes, *now, output, holes);
+            let stop = match &request.command {
+                Command::Get(get @ Get { keys: Keys::Line(line), .. }) => {
+                    let left = carry_out_list(get, &request.reply, *now, output, holes);
+                    if left > 0 {
+                        let line_end = if bytes.ends_with(b"\r\n") { 2 } else { 1 };
+                        cut = Some(Cut { name: consumed - line_end - line.len(), carried_out: line.len() - left });
+                        break;
+                    }
+                    None
+                }
+                _ => carry_out(context, request, *hash, protocol, bytes, *now, output, holes),
+            };
             if let Some(began) = began {
                 self.counters.measured.record(&request.command, began.elapsed());
             }
@@ -188,35 +250,42 @@ impl<'a> Session<'a> {
         }
         let carried_out = batch.len();
         drop(batch);
+        if let Some(cut) = cut {
+            cut.drop_from(input, start);
+            return Err(Progress::OthersFirst);
+        }
         match other {
             // Requests are in the batch.
             None | Some(Decoded::Request { .. }) => {}
             Some(Decoded::Part { request, consumed, repeat }) => {
-                if waits_behind(&request, None, store, holes) {
+                let Command::Get(get) = &request.command else { unreachable!("a part is a list of keys") };
+                let (len, left) = (list_of(get).len(), carry_out_list(get, &request.reply, *now, output, holes));
+                let cut = match left {
+                    0 => Cut { name: repeat, carried_out: consumed - repeat },
+                    _ => Cut { name: consumed - len, carried_out: len - left },
+                };
+                cut.drop_from(input, start);
+                if left > 0 {
                     return Err(Progress::OthersFirst);
                 }
-                // Keys of other members leave holes of their own; a part with a single key does not do so itself.
-                if let Effect::NotHere(why) = context.carry_out(&request, None, *now, output, holes)
-                    && let (Some(router), Command::Get(get)) = (&context.router, &request.command)
-                {
-                    for key in get.keys.iter() {
-                        router.leave_part(get, key, store.hash(key), why, &request.reply, output, holes);
-                    }
-                }
-                // The command's name is copied in front of the keys that are left.
-                let front = *start;
-                *start += consumed - repeat;
-                input.copy_within(front..front + repeat, *start);
             }
-            Some(Decoded::Incomplete { need }) => return Err(Progress::NeedInput(need)),
+            Some(Decoded::Incomplete { need, key }) => {
+                let len = *end - *start + need;
+                return Err(match key {
+                    Some(key) if len > INPUT => Progress::Receive { hash: store.hash(key), len },
+                    _ => Progress::NeedInput,
+                });
+            }
             Some(Decoded::Error { error, reply, consumed, swallow, outdated, close }) => {
+                self.limits.refuse_unfinished = false;
                 if let Some(key) = outdated {
                     context.forget(key, *now, output, holes);
                     if self.shared.watchers.wants(Topics::MUTATIONS) {
-                        self.shared.watchers.refused(key, self.open.descriptor);
+                        self.shared.watchers.refused(key, error, self.open.descriptor);
                     }
                 }
                 self.counters.store_too_large.add((error == Error::TOO_LARGE).into());
+                self.counters.store_no_memory.add((error == Error::OUT_OF_MEMORY).into());
                 reply.outcome(&Outcome::Error(error), &mut output.bytes);
                 *start += consumed;
                 self.swallow = swallow;
@@ -258,6 +327,13 @@ fn carry_out(
     }
 }
 
+/// Returns the keys of a retrieval as they stand in its line.
+fn list_of<'a>(get: &Get<'a>) -> &'a [u8] {
+    match get.keys {
+        Keys::One(list) | Keys::Line(list) => list,
+    }
+}
+
 /// Decodes up to as many requests as there are `scratches`. Returns what stands in the input in place of one more.
 #[inline]
 fn decode_batch<'a>(
@@ -294,9 +370,19 @@ pub(crate) fn work_on_datagram(
     counters: &Counters,
     output: &mut Output,
 ) {
-    let mut buffers = Buffers { end: payload.len(), output: std::mem::take(output), ..Buffers::new(payload.to_vec()) };
-    // A command that is cut off is dropped: a datagram has no continuation.
-    Session::new(protocol, open, shared, counters).work(&mut buffers);
+    let mut buffers = Buffers::of(payload.to_vec());
+    std::mem::swap(&mut buffers.output, output);
+    let mut session = Session::new(protocol, open, shared, counters);
+    // A command that is cut off is dropped: a datagram has no continuation. So is one that waits for another member.
+    while let Progress::OthersFirst = session.work(&mut buffers)
+        && buffers.holes.is_empty()
+    {
+        if buffers.output.len() >= OUTPUT_HIGH_WATER {
+            buffers.output.clear();
+            Error::Server("out of memory writing response").encode(&mut buffers.output.bytes);
+            break;
+        }
+    }
     *output = buffers.output;
 }
 
@@ -304,7 +390,6 @@ pub(crate) fn work_on_datagram(
 mod tests {
     use super::*;
     use crate::Settings;
-    use crate::net::open_sockets::Transport;
 
     /// A node that nobody can connect to.
     fn node(settings: Settings) -> Shared {
@@ -321,10 +406,13 @@ mod tests {
     fn converse(shared: &Shared, input: &[u8], split: usize) -> (String, Progress) {
         let open = OpenSocket::connection(&std::io::stdin(), Transport::Tcp, None, None, shared.clock.now());
         let mut session = Session::new(None, &open, shared, &shared.workers[0]);
-        let mut buffers = Buffers::new(Vec::new());
-        let mut progress = Progress::NeedInput(1);
+        let mut buffers = Buffers::of(input.to_vec());
+        let mut progress = Progress::NeedInput;
+        buffers.end = 0;
         for piece in [&input[..split], &input[split..]] {
-            buffers.make_room(piece.len());
+            // Nothing is left of what was carried out or skipped.
+            buffers.input.copy_within(buffers.start..buffers.end, 0);
+            (buffers.start, buffers.end) = (0, buffers.end - buffers.start);
             buffers.input[buffers.end..][..piece.len()].copy_from_slice(piece);
             buffers.end += piece.len();
             progress = session.work(&mut buffers);
@@ -341,16 +429,20 @@ mod tests {
         for split in 0..=input.len() {
             let (output, progress) = converse(&shared, input, split);
             assert_eq!(output, replies, "split at {split}");
-            assert!(matches!(progress, Progress::NeedInput(1)));
+            assert!(matches!(progress, Progress::NeedInput));
         }
     }
 
     #[test]
-    fn a_session_says_how_many_bytes_of_a_value_are_missing() {
+    fn a_session_asks_for_memory_for_a_command_that_is_longer_than_its_input() {
         let shared = node(settings());
-        let (output, progress) = converse(&shared, b"mn\r\nset a 0 0 100\r\nabc", 0);
+        let line = format!("set a 0 0 {INPUT}\r\n");
+        let (output, progress) = converse(&shared, format!("mn\r\n{line}abc").as_bytes(), 0);
         assert_eq!(output, "MN\r\n");
-        assert!(matches!(progress, Progress::NeedInput(need) if need == 100 + b"\r\n".len() - b"abc".len()));
+        let whole = line.len() + INPUT + b"\r\n".len();
+        assert!(matches!(progress, Progress::Receive { len, .. } if len == whole));
+        let (_, progress) = converse(&shared, b"set a 0 0 1000\r\nabc", 0);
+        assert!(matches!(progress, Progress::NeedInput));
     }
 
     #[test]

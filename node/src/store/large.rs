@@ -212,8 +212,8 @@ impl Block {
         self.span.bytes_mut()
     }
 
-    /// Returns the filled block, to share. A part of it may become a value ([`Store::entry_received`]), so it is not lent
-    /// any more.
+    /// Returns the filled block, to share. A part of it may become a value ([`Store::entry_received`]), so it is not
+    /// lent any more.
     ///
     /// [`Store::entry_received`]: super::Store::entry_received
     pub fn into_bytes(mut self) -> Bytes {

@@ -61,8 +61,8 @@ impl Shard {
         self.block(len, now)
     }
 
-    /// Returns a block that is lent to a connection. All that are lent have at most half of the limit, so that items are
-    /// left whatever clients do.
+    /// Returns a block that is lent to a connection. All that are lent have at most half of the limit, so that items
+    /// are left whatever clients do.
     pub(super) fn lend(&mut self, len: usize, now: Time) -> Option<Block> {
         if self.area.lent() + large::room(len) > self.limit / 2 {
             return None;

@@ -32,7 +32,7 @@ pub(crate) fn is_request(input: &[u8]) -> bool {
 #[inline]
 pub(crate) fn decode_request<'a>(input: &'a [u8], limits: &Limits, scratch: &'a mut Scratch) -> Decoded<'a> {
     let Some((line, consumed)) = first_line(input) else {
-        return if input.len() <= LINE_MAX { Decoded::Incomplete { need: 1 } } else { Decoded::Close };
+        return if input.len() <= LINE_MAX { Decoded::Incomplete { need: 1, key: None } } else { Decoded::Close };
     };
     let rest = line.get(3..).unwrap_or(b"");
     match line[1] {
@@ -269,7 +269,8 @@ fn set<'a>(line: &'a [u8], input: &'a [u8], consumed: usize, limits: &Limits, sc
     }
     let value = match body(input, consumed, len) {
         Body::Value(value) => value,
-        Body::Incomplete(need) => return Decoded::Incomplete { need },
+        Body::Incomplete(_) if limits.refuse_unfinished => return swallow(Error::OUT_OF_MEMORY, Some(parsed.key)),
+        Body::Incomplete(need) => return Decoded::Incomplete { need, key: Some(parsed.key) },
         Body::Unended => return Decoded::refuse(Error::BAD_DATA_CHUNK, consumed + len + 2),
     };
     let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
