@@ -337,7 +337,8 @@ fn a_circle_of_files_is_found_through_what_a_parent_passes_on() {
 #[test]
 fn every_fuzz_target_is_named_in_contributing() {
     let contributing = read(&root().join("CONTRIBUTING.md"));
-    for path in files(&root().join("protocol/fuzz/fuzz_targets"), "rs") {
+    let folders = ["protocol", "bench", "node"].map(|name| root().join(name).join("fuzz/fuzz_targets"));
+    for path in folders.iter().flat_map(|folder| files(folder, "rs")) {
         let name = path.file_stem().expect("it has a name").to_string_lossy();
         assert!(contributing.contains(&*name), "CONTRIBUTING.md does not name the fuzz target {name}");
     }

@@ -82,9 +82,14 @@ pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Resul
             }
         }
     };
+    Ok(read_from(input, name))
+}
+
+/// Returns the requests of a trace in order. `name` is what errors call it; they are those of [`read`].
+pub fn read_from(input: impl Read + Send, name: String) -> impl Iterator<Item = Result<Request>> + Send {
     // Not CSV: a key is any bytes without quotation, commas included.
     let lines = BufReader::new(input).split(b'\n').zip(1u64..);
-    Ok(lines.filter_map(move |(line, number)| {
+    lines.filter_map(move |(line, number)| {
         let line = match line {
             Ok(line) => line,
             Err(error) => return Some(Err(error).with_context(|| format!("cannot read {name}, line {number}"))),
@@ -92,7 +97,7 @@ pub fn read(path: &Path, bar: &ProgressBar) -> Result<impl Iterator<Item = Resul
         let line = line.trim_ascii();
         let request = || parse(line).with_context(|| format!("{name}, line {number}: expected {COLUMNS}"));
         (!line.is_empty()).then(request)
-    }))
+    })
 }
 
 /// Parses a line: one column before the key, five behind it.

@@ -66,7 +66,12 @@ impl CommandLine {
         command_line
     }
 
-    fn read(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
+    /// Reads a command line, whose first word is the program's name, and the variables of the environment.
+    ///
+    /// # Errors
+    ///
+    /// The error to print where the words are not a command line; a request for help or for the version is one too.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
         let command = arguments::with_variables(CommandLine::command(), PREFIX);
         let command = arguments::without_foreign_variables(command);
         let words = arguments::without_blanks(words, &command);

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, mut input)) = bytes.split_first() else { return };
     let protocol = Protocol::of_first_byte(first);
-    let limits = Limits { item_size_max: 4096 };
+    let limits = Limits { item_size_max: 4096, ..Limits::default() };
     while !input.is_empty() {
         let mut scratch = Scratch::new();
         match protocol.decode(input, &limits, &mut scratch) {
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let rest = &input[consumed..];
                 input = if close { b"" } else { &rest[swallow.min(rest.len())..] };
             }
-            Decoded::Incomplete { need } => {
+            Decoded::Incomplete { need, .. } => {
                 assert!(need > 0);
                 return;
             }
