@@ -25,6 +25,7 @@ const PREFIX: &str = "LARDER_";
 Examples:
   larder-node -m 4g -l '*'                       4 GiB, for the whole network
   larder-node -s /run/larder.sock -a 770         on a unix socket, for a group
+  larder-node -m 4g -e /dev/shm/larder           with items that outlive a restart
   larder-node -Y users.txt -Z -o ssl_chain_cert=cert.pem,ssl_key=key.pem
                                                  with a login, over TLS
   larder-node --cluster shop --seeds 10.0.0.1:21211
@@ -160,6 +161,7 @@ mod tests {
             ("-R", "--max-reqs-per-event", "20"),
             ("-Y", "--auth-file", "users"),
             ("-P", "--pidfile", "pid"),
+            ("-e", "--memory-file", "/dev/shm/larder"),
             ("-u", "--user", "11211"),
             ("-o", "--extended", "modern,track_sizes"),
             ("-D", "", "/"),
@@ -206,13 +208,13 @@ mod tests {
 
     #[test]
     fn flags_are_memcacheds_and_so_are_long_names() {
-        // memcached.c, longopts; but for memory-file.
+        // memcached.c, longopts.
         let memcacheds = "a unix-mask A enable-shutdown Z enable-ssl p port s unix-socket U udp-port m memory-limit \
                           M disable-evictions c conn-limit k lock-memory h help i license V version r enable-coredumps \
                           v verbose d daemon l listen u user P pidfile f slab-growth-factor n slab-min-size t threads \
                           L enable-largepages R max-reqs-per-event C disable-cas b listen-backlog B protocol \
                           I max-item-size S enable-sasl F disable-flush-all X disable-dumping W disable-watch \
-                          Y auth-file o extended N napi-ids";
+                          Y auth-file e memory-file o extended N napi-ids";
         let words: Vec<&str> = memcacheds.split_whitespace().collect();
         let command = CommandLine::command();
         for pair in words.chunks(2) {

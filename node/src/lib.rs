@@ -15,6 +15,7 @@ mod error;
 mod http;
 mod log;
 mod maintenance;
+mod memory_file;
 mod net;
 mod privileges;
 mod server;

@@ -164,14 +164,20 @@ impl Server {
     }
 
     /// Stops the server: accepts no more connections, replies to every command that was read, ends the threads,
-    /// and removes the file of its unix socket.
+    /// writes the items to the file of `-e`, and removes the file of its unix socket.
     pub fn stop(self) {
         // An error is ignored: it means that all threads have ended.
         let _ = self.stop.send(true);
+        let mut in_order = true;
         for thread in self.threads {
             if thread.join().is_err() {
+                in_order = false;
                 tracing::error!("a thread of the server had panicked");
             }
+        }
+        // What a thread has left half done is not kept.
+        if in_order && let Some(file) = &self.shared.memory_file {
+            file.save(&self.shared.store, self.shared.clock.now());
         }
         if let Some(path) = &self.socket
             && let Err(error) = std::fs::remove_file(path)

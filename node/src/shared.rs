@@ -10,14 +10,16 @@ use crate::cluster::Cluster;
 use crate::commands::crawler::Crawler;
 use crate::commands::events::{Topics, Watchers};
 use crate::config::settings::Settings;
+use crate::error::StartError;
 use crate::log;
+use crate::memory_file::MemoryFile;
 use crate::net::auth::Users;
 use crate::net::connection_limit::Connections;
 use crate::net::open_sockets::Sockets;
 use crate::net::tls::Tls;
 use crate::statistics::counters::Counters;
 use crate::statistics::prefixes::Prefixes;
-use crate::store::{self, Config, Store};
+use crate::store::{Config, Store};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) prefixes: Prefixes,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) crawler: Crawler,
+    /// The file that keeps the items while the node is stopped (`-e`).
+    pub(crate) memory_file: Option<MemoryFile>,
     /// Rounds of background work.
     pub(crate) maintenance: AtomicU64,
 }
@@ -54,15 +58,19 @@ impl Shared {
         tls: Option<Arc<Tls>>,
         stop: watch::Receiver<bool>,
         cluster: Option<Arc<Cluster>>,
-    ) -> Result<Shared, store::Error> {
+    ) -> Result<Shared, StartError> {
         let clock = Clock::start();
+        let config = Config {
+            memory_limit: settings.memory_limit(),
+            item_size_max: settings.item_size_max,
+            eviction: settings.eviction(),
+            now: clock.now(),
+        };
+        let memory_file = settings.memory_file.as_deref().map(MemoryFile::open).transpose()?;
+        let kept = memory_file.as_ref().map(|file| file.load(&config)).transpose()?.flatten();
         Ok(Shared {
-            store: Store::new(&Config {
-                memory_limit: settings.memory_limit(),
-                item_size_max: settings.item_size_max,
-                eviction: settings.eviction(),
-                now: clock.now(),
-            })?,
+            store: kept.map_or_else(|| Store::new(&config), Ok)?,
+            memory_file,
             workers: (0..settings.threads).map(|_| Arc::new(Counters::default())).collect(),
             verbosity: AtomicU32::new(settings.verbosity.into()),
             sockets: Arc::default(),

@@ -83,6 +83,12 @@ pub struct Settings {
     /// The same as --eviction never: refuse writes when memory is full
     #[arg(short = 'M', long = "disable-evictions", help_heading = "Memory", hide_short_help = true)]
     pub no_evictions: bool,
+    /// File that keeps the items while the node is stopped, best on a tmpfs: /dev/shm/larder
+    ///
+    /// A node that stops in good order (SIGTERM, SIGINT, SIGUSR1, shutdown) writes its items there, and has them again
+    /// when it starts with the same settings. After a crash it starts without items.
+    #[arg(short = 'e', long = "memory-file", value_name = "FILE", help_heading = "Memory", hide_short_help = true)]
+    pub memory_file: Option<PathBuf>,
     /// Lock all memory, so that none is swapped out
     #[arg(short = 'k', long = "lock-memory", help_heading = "Memory", hide_short_help = true)]
     pub lock_memory: bool,
@@ -252,6 +258,9 @@ impl Settings {
         }
         if self.cluster.cluster.is_some() && self.tls {
             return Err("links between members are not encrypted yet, so -Z and --cluster exclude each other");
+        }
+        if self.cluster.cluster.is_some() && self.memory_file.is_some() {
+            return Err("others own a member's items while it is away, so -e and --cluster exclude each other");
         }
         if self.item_size_max > self.memory_limit() / 2 {
             return Err("the largest item (-I) cannot be more than half of the memory (-m)");

@@ -55,6 +55,8 @@ pub(super) fn write(shared: &Shared, out: &mut Answer<'_>) {
     out.stat("ssl_enabled", yes(settings.tls));
     tls(&settings.extended.tls, out);
     out.stat("num_napi_ids", 0);
+    let memory_file = settings.memory_file.as_ref().map_or("(null)".into(), |path| path.display().to_string());
+    out.stat("memory_file", memory_file);
     out.stat("client_flags_size", size_of::<u32>());
     out.stat("eviction_policy", settings.eviction());
     without_effect(shared, out);

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::density::{self, Uses};
 
 /// An eviction policy, by name.
@@ -35,7 +37,7 @@ pub(super) enum Verdict {
 }
 
 /// The origin of a segment's items. Items of different lanes do not share a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Lane {
     /// Newly written.
     New = 0,

@@ -48,6 +48,16 @@ impl Ghosts {
         })
     }
 
+    /// Returns the table's entries in the order of their bytes in memory.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|entry| entry.to_ne_bytes()).collect()
+    }
+
+    /// Returns a table of the entries that [`Ghosts::to_bytes`] has returned.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Ghosts {
+        Ghosts(bytes.as_chunks().0.iter().map(|&entry| u16::from_ne_bytes(entry)).collect())
+    }
+
     /// Forgets all keys.
     pub(super) fn clear(&mut self) {
         self.0.fill(0);

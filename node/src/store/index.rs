@@ -13,6 +13,8 @@
 //! Invariant: between an item's home bucket and the bucket it is in, all buckets are full. Removal keeps it by moving a
 //! later item back.
 
+use serde::{Deserialize, Serialize};
+
 use super::memory::{PAGE, Part};
 
 const SLOTS: usize = 8;
@@ -35,8 +37,9 @@ pub(super) fn reservation(tables: usize) -> usize {
     tables * MOST_BUCKETS * 64
 }
 
-#[derive(Clone, Copy, Default)]
-struct Table {
+/// The size of a table.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Table {
     buckets: u32,
     items: u32,
 }
@@ -269,6 +272,35 @@ impl Index {
             self.tables[table] = Table::default();
         }
         self.pages = 0;
+    }
+
+    /// Returns the sizes of the tables.
+    pub(super) fn sizes(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// Makes the tables of an empty index as large as those of another, but for their slots. Returns `false` if that
+    /// index has another number of tables, or larger ones than there may be.
+    pub(super) fn restore(&mut self, sizes: &[Table]) -> bool {
+        let possible = |table: &Table| {
+            table.buckets as usize <= MOST_BUCKETS && (table.buckets as usize).is_multiple_of(PAGE_BUCKETS)
+        };
+        let fit = sizes.len() == self.tables.len() && sizes.iter().all(possible);
+        if fit {
+            self.tables.copy_from_slice(sizes);
+            self.pages = sizes.iter().map(|table| table.buckets as usize / PAGE_BUCKETS).sum();
+        }
+        fit
+    }
+
+    /// Returns the bytes of a table's slots.
+    pub(super) fn slots(&self, table: usize) -> &[u8] {
+        self.part.bytes(Self::base(table) * 8, self.tables[table].buckets as usize * 64)
+    }
+
+    /// Returns the bytes of a table's slots, to write.
+    pub(super) fn slots_mut(&mut self, table: usize) -> &mut [u8] {
+        self.part.bytes_mut(Self::base(table) * 8, self.tables[table].buckets as usize * 64)
     }
 
     /// Returns the number of tables.

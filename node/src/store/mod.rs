@@ -32,6 +32,7 @@ mod estimate;
 mod eviction;
 mod eviction_log;
 mod ghosts;
+mod image;
 mod index;
 mod item;
 mod large;
@@ -58,6 +59,8 @@ use estimate::{Estimator, FACTORS};
 pub use eviction::Eviction;
 use eviction::Lane;
 use eviction_log::EvictionLog;
+use image::Identity;
+pub use image::LoadError;
 pub use item::{InsertError, Item, ItemInfo, NewItem};
 pub use large::Block;
 use large::LargeArea;
@@ -115,6 +118,7 @@ pub struct Hash(u64);
 pub struct Store {
     shards: Box<[LockedShard]>,
     secrets: RapidSecrets,
+    identity: Identity,
     item_size_max: usize,
     memory_limit: AtomicU64,
     /// The highest limit that the reserved address space allows.
@@ -174,11 +178,16 @@ impl Store {
     ///
     /// [`Error::TooSmall`] below 256 KiB, [`Error::Reserve`] if the system refuses the address space.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        Store::with_seed(config, rand_seed())
+    }
+
+    /// Creates an empty store whose keys are hashed with this seed.
+    fn with_seed(config: &Config, seed: u64) -> Result<Self, Error> {
         let limit = config.memory_limit;
         if limit < LEAST_MEMORY {
             return Err(Error::TooSmall { limit, least: LEAST_MEMORY });
         }
-        let secrets = RapidSecrets::seed_cpp(rand_seed());
+        let secrets = RapidSecrets::seed_cpp(seed);
         let layout = Layout::new(config.memory_limit, config.item_size_max, config.eviction, secrets);
         // Address space for a limit that is raised later, and for holes between large values. It costs nothing until
         // used.
@@ -205,6 +214,7 @@ impl Store {
             shards,
             beside: LargeArea::new(parts.next().expect("one part beside the shards")),
             secrets,
+            identity: Identity::new(config, &layout, seed),
             item_size_max: config.item_size_max,
             memory_limit: AtomicU64::new(limit as u64),
             most_memory,

@@ -3,6 +3,8 @@
 //! An open segment takes items of one class of time to live, so that they end together and the segment is free as a
 //! whole. A location is `segment * segment size + offset`: no pointers.
 
+use serde::{Deserialize, Serialize};
+
 use super::eviction::Lane;
 use super::item::bit;
 use super::memory::{HUGE_PAGE, Part};
@@ -14,7 +16,7 @@ pub(super) const NONE: u32 = u32::MAX;
 const CLASSES: usize = 256;
 
 /// The state of one segment.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Segment {
     /// When the segment was started.
     pub(super) started: Time,
@@ -32,6 +34,20 @@ pub(super) struct Segment {
     pub(super) lane: Lane,
     queue: u8,
     in_use: bool,
+}
+
+/// What a log knows about its segments: all of it but their bytes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Books {
+    segments: Vec<Segment>,
+    free: Vec<u32>,
+    released: Vec<u32>,
+    open: Vec<u32>,
+    oldest: [u32; 2],
+    newest: [u32; 2],
+    lengths: [usize; 2],
+    bytes_of_items: [u64; 2],
+    kept: u64,
 }
 
 /// Where a segment stands, and which items it takes.
@@ -369,6 +385,48 @@ impl Log {
     /// Iterates over the segments in use.
     pub(super) fn in_use(&self) -> impl Iterator<Item = (u32, &Segment)> {
         self.segments.iter().enumerate().filter(|(_, segment)| segment.in_use).map(|(n, segment)| (n as u32, segment))
+    }
+
+    /// Returns the bytes written to a segment.
+    pub(super) fn written(&self, segment: u32) -> &[u8] {
+        self.part.bytes(segment as usize * self.segment_bytes(), self.segment(segment).filled as usize)
+    }
+
+    /// Returns the bytes written to a segment, to write.
+    pub(super) fn written_mut(&mut self, segment: u32) -> &mut [u8] {
+        let filled = self.segment(segment).filled as usize;
+        self.part.bytes_mut(segment as usize * self.segment_bytes(), filled)
+    }
+
+    /// Returns what the log knows about its segments.
+    pub(super) fn books(&self) -> Books {
+        Books {
+            segments: self.segments.clone(),
+            free: self.free.clone(),
+            released: self.released.clone(),
+            open: self.open.as_flattened().to_vec(),
+            oldest: self.oldest,
+            newest: self.newest,
+            lengths: self.lengths,
+            bytes_of_items: self.bytes_of_items,
+            kept: self.kept,
+        }
+    }
+
+    /// Makes an empty log the one that `books` were kept of, but for the bytes of its segments. Returns `false` if the
+    /// books are not of a log of this size.
+    pub(super) fn restore(&mut self, books: Books) -> bool {
+        let fit = books.segments.len() * self.segment_bytes() <= self.part.len()
+            && books.segments.iter().all(|segment| segment.filled as usize <= self.segment_bytes())
+            && books.open.len() == self.open.as_flattened().len();
+        if fit {
+            self.open.as_flattened_mut().copy_from_slice(&books.open);
+            let Books { segments, free, released, oldest, newest, lengths, bytes_of_items, kept, .. } = books;
+            (self.segments, self.free, self.released) = (segments, free, released);
+            (self.oldest, self.newest, self.lengths) = (oldest, newest, lengths);
+            (self.bytes_of_items, self.kept) = (bytes_of_items, kept);
+        }
+        fit
     }
 
     /// Frees all segments.

@@ -1,7 +1,9 @@
 //! Time, as a value: the engine reads no clock.
 
+use serde::{Deserialize, Serialize};
+
 /// Unix time in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u32);
 
 /// When an item expires: at a time, or never.
