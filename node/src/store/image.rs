@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ghosts::Ghosts;
 use super::index::Table;
-use super::item::bit;
+use super::item::{NewItem, bit};
 use super::large::Block;
 use super::segment::Books;
 use super::shard::{Layout, Shard};
@@ -136,7 +136,7 @@ impl Store {
         let end = AtomicU64::new(HEAD as u64);
         let sections = self.each_shard(|_, shard| {
             self.flush_if_due(shard, now);
-            shard.end_leases();
+            shard.end_leases(now);
             let section = shard.write_image(file, &end)?;
             shard.give_all_back();
             Ok::<_, io::Error>(section)
@@ -206,22 +206,27 @@ impl Store {
 impl Shard {
     /// Ends the rights to recache that clients have won: the next client wins. A client that has won before finds
     /// another CAS unique, so it stores nothing.
-    fn end_leases(&mut self) {
-        for location in self.won_items() {
-            let header = self.header(location);
-            let hash = self.hash_of(self.key_at(location, &header));
-            let slot = self.index.find(hash, |found| found == location).expect("a live item is in the index");
+    fn end_leases(&mut self, now: Time) {
+        // By their keys: writing one again may move the others.
+        for key in self.keys_won() {
+            let hash = self.hash_of(&key);
+            let Some(slot) = self.locate(&key, hash) else { continue };
+            let header = self.header(self.index.location(slot));
             // Its value is that of nobody: the item was created for the client to fill.
-            let unfilled = header.bits & bit::STALE == 0 && header.value_len == 0;
-            let cas = self.next_cas(None);
-            if unfilled || !self.mark(slot, 0, bit::WON, Some(cas)) {
+            if header.bits & bit::STALE == 0 && header.value_len == 0 {
                 self.remove(slot);
+                continue;
+            }
+            let cas = self.next_cas(None);
+            if !self.mark(slot, 0, bit::WON, Some(cas)) {
+                // The header has no room for that number.
+                self.rewrite(slot, &key, hash, now, |new| *new = NewItem { cas: Some(cas), won: false, ..*new });
             }
         }
     }
 
-    /// Returns where the items are that a client has won the right to recache.
-    fn won_items(&self) -> Vec<u64> {
+    /// Returns the keys of the items that a client has won the right to recache.
+    fn keys_won(&self) -> Vec<Vec<u8>> {
         let mut won = Vec::new();
         for (number, segment) in self.log.in_use() {
             let mut done = 0;
@@ -229,7 +234,7 @@ impl Shard {
                 let location = self.log.location(number, done);
                 let header = self.header(location);
                 if header.bits & (bit::WON | bit::DEAD) == bit::WON {
-                    won.push(location);
+                    won.push(self.key_at(location, &header).to_vec());
                 }
                 done += header.len() as u32;
             }

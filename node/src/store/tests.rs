@@ -38,6 +38,7 @@ enum Step {
     Maintain,
     Limit { kib: usize },
     Flush { delay: u32 },
+    Restart { seconds: u32 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
@@ -58,6 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
         4 => Just(Step::Maintain),
         1 => (300usize..900).prop_map(|kib| Step::Limit { kib }),
         1 => (0u32..30).prop_map(|delay| Step::Flush { delay }),
+        1 => (0u32..40).prop_map(|seconds| Step::Restart { seconds }),
     ];
     // Half of the steps go to few keys, so that items meet their own history.
     let key = prop_oneof![0u16..20, 0u16..2000];
@@ -87,6 +89,8 @@ struct Model {
     flush: Option<Time>,
     /// Items that a touch found no room for.
     touched_away: u64,
+    /// Whether a store before a restart has evicted items.
+    evicted: bool,
     /// CAS uniques that the store chose.
     cas_seen: HashSet<u64>,
 }
@@ -102,6 +106,7 @@ impl Model {
             expected: HashMap::new(),
             flush: None,
             touched_away: 0,
+            evicted: false,
             cas_seen: HashSet::new(),
         }
     }
@@ -123,6 +128,9 @@ impl Model {
     /// Carries out a step, in the store and here. `n` makes its values differ from those of other steps.
     fn step(&mut self, n: usize, key: &[u8], step: &Step) -> Result<(), TestCaseError> {
         self.step_of_store(step);
+        if let Step::Restart { seconds } = *step {
+            self.restart(seconds)?;
+        }
         if self.flush.is_some_and(|at| at <= self.now) {
             self.expected.clear();
             self.flush = None;
@@ -138,7 +146,7 @@ impl Model {
             Step::MarkStale => self.mark_stale(key)?,
             Step::MarkWon => self.mark_won(key),
             Step::Remove => self.remove(key),
-            Step::Tick { .. } | Step::Maintain | Step::Limit { .. } | Step::Flush { .. } => {}
+            Step::Tick { .. } | Step::Maintain | Step::Limit { .. } | Step::Flush { .. } | Step::Restart { .. } => {}
         }
         self.check_own_write(key)?;
         let statistics = self.store.statistics();
@@ -171,7 +179,7 @@ impl Model {
 
     /// The store shows the item that is expected, or none where eviction or its end explain that.
     fn check_item(&mut self, key: &[u8]) -> Result<(), TestCaseError> {
-        let evicted = self.store.statistics().evictions > 0;
+        let evicted = self.evicted || self.store.statistics().evictions > 0;
         let entry = entry(&self.store, key, self.now);
         match (entry.item(), self.expected.get(key)) {
             (Some(item), Some(expected)) => {
@@ -302,6 +310,51 @@ impl Model {
         self.expected.remove(key);
     }
 
+    /// Saves the store, lets `seconds` pass, and loads it. All items are there again, and no client has won any.
+    fn restart(&mut self, seconds: u32) -> Result<(), TestCaseError> {
+        self.evicted |= self.store.statistics().evictions > 0;
+        let shown = |store: &Store, now| {
+            let mut keys = HashSet::new();
+            store.for_each(now, |info| {
+                keys.insert(info.key.to_vec());
+            });
+            keys
+        };
+        let before = shown(&self.store, self.now);
+        let file = tempfile::tempfile().unwrap();
+        self.store.save(&file, self.now).unwrap();
+        prop_assert_eq!(self.store.statistics().items, 0);
+        let limit = 512 << 10;
+        let now = self.now;
+        let config = Config { memory_limit: limit, item_size_max: 128 << 10, eviction: self.eviction, now };
+        self.store = Store::load(&config, &file).unwrap();
+        let after = shown(&self.store, now);
+        // A lower limit may have evicted some.
+        let kept = self.limit <= limit;
+        self.limit = if self.eviction == Eviction::Never { self.limit.max(limit) } else { limit };
+        if self.flush.is_some_and(|at| at <= now) {
+            self.expected.clear();
+        }
+        for key in before.difference(&after) {
+            let expected = &self.expected[key];
+            prop_assert!(!kept || (expected.won && !expected.stale && expected.value.is_empty()), "an item is lost");
+        }
+        self.expected.retain(|key, _| after.contains(key));
+        for (key, expected) in self.expected.iter_mut().filter(|(_, expected)| expected.won) {
+            prop_assert!(expected.stale || !expected.value.is_empty(), "an item that no client has filled");
+            let entry = entry(&self.store, key, now);
+            let cas = entry.item().expect("a scan has shown it").cas;
+            prop_assert!(self.cas_seen.insert(cas), "a CAS unique twice");
+            (expected.won, expected.cas) = (false, cas);
+        }
+        let keys: Vec<_> = self.expected.keys().cloned().collect();
+        for key in keys {
+            self.check_item(&key)?;
+        }
+        self.now.0 += seconds;
+        Ok(())
+    }
+
     /// A scan shows what gets find.
     fn check_scan(&self) -> Result<(), TestCaseError> {
         let mut shown = 0;
@@ -350,6 +403,67 @@ proptest! {
     ) {
         check_against_model(eviction, steps)?;
     }
+}
+
+/// A saved store with items of all kinds, and its settings.
+fn saved() -> (Config, Vec<u8>) {
+    let config =
+        Config { memory_limit: 2 << 20, item_size_max: 128 << 10, eviction: Eviction::Density, now: Time(START) };
+    let store = Store::new(&config).unwrap();
+    for n in 0..600u32 {
+        set(&store, &n.to_le_bytes(), &vec![n as u8; n as usize * 5 % 20_000], config.now).unwrap();
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    store.save(&file, config.now).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Seek::rewind(&mut file).unwrap();
+    std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+    (config, bytes)
+}
+
+fn load(config: &Config, bytes: &[u8]) -> Result<Store, LoadError> {
+    let file = tempfile::tempfile().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+    Store::load(config, &file)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn a_file_with_any_byte_changed_or_cut_off_is_not_loaded() {
+    let (config, bytes) = saved();
+    assert_eq!(load(&config, &bytes).unwrap().statistics().items, 600);
+    let head = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize + 24;
+    let places = (0..head).chain((8192..bytes.len()).step_by(bytes.len() / 1500));
+    for at in places.chain(bytes.len() - 50..bytes.len()) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        assert!(load(&config, &damaged).is_err(), "byte {at} of {}", bytes.len());
+    }
+    for len in (0..bytes.len()).step_by(bytes.len() / 200).chain([bytes.len() - 1]) {
+        assert!(load(&config, &bytes[..len]).is_err(), "{len} bytes of {}", bytes.len());
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn a_file_of_other_settings_is_not_loaded() {
+    let (config, bytes) = saved();
+    let others = [
+        Config { memory_limit: 3 << 20, ..config.clone() },
+        Config { item_size_max: 64 << 10, ..config.clone() },
+        Config { eviction: Eviction::Lru, ..config.clone() },
+    ];
+    for other in others {
+        assert!(matches!(load(&other, &bytes), Err(LoadError::Other { .. })), "{other:?}");
+    }
+    // A version that is as long.
+    let mut version = bytes.clone();
+    let at = version.windows(7).position(|bytes| bytes == b"format ").unwrap() + 7;
+    version[at] = b'9';
+    let len = u32::from_le_bytes(version[16..20].try_into().unwrap()) as usize;
+    let crc = crc32fast::hash(&version[24..24 + len]);
+    version[20..24].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(load(&config, &version), Err(LoadError::Other { .. })));
 }
 
 #[test]
