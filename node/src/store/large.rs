@@ -13,8 +13,12 @@ use super::memory::{PAGE, Part, SharedPart, Span};
 /// Blocks are whole multiples of this many bytes.
 const UNIT: usize = 256;
 
-/// The bytes, about, that the records of one free range take.
-const RANGE_BYTES: usize = 96;
+/// The bytes, about, that the records of one free range take. A block has as many set aside: when it is freed, which
+/// needs no lock but the area's, the memory that the area holds does not grow.
+const RANGE_BYTES: usize = 64;
+
+/// The most bytes beside pages that [`LargeArea::allocate`] takes: for a block and the rest of its last page.
+pub(super) const RECORDS: usize = 2 * RANGE_BYTES;
 
 /// Returns the bytes of the block for a value of `len` bytes.
 pub(super) fn room(len: usize) -> usize {
@@ -30,7 +34,7 @@ pub(super) struct LargeArea {
     used: AtomicUsize,
     /// The part of `used` in blocks that are lent.
     lent: AtomicUsize,
-    /// Free bytes that have memory, and the records of free ranges.
+    /// Free bytes that have memory, and the records of free ranges and blocks.
     spare: AtomicUsize,
     /// The part of `spare` in whole pages.
     idle: AtomicUsize,
@@ -41,6 +45,8 @@ pub(super) struct LargeArea {
 struct Free {
     resident: Ranges,
     released: Ranges,
+    /// The number of blocks that are not free.
+    blocks: usize,
 }
 
 impl LargeArea {
@@ -75,8 +81,9 @@ impl LargeArea {
     /// Allocates a block for `len` bytes, from memory that the area holds or from up to `budget` bytes more.
     pub(super) fn allocate(self: &Arc<Self>, len: usize, budget: usize) -> Option<Block> {
         let room = room(len);
+        let budget = budget.checked_sub(RECORDS)?;
         let mut free = self.free.lock();
-        let Free { resident, released } = &mut *free;
+        let Free { resident, released, blocks } = &mut *free;
         let at = resident.take(room).or_else(|| {
             let fresh = room.next_multiple_of(PAGE);
             let at = (fresh <= budget).then(|| released.take(fresh)).flatten()?;
@@ -89,6 +96,7 @@ impl LargeArea {
             resident.give(at + room, page - (at + room));
             Some(at)
         })?;
+        *blocks += 1;
         self.used.fetch_add(room, Ordering::Relaxed);
         self.note(&free);
         Some(Block { span: self.part.span(at, len), area: self.clone(), lent: false })
@@ -98,7 +106,7 @@ impl LargeArea {
     /// ranges go first.
     pub(super) fn trim(&self, wanted: usize) {
         let mut free = self.free.lock();
-        let Free { resident, released } = &mut *free;
+        let Free { resident, released, .. } = &mut *free;
         let mut found = 0;
         let longest = resident.by_len.iter().rev().take_while(|&&(len, at)| {
             let enough = found >= wanted;
@@ -121,8 +129,8 @@ impl LargeArea {
     }
 
     fn note(&self, free: &Free) {
-        let books = (free.resident.by_start.len() + free.released.by_start.len()) * RANGE_BYTES;
-        self.spare.store(free.resident.bytes + books, Ordering::Relaxed);
+        let records = free.resident.by_start.len() + free.released.by_start.len() + free.blocks;
+        self.spare.store(free.resident.bytes + records * RANGE_BYTES, Ordering::Relaxed);
         self.idle.store(free.resident.pages, Ordering::Relaxed);
     }
 }
@@ -247,6 +255,7 @@ impl Drop for Block {
         let room = room(range.len());
         let mut free = self.area.free.lock();
         free.resident.give(range.start, room);
+        free.blocks -= 1;
         self.area.used.fetch_sub(room, Ordering::Relaxed);
         self.area.note(&free);
     }
@@ -269,7 +278,7 @@ mod tests {
         assert!(area.allocate(25 * UNIT, usize::MAX).is_none());
         drop(blocks);
         assert_eq!((area.used(), area.idle()), (0, 3 * PAGE));
-        assert!(area.allocate(48 * UNIT, 0).is_some(), "free neighbours are joined");
+        assert!(area.allocate(48 * UNIT, RECORDS).is_some(), "free neighbours are joined");
         area.trim(usize::MAX);
         assert_eq!((area.bytes(), area.idle()), (RANGE_BYTES, 0));
         assert!(area.allocate(64 * UNIT, usize::MAX).is_some());

@@ -940,6 +940,32 @@ fn what_is_lent_has_at_most_half_of_the_limit_and_a_received_value_is_not_copied
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reserves more than Miri can hold")]
+fn a_full_store_stays_within_its_limit_when_large_values_are_freed() {
+    let store = store(512 << 10, Eviction::Lru);
+    let now = Time(START);
+    for key in 0..40u8 {
+        set(&store, &[key], &[key; 9000], now).unwrap();
+    }
+    // Not a byte is left of the limit, and each value lies between two others.
+    store.set_memory_limit(store.statistics().memory_used as usize, now);
+    let limit = store.memory_limit() as u64;
+    let pinned: Vec<_> = (1..40u8)
+        .step_by(2)
+        .map(|key| entry(&store, &[key], now).item().and_then(|item| item.pin()).expect("a large value"))
+        .collect();
+    for (key, pinned) in (1..40u8).step_by(2).zip(pinned) {
+        // The removed value is freed when its last reader is done.
+        entry(&store, &[key], now).remove();
+        assert!(store.statistics().memory_used <= limit, "removed: {:?} of {limit}", store.statistics());
+        drop(pinned);
+        assert!(store.statistics().memory_used <= limit, "freed: {:?} of {limit}", store.statistics());
+    }
+    let lent: Vec<_> = std::iter::from_fn(|| store.lend(store.hash(b"key"), 5000, now)).collect();
+    assert!(!lent.is_empty() && store.statistics().memory_used <= limit, "{:?} of {limit}", store.statistics());
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "takes long under Miri")]
 fn what_connections_wait_with_is_beside_the_limit_first_and_then_within_it() {
     const LIMIT: usize = 2 << 20;

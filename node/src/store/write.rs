@@ -71,6 +71,12 @@ impl Shard {
     }
 
     fn block(&mut self, len: usize, now: Time) -> Option<Block> {
+        let block = self.block_by_evicting(len, now);
+        self.keep_limit(now);
+        block
+    }
+
+    fn block_by_evicting(&mut self, len: usize, now: Time) -> Option<Block> {
         for _ in 0..self.patience() {
             let mut budget = self.budget();
             if !self.eviction.evicts() {
@@ -81,7 +87,7 @@ impl Shard {
                 return Some(block);
             }
             // Memory may be free elsewhere: as idle blocks or as free segments.
-            let wanted = large::room(len).next_multiple_of(PAGE);
+            let wanted = large::room(len).next_multiple_of(PAGE) + large::RECORDS;
             if self.area.idle() > 0 && budget + self.area.idle() >= wanted {
                 self.area.trim(wanted.saturating_sub(budget));
             } else if self.log.free() > RESERVE {
@@ -179,15 +185,19 @@ impl Shard {
         }
         let value = if large { staged.or_else(|| self.copy_large(write)) } else { None };
         if large && value.is_none() {
+            self.keep_limit(now);
             return (self.find(key, hash, now), Err(InsertError::OutOfMemory));
         }
         let bits = write.bits() | if large { bit::LARGE } else { 0 };
         let logged = if large { LARGE_REF } else { write.value_len() };
         let (segment, uses) =
             self.room_for_write(slot, write, item::header_len(bits | bit::WIDE_CAS) + key.len() + logged);
+        let Some(segment) = segment else {
+            self.keep_limit(now);
+            return (self.find(key, hash, now), Err(InsertError::OutOfMemory));
+        };
         // Making room may have moved or evicted the old item.
         let slot = self.find(key, hash, now);
-        let Some(segment) = segment else { return (slot, Err(InsertError::OutOfMemory)) };
         let cas = self.next_cas(write.new.cas);
         let (wide, encoded) = self.encode_cas(cas, segment);
         let header = Header {
@@ -319,7 +329,11 @@ impl Shard {
         if headroom < RESERVE {
             self.sweep(now, (logged * 4).min(2048) * (RESERVE - headroom) + 512 + large);
         }
-        // A page of the index or an entry of a list may have exceeded the limit.
+        self.keep_limit(now);
+    }
+
+    /// Evicts what exceeds the limit: a page of the index, an entry of a list, or ghosts for more items.
+    fn keep_limit(&mut self, now: Time) {
         while self.used() > self.limit && self.shrink(now) {}
     }
 
