@@ -89,6 +89,23 @@ fn any_node_lists_the_cluster_and_answers_for_any_key() {
 }
 
 #[test]
+fn each_member_has_its_own_item_under_a_key_of_the_datastores_beats_and_keeps_it_when_others_come() {
+    let mut members = fleet::start(2, &[], &[]);
+    let beat = |member: &mut Member| member.exchange(b"get larder:beat:store\r\n");
+    for (number, member) in members.iter_mut().enumerate() {
+        assert_eq!(beat(member), "END\r\n");
+        assert_eq!(member.exchange(set("larder:beat:store", &number.to_string()).as_bytes()), "STORED\r\n");
+    }
+    let seed = members[0].peer.clone();
+    members.push(Member::start(&[&seed], &[], &[]));
+    members.iter_mut().for_each(|member| member.settles(3));
+    for (number, member) in members[..2].iter_mut().enumerate() {
+        assert_eq!(beat(member), format!("VALUE larder:beat:store 0 1\r\n{number}\r\nEND\r\n"));
+    }
+    assert_eq!(beat(&mut members[2]), "END\r\n");
+}
+
+#[test]
 fn a_refused_large_value_takes_the_old_one_away_wherever_it_is() {
     let mut members = fleet::start(2, &[], &["-I", "8k"]);
     let large = "x".repeat(10_000);

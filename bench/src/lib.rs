@@ -3,10 +3,13 @@
 
 pub mod access;
 mod cluster;
+pub mod coherence;
 pub mod compare;
 pub mod demo;
 pub mod interrupt;
 pub mod load;
+pub mod postgres;
+pub mod price;
 pub mod process;
 pub mod replay;
 pub mod report;

@@ -24,6 +24,13 @@ enum Command {
     Compare(larder_bench::compare::CompareArgs),
     /// Run this node and another server by turns under the same loads, and compare what they spend
     Versus(larder_bench::versus::VersusArgs),
+    /// Look for reads that are older than promised, on SQLite or PostgreSQL, while nodes, writers and links fail
+    Coherence(larder_bench::coherence::CoherenceOptions),
+    /// A process of `coherence`
+    #[command(hide = true)]
+    CoherenceRole(Box<larder_bench::coherence::RoleOptions>),
+    /// Measure what coherence with a datastore costs: commits, strict reads, larder-tail
+    DatastorePrice(larder_bench::price::PriceOptions),
     /// Three nodes, a client and a datastore on this machine: what a cache is worth, and what a dying node costs
     Demo(larder_bench::demo::DemoOptions),
     /// Read through a running cluster while nodes come and go, and report what each change cost
@@ -72,6 +79,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load(args) => larder_bench::load::run(&args),
         Command::Compare(args) => larder_bench::compare::run(&args),
         Command::Versus(args) => larder_bench::versus::run(&args),
+        Command::Coherence(options) => runtime()?.block_on(larder_bench::coherence::run(options)),
+        Command::CoherenceRole(options) => {
+            runtime()?.block_on(larder_bench::coherence::run_role(*options)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::DatastorePrice(options) => {
+            runtime()?.block_on(larder_bench::price::run(options)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo(options) => runtime()?.block_on(larder_bench::demo::run(options)),
         Command::Resize(options) => runtime()?.block_on(larder_bench::resize::run(options)),
         Command::Replay(options) => runtime()?.block_on(larder_bench::replay::run(*options)),

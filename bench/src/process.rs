@@ -99,30 +99,13 @@ impl ServerProcess {
         self.child.wait()
     }
 
-    /// Processor time of all its threads so far, user and system, in seconds.
-    ///
-    /// From the scheduler's own account in nanoseconds (`/proc/PID/task/*/schedstat`); the ticks of `/proc/PID/stat`,
-    /// ten milliseconds each, serve where a kernel keeps none.
+    /// Processor time of all its threads so far; see [`cpu_seconds_of`].
     ///
     /// # Errors
     ///
     /// The process has ended.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let mut nanoseconds = 0u64;
-        for task in fs::read_dir(process.join("task")).context("the server has ended")? {
-            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            nanoseconds += text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-        }
-        if nanoseconds > 0 {
-            return Ok(nanoseconds as f64 / 1e9);
-        }
-        let stat = fs::read_to_string(process.join("stat"))?;
-        // The program's name stands in brackets and may hold blanks; utime and stime are the 14th and 15th field.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
-        Ok((ticks(11) + ticks(12)) / per_second)
+        cpu_seconds_of(self.child.id())
     }
 
     /// Resident memory in bytes.
@@ -136,6 +119,32 @@ impl ServerProcess {
         let kilobytes = line.trim().split(' ').next().and_then(|word| word.parse::<u64>().ok());
         Ok(kilobytes.context("/proc has no VmRSS")? * 1024)
     }
+}
+
+/// Returns the processor time of all threads of a process so far, user and system, in seconds.
+///
+/// From the scheduler's own account in nanoseconds (`/proc/PID/task/*/schedstat`); the ticks of `/proc/PID/stat`, ten
+/// milliseconds each, serve where a kernel keeps none.
+///
+/// # Errors
+///
+/// The process has ended.
+pub fn cpu_seconds_of(process: u32) -> anyhow::Result<f64> {
+    let process = PathBuf::from(format!("/proc/{process}"));
+    let mut nanoseconds = 0u64;
+    for task in fs::read_dir(process.join("task")).context("the process has ended")? {
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    }
+    if nanoseconds > 0 {
+        return Ok(nanoseconds as f64 / 1e9);
+    }
+    let stat = fs::read_to_string(process.join("stat"))?;
+    // The program's name stands in brackets and may hold blanks; utime and stime are the 14th and 15th field.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((ticks(11) + ticks(12)) / per_second)
 }
 
 impl Drop for ServerProcess {

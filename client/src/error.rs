@@ -39,6 +39,12 @@ pub enum Error {
     /// The loader given to `get_or_load` failed.
     #[error("the loader failed: {0}")]
     Load(Arc<dyn StdError + Send + Sync>),
+    /// A value was found, and may be older than the reader allows ([`NotFresh::Fail`](crate::NotFresh::Fail)).
+    #[error("the value that {node} has may be older than allowed")]
+    NotFresh {
+        /// The node's address.
+        node: Arc<str>,
+    },
     /// A value cannot be encoded, or a cached value cannot be decoded.
     #[error("the value of {key:?}: {error}")]
     Codec {

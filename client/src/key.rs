@@ -28,6 +28,13 @@ fn invalid(key: &[u8]) -> Error {
     Error::InvalidKey(String::from_utf8_lossy(&key[..key.len().min(80)]).into_owned())
 }
 
+/// Returns `key` if it has up to 250 bytes. For a longer one, returns what
+/// [`Builder::hash_long_keys`](crate::Builder::hash_long_keys) sends in its place: its first 100 bytes, `#sha256:` and
+/// the SHA-256 of the whole in hexadecimal.
+pub fn short_key(key: &[u8]) -> Cow<'_, [u8]> {
+    if key.len() <= KEY_MAX_LEN { Cow::Borrowed(key) } else { Cow::Owned(shortened(key)) }
+}
+
 /// How many bytes of a long key its name begins with, so that it can still be recognised.
 const HEAD: usize = 100;
 

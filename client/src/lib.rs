@@ -50,6 +50,8 @@
 //! | get, set and delete many | [`Client::get_many`], [`Client::set_many`], [`Client::delete_many`] |
 //! | use any flag of the meta protocol | [`Client::meta_get`], [`Client::meta_set`], [`Client::meta_delete`], [`Client::meta_arithmetic`] |
 //! | work without an async runtime | [`blocking::Client`] |
+//! | delete at every node, or ask a chosen node | [`Client::delete_everywhere`], [`Client::one_node`] |
+//! | take only hits of a known age | [`ReadThrough::fresh`] |
 //! | watch it | [`metrics`], [`Client::nodes`], [`Client::stats`] |
 //! | share a cluster with clients of other languages | [`Builder::hashing`] |
 //! | follow a service's name, or the list of a managed cluster | [`Builder::dns`], [`Builder::discover`] |
@@ -100,6 +102,7 @@ mod key;
 pub mod metrics;
 #[cfg(feature = "near-cache")]
 mod near_cache;
+mod one_node;
 mod operations;
 mod read_through;
 mod single_flight;
@@ -115,12 +118,14 @@ pub use cluster::topology::Failover;
 pub use connection::tls::Tls;
 pub use error::{Error, Result};
 pub use exchange::{Item, Stored};
+pub use key::short_key;
 pub use larder_protocol::ring::{Hashing, KeyHash, Ring, Server};
+pub use one_node::OneNode;
 pub use operations::client::Client;
 pub use operations::meta::{MetaArithmetic, MetaDelete, MetaGet, MetaReply, MetaSet, MetaStatus};
 pub use operations::namespace::Namespace;
 pub use operations::typed::Typed;
-pub use read_through::ReadThrough;
+pub use read_through::{Freshness, NotFresh, ReadThrough};
 #[cfg(feature = "json")]
 pub use value::Json;
 #[cfg(feature = "msgpack")]

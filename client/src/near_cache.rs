@@ -78,11 +78,13 @@ impl NearCache {
         ChangeCount(self.lane(key).load(Ordering::SeqCst))
     }
 
-    /// Keeps a value that a node had, unless the key was changed through this client since `mark`.
-    pub(crate) fn insert(&self, key: &[u8], value: &Encoded, mark: ChangeCount) {
+    /// Keeps a value that a node had, unless the key was changed through this client since `mark`; not beyond `until`,
+    /// if that is given.
+    pub(crate) fn insert(&self, key: &[u8], value: &Encoded, mark: ChangeCount, until: Option<Instant>) {
         let unchanged = || self.lane(key).load(Ordering::SeqCst) == mark.0;
         if unchanged() {
-            let until = Instant::now() + self.ttl;
+            let end = Instant::now() + self.ttl;
+            let until = until.map_or(end, |until| until.min(end));
             self.entries.insert(Bytes::copy_from_slice(key), Entry { value: value.clone(), until });
             // A change between the two comparisons has not removed the entry.
             if !unchanged() {
@@ -127,13 +129,20 @@ mod tests {
     #[test]
     fn a_value_stays_for_its_time_and_until_it_is_changed() {
         let near = NearCache::new(1 << 20, Duration::from_secs(60));
-        near.insert(b"k", &value("v"), near.mark(b"k"));
+        near.insert(b"k", &value("v"), near.mark(b"k"), None);
         assert_eq!(near.get(b"k"), Some(value("v")));
         drop(near.changing(b"k"));
         assert_eq!(near.get(b"k"), None);
         let instant = NearCache::new(1 << 20, Duration::ZERO);
-        instant.insert(b"k", &value("v"), instant.mark(b"k"));
+        instant.insert(b"k", &value("v"), instant.mark(b"k"), None);
         assert_eq!(instant.get(b"k"), None);
+    }
+
+    #[test]
+    fn a_value_stays_no_longer_than_its_reader_allows() {
+        let near = NearCache::new(1 << 20, Duration::from_secs(60));
+        near.insert(b"k", &value("v"), near.mark(b"k"), Some(Instant::now()));
+        assert_eq!(near.get(b"k"), None);
     }
 
     #[test]
@@ -141,7 +150,7 @@ mod tests {
         let near = NearCache::new(1 << 20, Duration::from_secs(60));
         let mark = near.mark(b"k");
         drop(near.changing(b"k"));
-        near.insert(b"k", &value("old"), mark);
+        near.insert(b"k", &value("old"), mark, None);
         assert_eq!(near.get(b"k"), None);
     }
 
@@ -151,7 +160,7 @@ mod tests {
         let kilobyte = Encoded { value: Bytes::from(vec![0; 1000]), flags: 0 };
         for number in 0..1000 {
             let key = format!("key:{number}");
-            near.insert(key.as_bytes(), &kilobyte, near.mark(key.as_bytes()));
+            near.insert(key.as_bytes(), &kilobyte, near.mark(key.as_bytes()), None);
         }
         let kept = (0..1000).filter(|number| near.get(format!("key:{number}").as_bytes()).is_some()).count();
         assert!((1..=100).contains(&kept), "{kept}");

@@ -20,6 +20,7 @@ pub(crate) mod tls {
 #[cfg(not(feature = "near-cache"))]
 pub(crate) mod near_cache {
     use std::marker::PhantomData;
+    use std::time::Instant;
 
     use crate::value::Encoded;
 
@@ -39,7 +40,7 @@ pub(crate) mod near_cache {
             match *self {}
         }
 
-        pub(crate) fn insert(&self, _key: &[u8], _value: &Encoded, _mark: ChangeCount) {
+        pub(crate) fn insert(&self, _key: &[u8], _value: &Encoded, _mark: ChangeCount, _until: Option<Instant>) {
             match *self {}
         }
 

@@ -25,25 +25,30 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Returns the path of a binary of this workspace and builds it if it is not up to date: `cargo test` does not build
 /// the binaries of other packages.
 pub fn binary(package: &str) -> PathBuf {
+    binary_of(package, package)
+}
+
+/// Returns the path of the binary `name` of this package, as [`binary`] does.
+pub fn binary_of(package: &str, name: &str) -> PathBuf {
     static BUILT: OnceLock<Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
     let built = BUILT.get_or_init(Default::default);
     let mut built = built.lock().expect("no test panics while it holds this lock");
-    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
+    built.entry(name.to_owned()).or_insert_with(|| build(package, name)).clone()
 }
 
-fn build(package: &str) -> PathBuf {
+fn build(package: &str, name: &str) -> PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--message-format=json", "--package", package, "--bin", package])
+        .args(["build", "--quiet", "--message-format=json", "--package", package, "--bin", name])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{package} does not build");
+    assert!(output.status.success(), "{name} does not build");
     let messages = String::from_utf8_lossy(&output.stdout);
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == package)
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the binary it built")
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_client::{Client, Freshness, NotFresh};
+use larder_protocol::peer::LOCAL_KEYS;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -27,9 +28,9 @@ pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// How many beats must follow the one that was seen.
 const LATER: u64 = 2;
 
-/// The key of a datastore's beats. Every node has its own item under it.
+/// The key of a datastore's beats. Every node has its own item under it, in a cluster too.
 pub(crate) fn beat_key(store: &str) -> String {
-    format!("larder:beat:{store}")
+    format!("{LOCAL_KEYS}{store}")
 }
 
 /// A counter and its epoch.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use larder_client::{Client, OneNode};
 use larder_node::{Server, Settings};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::beat::{Beat, Seen};
 use crate::outbox::Member;
@@ -211,7 +211,7 @@ async fn first_old_value(mutant: Mutant, orders: u64) -> Option<u64> {
             node,
             mutant,
             key: format!("k{seed}"),
-            beat_key: format!("larder:beat:{seed}"),
+            beat_key: crate::beat::beat_key(&seed.to_string()),
             version: 0,
             rows: BTreeSet::new(),
             member: None,

@@ -47,17 +47,22 @@ impl Client {
 
     async fn call_all<T>(&self, command: &str, read: impl Fn(Vec<String>) -> T) -> Vec<(Arc<str>, Result<T>)> {
         let topology = self.inner.topology.load_full();
-        let asked = topology.nodes.iter().map(|node| async {
-            let answer = tokio::time::timeout(node.timeout(), exchange(node, command)).await;
-            let answer = match answer {
-                Err(_) => Err(Error::Timeout { node: node.address().clone(), after: node.timeout() }),
-                Ok(Err(error)) => Err(Error::Down { node: node.address().clone(), reason: error.to_string().into() }),
-                Ok(Ok(Err(line))) => Err(Error::Refused { node: node.address().clone(), line }),
-                Ok(Ok(Ok(lines))) => Ok(read(lines)),
-            };
-            (node.address().clone(), answer)
+        let asked = topology.nodes.iter().map(async |node| {
+            let answer = call_text(node, command).await;
+            (node.address().clone(), answer.map(&read))
         });
         join_all(asked).await
+    }
+}
+
+/// Returns the lines of a node's reply to a text command.
+pub(crate) async fn call_text(node: &Node, command: &str) -> Result<Vec<String>> {
+    let answer = tokio::time::timeout(node.timeout(), exchange(node, command)).await;
+    match answer {
+        Err(_) => Err(Error::Timeout { node: node.address().clone(), after: node.timeout() }),
+        Ok(Err(error)) => Err(Error::Down { node: node.address().clone(), reason: error.to_string().into() }),
+        Ok(Ok(Err(line))) => Err(Error::Refused { node: node.address().clone(), line }),
+        Ok(Ok(Ok(lines))) => Ok(lines),
     }
 }
 

@@ -214,8 +214,9 @@ impl Client {
         Writing { node, ttl_max, _change: self.changing(key) }
     }
 
+    /// Returns a guard that removes the key from the near cache when it is dropped.
     #[inline]
-    fn changing<'a>(&'a self, key: &'a [u8]) -> Option<Changing<'a>> {
+    pub(crate) fn changing<'a>(&'a self, key: &'a [u8]) -> Option<Changing<'a>> {
         self.inner.near.as_ref().map(|near| near.changing(key))
     }
 

@@ -9,11 +9,12 @@
 //! A fill never has the flag `I`: with it a node stores the value of a lease that an invalidation has overtaken.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_protocol::meta::{Code, Line};
 use tokio::runtime::Handle;
 
+use super::freshness::Age;
 use super::options::ReadPolicy;
 use crate::cluster::node::Node;
 use crate::error::Result;
@@ -28,6 +29,8 @@ pub(super) struct Lease {
     pub(super) node: Arc<Node>,
     pub(super) ttl_max: Option<Duration>,
     pub(super) cas: u64,
+    /// The near cache may keep the loaded value until then; `None` for its own time to live.
+    pub(super) near_until: Option<Instant>,
 }
 
 /// A cached value that is being loaded again.
@@ -74,10 +77,14 @@ impl Cache for Client {
     async fn look_up(&self, key: &[u8], policy: &ReadPolicy) -> Result<Lookup> {
         let (node, ttl_max) = self.inner.topology.load().node_of(key);
         let mark = self.inner.near.as_ref().map(|near| near.mark(key));
+        let age = policy.freshness.as_deref().map(|freshness| Age::before_asking(freshness, &node));
         let reply = call_node(&node, Verb::Get, key, |line| write_lookup(line, policy)).await?;
-        let lookup = interpret(reply, node, ttl_max);
+        let mut lookup = interpret(reply, node.clone(), ttl_max);
+        if let Some(age) = &age {
+            lookup = age.judge(lookup, &node)?;
+        }
         if let (Some(near), Some(mark), Lookup::Hit(value)) = (&self.inner.near, mark, &lookup) {
-            near.insert(key, value, mark);
+            near.insert(key, value, mark, age.and_then(|age| age.until));
         }
         Ok(lookup)
     }
@@ -87,7 +94,7 @@ impl Cache for Client {
         let storing = Storing { cas: Some(lease.cas), ..Storing::set(&value.value, ttl, value.flags) };
         let stored = store_at(&lease.node, lease.ttl_max, key, &storing).await?;
         if let (Some(near), Some(mark), Stored::Yes) = (&self.inner.near, mark, stored) {
-            near.insert(key, value, mark);
+            near.insert(key, value, mark, lease.near_until);
         }
         Ok(stored == Stored::Yes)
     }
@@ -135,7 +142,7 @@ fn interpret(reply: Reply, node: Arc<Node>, ttl_max: Option<Duration>) -> Lookup
     let is_placeholder = value.value.is_empty() && !value.is_absent();
     if flags.won {
         let old = (!is_placeholder).then_some(Old { value, stale: flags.stale });
-        Lookup::Won { lease: Lease { node, ttl_max, cas: flags.cas }, old }
+        Lookup::Won { lease: Lease { node, ttl_max, cas: flags.cas, near_until: None }, old }
     } else if flags.already_won && (is_placeholder || flags.stale) {
         Lookup::Wait { stale: (!is_placeholder).then_some(value) }
     } else {

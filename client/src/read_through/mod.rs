@@ -18,8 +18,10 @@
 //! | by a plain set | 19.8 % | 75.7 % |
 //!
 //! `lease` has the exchange with a node, `read` what a caller does with its answers, `single_flight` the sharing of one
-//! load within the process, and `model` tries the interleavings of readers and writers on a real node.
+//! load within the process, `freshness` what age of a hit is known, and `model` tries the interleavings of readers and
+//! writers on a real node.
 
+mod freshness;
 mod lease;
 mod many;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument;
 
+pub use self::freshness::{Freshness, NotFresh};
 use self::options::ReadPolicy;
 use crate::error::{Error, Result};
 use crate::operations::client::Client;
@@ -138,6 +141,15 @@ impl<C> ReadThrough<C> {
     pub fn wait_at_most(mut self, time: Duration) -> Self {
         self.policy.wait = time.min(YEAR);
         self
+    }
+
+    /// Takes a hit only where `freshness` knows its age to be within the bound, and does with other hits what it says.
+    /// Implies [`ReadThrough::never_stale`].
+    ///
+    /// The near cache keeps such a hit until the bound is reached. All readers of a key should use the same settings.
+    pub fn fresh(mut self, freshness: Arc<dyn Freshness>) -> Self {
+        self.policy.freshness = Some(freshness);
+        self.never_stale()
     }
 
     /// Reads past the near cache ([`Builder::near_cache`](crate::Builder::near_cache)).

@@ -185,7 +185,7 @@ impl Cache for Actor<'_> {
             let (node, ttl_max) = self.client.inner.topology.load().node_of(key);
             match self.exchange(self.client.get(key)).await? {
                 Some(value) => Lookup::Hit(Encoded { value, flags: 0 }),
-                None => Lookup::Won { lease: Lease { node, ttl_max, cas: 0 }, old: None },
+                None => Lookup::Won { lease: Lease { node, ttl_max, cas: 0, near_until: None }, old: None },
             }
         };
         if matches!(lookup, Lookup::Won { .. }) {

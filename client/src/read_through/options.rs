@@ -1,9 +1,11 @@
 //! The settings of reading through the cache, and the times that follow from them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 
+use super::freshness::Freshness;
 use crate::ttl::YEAR;
 use crate::value::Encoded;
 
@@ -20,6 +22,7 @@ pub(crate) struct ReadPolicy {
     pub(super) wait: Duration,
     pub(super) lease: Duration,
     pub(super) near: bool,
+    pub(super) freshness: Option<Arc<dyn Freshness>>,
 }
 
 impl ReadPolicy {
@@ -34,6 +37,7 @@ impl ReadPolicy {
             wait: lease.min(YEAR),
             lease,
             near: true,
+            freshness: None,
         }
     }
 

@@ -68,7 +68,7 @@ pub(super) async fn find_from<'a, C: Cache>(
             Ok(Lookup::Wait { stale: Some(value) }) if policy.take_stale => return Found::Value(Ok(value.present())),
             Ok(Lookup::Wait { .. }) => true,
             Ok(Lookup::NoLease) => false,
-            Err(error @ Error::InvalidKey(_)) => return Found::Value(Err(error)),
+            Err(error @ (Error::InvalidKey(_) | Error::NotFresh { .. })) => return Found::Value(Err(error)),
             Err(error) => {
                 tracing::debug!(%error, "reading without the cache");
                 false
@@ -158,7 +158,11 @@ impl<'a, C: Cache> Turn<'a, C> {
                         None => self.cache.give_back(self.key, lease, false).await,
                         Some(ttl) => match self.cache.fill(self.key, lease, value, ttl).await {
                             // The key was not deleted since the lease, so the value was current when the fill was sent.
-                            Ok(true) => as_of = sent,
+                            // A delete that comes late by up to the bound could still have been under way.
+                            Ok(true) => {
+                                let bound = policy.freshness.as_ref().map(|freshness| began + freshness.bound());
+                                as_of = bound.map_or(sent, |bound| bound.min(sent));
+                            }
                             Ok(false) => tracing::debug!("a value changed while it was loaded, and was not cached"),
                             Err(error) => {
                                 tracing::debug!(%error, "a loaded value was not cached");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_protocol::peer::{State, View};
+use larder_protocol::peer::{LOCAL_KEYS, State, View};
 use larder_protocol::ring::{Hashing, Ring, Server};
 
 use super::ownership::{self, Knowledge, Members, Place, Rule, Standing};
@@ -181,6 +181,9 @@ impl Routing {
 
     /// Where a command on `key` may be carried out.
     pub(crate) fn standing(&self, key: &[u8]) -> Standing {
+        if key.starts_with(LOCAL_KEYS.as_bytes()) {
+            return Standing::Mine;
+        }
         let Some(owners) = &self.owners else { return Standing::Between };
         let owner = self.places[owners.ring.owner(key)];
         let Some(me) = self.me.filter(|&me| me == owner) else { return Standing::Elsewhere(owner) };

@@ -31,6 +31,10 @@ const ENTRIES_MAX: usize = 4096;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"LRDR");
 
+/// What the keys begin with that each node has for itself: in a cluster too, a command on one is carried out where it
+/// arrives, and its item never moves. The datastore's invalidator counts its beats on each node under such a key.
+pub const LOCAL_KEYS: &str = "larder:beat:";
+
 /// A keyed hash: HMAC-SHA256.
 pub type Proof = [u8; 32];
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rand::Rng;
+use rand::RngExt;
 use reqwest::{Client, StatusCode};
 use tokio::task::JoinSet;
 

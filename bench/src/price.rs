@@ -1,0 +1,239 @@
+//! `larder-bench datastore-price`: what it costs to keep a cache coherent with a datastore.
+//!
+//! Commits with no rule, one rule and three rules, and strict reads beside plain ones, each by turns in the same run;
+//! then the processor time of `larder-tail` while rows change at a steady rate.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use larder_client::{Client, NotFresh};
+use larder_datastore::{Backend, Builder, Datastore, Entity, Kind, Migrations, Rule};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, FromRow, Pool};
+
+use crate::postgres::Postgres;
+use crate::process::{ServerProcess, cpu_seconds_of};
+
+/// Which datastore, and how much of each.
+#[derive(Debug, Args)]
+pub struct PriceOptions {
+    /// `sqlite` for a temporary file, `postgres` for a server of its own; both wait for the disk at each commit
+    #[arg(long, default_value = "sqlite")]
+    datastore: String,
+    /// Rounds, in which all variants take turns
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Commits of a variant in a round
+    #[arg(long, default_value_t = 300)]
+    commits: usize,
+    /// Reads of a variant in a round
+    #[arg(long, default_value_t = 10_000)]
+    reads: usize,
+    /// Seconds for which rows change
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Rows that change in a second
+    #[arg(long, default_value_t = 10_000)]
+    changes: u64,
+    /// The program larder-tail; beside this program unless given
+    #[arg(long)]
+    tail: Option<PathBuf>,
+}
+
+macro_rules! kind {
+    ($name:ident, $table:literal, $not_fresh:expr) => {
+        #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, FromRow)]
+        struct $name {
+            id: i64,
+            version: i64,
+            body: String,
+        }
+
+        impl Entity for $name {
+            const KIND: Kind = Kind::table($table).not_fresh($not_fresh);
+        }
+    };
+}
+
+kind!(Strict, "one", NotFresh::Load);
+kind!(Plain, "plain", NotFresh::Serve);
+
+/// Rows of each table.
+const ROWS: i64 = 10_000;
+
+/// Runs it and prints a table.
+///
+/// # Errors
+/// The datastore, a node or larder-tail cannot be started.
+pub async fn run(options: PriceOptions) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    if options.datastore == "postgres" {
+        let server = Postgres::start(true)?.context("PostgreSQL is not installed")?;
+        let pool = PgPoolOptions::new().max_connections(8).connect(&server.url()).await?;
+        return measure(pool, &server.url(), Datastore::postgres, &options).await;
+    }
+    let url = format!("sqlite://{}", folder.path().join("price.db").display());
+    let connect = SqliteConnectOptions::new()
+        .filename(url.trim_start_matches("sqlite://"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(20))
+        .pragma("recursive_triggers", "on");
+    let pool = SqlitePoolOptions::new().max_connections(8).connect_with(connect).await?;
+    measure(pool, &url, Datastore::sqlite, &options).await
+}
+
+async fn measure<DB>(
+    pool: Pool<DB>,
+    url: &str,
+    datastore: fn(Pool<DB>, Client) -> Builder<DB>,
+    options: &PriceOptions,
+) -> Result<()>
+where
+    DB: Backend,
+    Strict: for<'r> FromRow<'r, DB::Row>,
+    Plain: for<'r> FromRow<'r, DB::Row>,
+    for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
+    for<'c> &'c Pool<DB>: sqlx::Executor<'c, Database = DB>,
+    for<'r> i64: sqlx::Decode<'r, DB> + sqlx::Type<DB>,
+    usize: sqlx::ColumnIndex<DB::Row>,
+    DB::Arguments: sqlx::IntoArguments<DB>,
+{
+    let execute = async |sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.map(|_| ());
+    for table in ["none", "one", "three", "plain", "tailed"] {
+        let columns = "id bigint not null primary key, version bigint not null, body text not null";
+        execute(format!("create table {table} ({columns})")).await?;
+        let numbers = format!("with recursive n(i) as (select 0 union all select i + 1 from n where i < {ROWS} - 1)");
+        execute(format!("insert into {table} {numbers} select i, 0, '{}' from n", "x".repeat(300))).await?;
+    }
+    let program = std::env::current_exe()?;
+    let node = || {
+        let mut command = std::process::Command::new(&program);
+        ServerProcess::start(command.args(["node", "-t", "1", "-m", "64", "-p", "-1"]).env("RUST_LOG", "error"))
+    };
+    let nodes = [node()?, node()?, node()?];
+    let servers: Vec<String> = nodes.iter().map(ServerProcess::address).collect();
+    let mut builder =
+        datastore(pool.clone(), Client::builder().servers(&servers).build()?).kind::<Strict>().kind::<Plain>();
+    for rule in ["first", "second", "third"] {
+        builder = builder.rule(Rule::new(rule).on("three", ["id"]));
+    }
+    let store = builder.migrations(Migrations::Apply).start().await?;
+    while store.ages().iter().any(|(_, age)| age.is_none()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let mut commits: [Vec<f64>; 3] = Default::default();
+    for round in 0..options.rounds {
+        for (table, medians) in ["none", "one", "three"].iter().zip(&mut commits) {
+            let mut took = Vec::with_capacity(options.commits);
+            for number in 0..options.commits {
+                let id = (round * options.commits + number) as i64 % ROWS;
+                let sql = format!("update {table} set version = version + 1 where id = {id}");
+                let began = Instant::now();
+                // Without a rule there is nothing to read back or to delete: the datastore's own transaction.
+                if *table == "none" {
+                    let mut tx = pool.begin().await?;
+                    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+                    tx.commit().await?;
+                } else {
+                    let mut tx = store.begin().await?;
+                    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await?;
+                    tx.commit().await?;
+                }
+                took.push(began.elapsed());
+            }
+            medians.push(median(&mut took));
+        }
+    }
+    println!("{}: a commit, median of the medians of {} rounds of {}", DB::NAME, options.rounds, options.commits);
+    let base = middle(&commits[0]);
+    for (rules, medians) in ["no rule", "one rule", "three rules"].iter().zip(&commits) {
+        let cost = middle(medians);
+        println!("  {rules:12} {cost:9.0} us  {:.3}  ({:.0} to {:.0})", cost / base, lowest(medians), highest(medians));
+    }
+
+    let ids: Vec<i64> = (0..1000).collect();
+    store.get_many::<Strict>(&ids).await?;
+    store.get_many::<Plain>(&ids).await?;
+    let (mut strict, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        let mut took = Vec::with_capacity(options.reads);
+        for number in 0..options.reads as i64 {
+            let began = Instant::now();
+            store.get::<Plain>(number % 1000).await?;
+            took.push(began.elapsed());
+        }
+        plain.push(median(&mut took));
+        took.clear();
+        for number in 0..options.reads as i64 {
+            let began = Instant::now();
+            store.get::<Strict>(number % 1000).await?;
+            took.push(began.elapsed());
+        }
+        strict.push(median(&mut took));
+    }
+    let (of_plain, of_strict) = (middle(&plain), middle(&strict));
+    println!("a read that hits, median of the medians of {} rounds of {}", options.rounds, options.reads);
+    println!("  plain  {of_plain:7.1} us  ({:.1} to {:.1})", lowest(&plain), highest(&plain));
+    let ratio = of_strict / of_plain;
+    println!("  strict {of_strict:7.1} us  {ratio:.3}  ({:.1} to {:.1})", lowest(&strict), highest(&strict));
+    println!("  hits refused as too old: {}", store.counts().not_fresh);
+    drop(store);
+
+    let rules = tempfile::NamedTempFile::new()?;
+    std::fs::write(rules.path(), "[[rule]]\nname = \"tailed\"\ntable = \"tailed\"\nkey = [\"id\"]\n")?;
+    let tail = options.tail.clone().unwrap_or_else(|| program.with_file_name("larder-tail"));
+    let mut command = tokio::process::Command::new(&tail);
+    command.args(["--datastore", url, "--servers", &servers.join(","), "--apply", "--rules"]).arg(rules.path());
+    let child = command.env("RUST_LOG", "warn").stdin(Stdio::null()).kill_on_drop(true).spawn();
+    let child = child.with_context(|| format!("{}: give --tail", tail.display()))?;
+    let number = child.id().context("larder-tail has ended")?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, began) = (cpu_seconds_of(number)?, Instant::now());
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    let batch = (options.changes / 100).max(1) as i64;
+    let (mut next, mut changed) = (0, 0);
+    while began.elapsed() < Duration::from_secs(options.seconds) {
+        pace.tick().await;
+        execute(format!("update tailed set version = version + 1 where id >= {next} and id < {}", next + batch))
+            .await?;
+        changed += batch;
+        next = (next + batch) % (ROWS - batch);
+    }
+    let took = began.elapsed().as_secs_f64();
+    let spent = cpu_seconds_of(number)? - before;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left: i64 = sqlx::query_scalar("select count(*) from larder_outbox").fetch_one(&pool).await?;
+    println!(
+        "larder-tail, {:.0} rows changed a second: {:.1} % of a core",
+        changed as f64 / took,
+        spent * 100.0 / took
+    );
+    println!("  rows left in the outbox a second later: {left}");
+    Ok(())
+}
+
+fn median(took: &mut [Duration]) -> f64 {
+    took.sort_unstable();
+    took[took.len() / 2].as_secs_f64() * 1e6
+}
+
+fn middle(rounds: &[f64]) -> f64 {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn lowest(rounds: &[f64]) -> f64 {
+    rounds.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn highest(rounds: &[f64]) -> f64 {
+    rounds.iter().copied().fold(0.0, f64::max)
+}
