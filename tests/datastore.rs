@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use larder_bench::postgres::Postgres;
 use larder_client::{Client, NotFresh};
 use larder_datastore::{Backend, Builder, Datastore, Delivered, Entity, Error, Kind, List, Migrations, Rule};
-use larder_tests::{PATIENCE, Server, binary_of, free_port};
+use larder_tests::{PATIENCE, Server, binary, free_port};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{FromRow, Pool, Sqlite};
@@ -137,7 +137,7 @@ fn tail_of<DB: Backend>(world: &World<DB>, node: &Server, arguments: &[&str]) ->
     let rules = world.folder.path().join("rules.toml");
     let text = "[[rule]]\nname = \"conference\"\ntable = \"conference\"\nkey = [\"id\"]\ncheck = [\"name\"]\n";
     std::fs::write(&rules, text).unwrap();
-    let mut command = tokio::process::Command::new(binary_of("larder-datastore", "larder-tail"));
+    let mut command = tokio::process::Command::new(binary("larder-tail"));
     command.args(["--datastore", &world.url, "--servers", &node.address(), "--prefix", ":1:", "--rules"]).arg(&rules);
     command.args(arguments).kill_on_drop(true);
     command

@@ -1,5 +1,6 @@
 //! Starts and stops the real programs for the tests beside this crate.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -22,35 +23,28 @@ use larder_bench::process::ServerProcess;
 /// The longest time that a program may take to start or to answer, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Returns the path of a binary of this workspace and builds it if it is not up to date: `cargo test` does not build
-/// the binaries of other packages.
-pub fn binary(package: &str) -> PathBuf {
-    binary_of(package, package)
+/// Returns the path of a program of this workspace. All programs are built first, if they are not up to date: `cargo
+/// test` does not build those of other packages, and each one alone would be built with dependencies of its own.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build).get(name).unwrap_or_else(|| panic!("there is no program {name}")).clone()
 }
 
-/// Returns the path of the binary `name` of this package, as [`binary`] does.
-pub fn binary_of(package: &str, name: &str) -> PathBuf {
-    static BUILT: OnceLock<Mutex<std::collections::HashMap<String, PathBuf>>> = OnceLock::new();
-    let built = BUILT.get_or_init(Default::default);
-    let mut built = built.lock().expect("no test panics while it holds this lock");
-    built.entry(name.to_owned()).or_insert_with(|| build(package, name)).clone()
-}
-
-fn build(package: &str, name: &str) -> PathBuf {
+fn build() -> HashMap<String, PathBuf> {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--message-format=json", "--package", package, "--bin", name])
+        .args(["build", "--quiet", "--message-format=json", "--workspace", "--bins"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{name} does not build");
+    assert!(output.status.success(), "the programs do not build");
     let messages = String::from_utf8_lossy(&output.stdout);
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the binary it built")
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let programs = messages.filter_map(|message| {
+        let executable = message["executable"].as_str()?;
+        Some((message["target"]["name"].as_str()?.to_owned(), executable.into()))
+    });
+    programs.collect()
 }
 
 /// Returns a TCP port on loopback that is free now.
