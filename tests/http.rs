@@ -57,6 +57,8 @@ fn every_metric_of_the_exporter_is_there_under_its_name() {
     assert_eq!(value(&metrics, r#"memcached_commands_total{command="set",status="hit"}"#), 1.0);
     assert_eq!(value(&metrics, r#"memcached_slab_current_items{slab="1"}"#), 1.0);
     assert_eq!(value(&metrics, "memcached_limit_bytes"), f64::from(16 << 20));
+    // The page's connections need descriptors too.
+    assert_eq!(server.connect().statistic("reserved_fds"), "128");
 }
 
 #[test]
@@ -104,8 +106,12 @@ fn the_page_and_its_figures_are_served_whatever_the_cache_asks_of_clients() {
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users");
     std::fs::write(&users, "user:password\n").unwrap();
-    for further in [&[][..], &["-Y", users.to_str().unwrap()]] {
-        let (_server, port) = node(further);
+    let users = users.to_str().unwrap();
+    for further in [&[][..], &["-Y", users], &["-S"]] {
+        let port = free_port();
+        let http = format!("127.0.0.1:{port}");
+        let arguments = [&["--http", &http], further].concat();
+        let _server = Server::node_in(&[("MEMCACHED_SASL_PWDB", users)], &arguments);
         assert_eq!(get(port, "/livez"), (200, "live\n".to_owned()));
         assert_eq!(get(port, "/readyz"), (200, "ready\n".to_owned()));
         let (code, page) = get(port, "/");

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -78,6 +79,46 @@ fn systemd_accepts_the_units_and_finds_the_service_well_confined() {
     let (is_confined, text) =
         systemd_analyze(&["security", "--offline=yes", "--threshold=30", "--no-pager", unit]).expect("it ran above");
     assert!(is_confined, "{text}");
+}
+
+#[test]
+fn systemd_hears_when_the_node_serves_reloads_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let states = || {
+        let mut bytes = [0; 256];
+        let len = socket.recv(&mut bytes).expect("a message");
+        let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
+        text.lines().map(|line| line.split_once('=').expect("NAME=VALUE").0.to_owned()).collect::<Vec<_>>()
+    };
+    let mut command = Command::new(binary("larder-node"));
+    command.args(["-p", "-1"]).env("NOTIFY_SOCKET", &path).stderr(Stdio::null());
+    let node = ServerProcess::start(&mut command).expect("the node starts");
+    assert_eq!(states(), ["READY"]);
+    assert!(Command::new("kill").args(["-HUP", &node.id().to_string()]).status().unwrap().success());
+    assert_eq!(states(), ["RELOADING", "MONOTONIC_USEC"]);
+    assert_eq!(states(), ["READY"]);
+    node.terminate().unwrap();
+    assert_eq!(states(), ["STOPPING"]);
+    assert!(node.wait().unwrap().success());
+}
+
+#[test]
+fn the_log_is_an_object_a_line_where_that_is_asked_for() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new(binary("larder-node"));
+    command.args(["-p", "-1", "--log-format", "json"]).stderr(log.reopen().unwrap());
+    let node = ServerProcess::start(&mut command).expect("the node starts");
+    node.terminate().unwrap();
+    assert!(node.wait().unwrap().success());
+    let text = read(log.path());
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let has = |message: &str| lines.iter().any(|line| line["message"] == message && line["level"] == "INFO");
+    assert!(has("listening") && has("stopping: SIGTERM came"), "{text}");
+    assert!(lines.iter().all(|line| line["timestamp"].is_string()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! TLS: certificates of both sides, their renewal, sessions, and large answers.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,6 +131,21 @@ fn a_listener_may_speak_plainly_or_ask_for_more_than_the_others() {
     assert!(is_served(&without, tls));
     assert!(!is_served(&without, mutual));
     assert!(is_served(&with, mutual));
+}
+
+#[test]
+fn the_status_page_is_plain_http_beside_tls() {
+    let authority = Authority::new();
+    let http = format!("127.0.0.1:{}", larder_tests::free_port());
+    let node = Server::node(&["-Z", "-o", &authority.options(""), "--http", &http]);
+    assert!(is_served(&authority.client(rustls::ALL_VERSIONS, None), node.port()));
+    for (path, words) in [("/readyz", "ready\n"), ("/metrics", "memcached_up 1"), ("/", "<h1>larder-node</h1>")] {
+        let mut socket = std::net::TcpStream::connect(&http).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(words), "{answer}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ const PREFIX: &str = "LARDER_";
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "larder-node",
-    version = crate::version::VERSION,
+    version = crate::version::VERSIONS,
     disable_version_flag = true,
     disable_help_flag = true,
     args_override_self = true,
@@ -169,6 +169,7 @@ mod tests {
             ("-n", "--slab-min-size", "64"),
             ("-N", "--napi-ids", "2"),
             ("", "--http", "127.0.0.1:9150"),
+            ("", "--log-format", "json"),
         ];
         for (short, long, value) in values {
             let plain = match long {
@@ -222,6 +223,14 @@ mod tests {
             assert_eq!(arg.and_then(|arg| arg.get_short()), pair[0].chars().next(), "{pair:?}");
         }
         assert!(try_parse_from(["larder-node", "--no-such-flag"]).is_err());
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_node_and_names_the_memcached_that_it_stands_in_for() {
+        let asked = try_parse_from(["larder-node", "-V"]).unwrap_err();
+        let versions =
+            format!("larder-node {} (as memcached {})\n", env!("CARGO_PKG_VERSION"), crate::version::VERSION);
+        assert_eq!(asked.to_string(), versions);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::background::{self, Side, Starter};
 use crate::cli::service_variables;
-use crate::config::settings::{RESERVED_DESCRIPTORS, Settings};
+use crate::config::settings::Settings;
 use crate::error::StartError;
 use crate::log;
 use crate::server::Server;
@@ -37,7 +38,7 @@ pub fn run(settings: Settings) -> ExitCode {
 }
 
 fn serve_until_signalled(settings: Settings, starter: Option<Starter>) -> Result<(), StartError> {
-    log::start(settings.verbosity.into());
+    log::start(settings.verbosity.into(), settings.log_format);
     for (name, value) in service_variables() {
         tracing::info!("{name}={value} is ignored: Kubernetes sets it for a Service");
     }
@@ -55,9 +56,16 @@ fn serve_until_signalled(settings: Settings, starter: Option<Starter>) -> Result
         if let Some(starter) = starter {
             starter.release(settings.verbosity > 0)?;
         }
+        tell_systemd(&[NotifyState::Ready]);
         let why = loop {
             tokio::select! {
-                _ = hangup.recv() => server.reload(),
+                _ = hangup.recv() => {
+                    // systemd asks for the time, to tell this reload from an earlier one.
+                    let now = NotifyState::monotonic_usec_now();
+                    tell_systemd(&[NotifyState::Reloading].into_iter().chain(now).collect::<Vec<_>>());
+                    server.reload();
+                    tell_systemd(&[NotifyState::Ready]);
+                }
                 _ = terminate.recv() => break "SIGTERM came",
                 _ = interrupt.recv() => break "SIGINT came",
                 _ = stop_gracefully.recv() => break "SIGUSR1 came",
@@ -65,6 +73,7 @@ fn serve_until_signalled(settings: Settings, starter: Option<Starter>) -> Result
             }
         };
         tracing::info!("stopping: {why}");
+        tell_systemd(&[NotifyState::Stopping]);
         tokio::select! {
             () = server.leave() => {}
             _ = terminate.recv() => server.leave().await,
@@ -74,6 +83,13 @@ fn serve_until_signalled(settings: Settings, starter: Option<Starter>) -> Result
         clean_up(&settings);
         Ok(())
     })
+}
+
+/// Tells systemd how far the node is, where it is a unit of `Type=notify`.
+fn tell_systemd(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("systemd does not hear from the node: {error}");
+    }
 }
 
 /// Writes the ports to the file that MEMCACHED_PORT_FILENAME names, as memcached does for `-p -1`.
@@ -106,7 +122,7 @@ fn prepare(settings: &Settings) -> Result<(), StartError> {
         let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(io::Error::from)?;
         setrlimit(Resource::RLIMIT_CORE, hard, hard).map_err(process("allowing core dumps (-r)"))?;
     }
-    let wanted = u64::from(settings.max_connections) + RESERVED_DESCRIPTORS;
+    let wanted = u64::from(settings.max_connections) + settings.reserved_descriptors();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(io::Error::from)?;
     if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(io::Error::from)?;

@@ -29,7 +29,7 @@ pub use cluster::ClusterOptions;
 pub use config::address::ListenError;
 pub use config::arguments::without_foreign_variables;
 pub use config::options::{EngineOptions, Extended, TlsOptions};
-pub use config::settings::Settings;
+pub use config::settings::{LogFormat, Settings};
 pub use daemon::run;
 pub use error::StartError;
 pub use server::Server;

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
+
+use crate::config::settings::LogFormat;
 
 /// Changes the filter of this process's log. Empty until the log starts.
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
@@ -20,15 +23,27 @@ fn filter(verbosity: u32) -> EnvFilter {
 }
 
 /// Starts logging. RUST_LOG has priority over `-v`.
-pub(crate) fn start(verbosity: u32) {
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(verbosity)))
-        .with_filter_reloading();
-    let handle = log.reload_handle();
-    log.init();
+pub(crate) fn start(verbosity: u32, format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(verbosity));
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => {
+            let log = log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+            let log = log.with_env_filter(filter).with_filter_reloading();
+            keep(log.reload_handle());
+            log.init();
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let log = log.with_env_filter(filter).with_filter_reloading();
+            keep(log.reload_handle());
+            log.init();
+        }
+    }
+}
+
+/// Keeps the handle of the log, to change its filter by.
+fn keep<S: 'static>(handle: Handle<EnvFilter, S>) {
     // Fails if it is set already, which does not happen: a process starts its log once.
     let _ = CHANGE.set(Box::new(move |filter| {
         if let Err(error) = handle.reload(filter) {

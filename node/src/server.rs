@@ -1,5 +1,6 @@
 //! The server starts workers and listeners, and stops them.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use larder_protocol::Protocol;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::{self, Cluster};
 use crate::config::settings::Settings;
@@ -45,11 +46,34 @@ pub struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     udp_addresses: Vec<SocketAddr>,
-    http_address: Option<SocketAddr>,
+    http: Option<Http>,
     /// The file of the unix socket, if the node created it.
     socket: Option<PathBuf>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// The thread of the metrics and the status page. It is there from before the items are read until they are written.
+#[derive(Debug)]
+struct Http {
+    address: SocketAddr,
+    /// The thread ends when this is dropped.
+    stop: oneshot::Sender<Infallible>,
+    thread: JoinHandle<()>,
+}
+
+impl Http {
+    /// Starts the thread, which waits for the state of the node to show.
+    fn start(listener: TcpListener) -> io::Result<(Http, oneshot::Sender<Arc<Shared>>)> {
+        let address = listener.local_addr()?;
+        let ((stop, stopped), (node, shared)) = (oneshot::channel(), oneshot::channel());
+        let thread = spawn("http".to_owned(), move || {
+            if let Err(error) = runtime().block_on(http::serve(listener, shared, stopped)) {
+                tracing::error!("HTTP is not served: {error}");
+            }
+        })?;
+        Ok((Http { address, stop, thread }, node))
+    }
 }
 
 impl Server {
@@ -78,6 +102,7 @@ impl Server {
         }
         let (cluster, members) = Cluster::open(&settings, addresses.first().copied())?.unzip();
         let (stop, stopping) = watch::channel(false);
+        let (http, page) = http.map(Http::start).transpose()?.unzip();
         let shared = Arc::new(Shared::new(settings, users, tls, stopping, cluster.map(Arc::new))?);
         let listening = listening(&shared, &listeners);
         let mut queues = Vec::new();
@@ -110,20 +135,15 @@ impl Server {
                 drop(listening);
             }
         })?);
-        let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
-        if let Some(listener) = http {
-            let shared = shared.clone();
-            threads.push(spawn("http".to_owned(), move || {
-                if let Err(error) = runtime().block_on(http::serve(shared, listener)) {
-                    tracing::error!("HTTP is not served: {error}");
-                }
-            })?);
+        if let Some(page) = page {
+            // An error is ignored: the thread has ended, and has said why.
+            let _ = page.send(shared.clone());
         }
         announce(&shared, &addresses);
-        if let Some(address) = http_address {
+        if let Some(Http { address, .. }) = &http {
             tracing::info!("metrics and status page at http://{address}/");
         }
-        Ok(Server { shared, addresses, udp_addresses, http_address, socket, stop, threads })
+        Ok(Server { shared, addresses, udp_addresses, http, socket, stop, threads })
     }
 
     /// Returns the TCP addresses that the server listens on. A port of -1 is reported as the free port that was taken.
@@ -133,7 +153,7 @@ impl Server {
 
     /// Returns the address of the status page and the metrics, if the settings ask for them.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http_address
+        self.http.as_ref().map(|http| http.address)
     }
 
     pub(crate) fn udp_addresses(&self) -> &[SocketAddr] {
@@ -166,6 +186,7 @@ impl Server {
     /// Stops the server: accepts no more connections, replies to every command that was read, ends the threads,
     /// writes the items to the file of `-e`, and removes the file of its unix socket.
     pub fn stop(self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
         // An error is ignored: it means that all threads have ended.
         let _ = self.stop.send(true);
         let mut in_order = true;
@@ -178,6 +199,12 @@ impl Server {
         // What a thread has left half done is not kept.
         if in_order && let Some(file) = &self.shared.memory_file {
             file.save(&self.shared.store, self.shared.clock.now());
+        }
+        if let Some(Http { stop, thread, .. }) = self.http {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("the thread of the status page had panicked");
+            }
         }
         if let Some(path) = &self.socket
             && let Err(error) = std::fs::remove_file(path)

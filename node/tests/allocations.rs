@@ -1,4 +1,5 @@
-//! Requests in the steady state allocate nothing. A test binary of its own: the count is of the whole process.
+//! Requests in the steady state allocate nothing, also while metrics are read. A test binary of its own: the count is of
+//! the whole process.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,10 +60,19 @@ fn exchange(socket: &mut TcpStream, batch: &Batch, answer: &mut [u8]) {
     socket.read_exact(&mut answer[..batch.answer_len]).unwrap();
 }
 
+fn scrape(server: &Server) -> String {
+    let mut socket = TcpStream::connect(server.http_address().expect("asked for")).unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn gets_and_sets_allocate_nothing_in_the_steady_state() {
     let mut settings = Settings::default();
     (settings.port, settings.threads, settings.memory_mebibytes) = (Some(-1), 1, 2);
+    settings.http = Some("127.0.0.1:0".to_owned());
     let server = Server::start(settings).unwrap();
     let connect = || TcpStream::connect(server.addresses()[0]).unwrap();
     let (mut text, mut binary) = (connect(), connect());
@@ -79,6 +89,8 @@ fn gets_and_sets_allocate_nothing_in_the_steady_state() {
     rounds(200);
     let _profiler = dhat::Profiler::builder().testing().build();
     let mut stretch = || {
+        // The answer is made on a thread of its own; nothing is left to do for the workers.
+        assert!(scrape(&server).contains("# EOF"));
         let before = dhat::HeapStats::get().total_blocks;
         rounds(20);
         dhat::HeapStats::get().total_blocks - before

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Command, FromArgMatches};
+use clap::{ArgAction, Args, Command, FromArgMatches, ValueEnum};
 
 use larder_protocol::Protocol;
 
@@ -15,8 +15,21 @@ use crate::store::Eviction;
 /// The largest memory limit, in MiB: 16 TiB.
 const MEBIBYTES_MAX: u64 = 1 << 24;
 
+/// Connections to the status page (`--http`) at a time. Further ones wait.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 64;
+
 /// Descriptors that a node needs besides one for each connection.
-pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line, for collectors of logs.
+    Json,
+}
 
 /// The settings that a node is started with. Each is a flag of the command line, declared here with its help, its type
 /// and its default.
@@ -137,6 +150,9 @@ pub struct Settings {
     /// Log more: -v also what libraries log, -vv every connection
     #[arg(short = 'v', long = "verbose", action = ArgAction::Count, help_heading = "Process")]
     pub verbosity: u8,
+    /// The form of the log
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Process", hide_short_help = true)]
+    pub log_format: LogFormat,
     /// Run in the background, once the node serves
     #[arg(short = 'd', long, help_heading = "Process")]
     pub daemon: bool,
@@ -235,6 +251,11 @@ impl Settings {
     /// Returns the memory limit in bytes.
     pub fn memory_limit(&self) -> usize {
         self.memory_mebibytes as usize * 1024 * 1024
+    }
+
+    /// Returns how many descriptors the node needs besides one for each client.
+    pub(crate) fn reserved_descriptors(&self) -> u64 {
+        RESERVED_DESCRIPTORS + if self.http.is_some() { HTTP_CONNECTIONS_MAX as u64 } else { 0 }
     }
 
     /// Checks the settings against each other.

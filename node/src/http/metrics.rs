@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -166,17 +167,39 @@ const METRICS: &[Metric] = &[
 /// The registry, whose one collector reads the node at each scrape.
 pub(super) fn registry(shared: Arc<Shared>) -> Registry {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Node(shared)));
+    registry.register_collector(Box::new(Node { shared, hits: Mutex::default() }));
     registry
 }
 
 #[derive(Debug)]
-struct Node(Arc<Shared>);
+struct Node {
+    shared: Arc<Shared>,
+    hits: Mutex<Highest>,
+}
+
+/// The most hits that were shown for each amount of memory: an estimate may fall a little, and a counter may not.
+#[derive(Debug, Default)]
+struct Highest {
+    reads: u64,
+    hits: [u64; 4],
+}
+
+impl Highest {
+    fn raise(&mut self, reads: u64, hits: [u64; 4]) -> [u64; 4] {
+        if reads < self.reads {
+            // `stats reset` came in between.
+            *self = Highest::default();
+        }
+        self.reads = reads;
+        self.hits = std::array::from_fn(|at| self.hits[at].max(hits[at]));
+        self.hits
+    }
+}
 
 impl Collector for Node {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        exporters(&self.0, &mut encoder)?;
-        own(&self.0, &mut encoder)
+        exporters(&self.shared, &mut encoder)?;
+        own(&self.shared, &mut self.hits.lock(), &mut encoder)
     }
 }
 
@@ -222,7 +245,7 @@ fn exporters(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
 }
 
 /// The node's own metrics.
-fn own(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn own(shared: &Shared, highest: &mut Highest, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     gauge(encoder, "larder_version", "The node's own version", &[("version", LARDER_VERSION)], 1.0)?;
     let ready = if shared.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
     gauge(encoder, "larder_ready", "Whether the node takes clients: not while it leaves", &[], ready)?;
@@ -262,8 +285,10 @@ fn own(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     counter(encoder, "larder_reads", "Reads that count for the hit ratio", reads)?;
     let help = "Hits that the node would have had with other amounts of memory, estimated; of 1, the hits that it had";
     let mut metric = encoder.encode_descriptor("larder_hits_by_memory", help, None, Counter)?;
-    point(&mut metric, Counter, &[("times", "1")], hits as f64)?;
-    for (factor, hits) in others {
+    let [half, twice, four_times] = others;
+    let amounts = [(1.0, hits), half, twice, four_times];
+    let hits = highest.raise(reads, amounts.map(|(_, hits)| hits));
+    for ((factor, _), hits) in amounts.iter().zip(hits) {
         point(&mut metric, Counter, &[("times", &factor.to_string())], hits as f64)?;
     }
     let age = shared.store.statistics().evicted_time as f64;
@@ -317,5 +342,18 @@ fn point(metric: &mut MetricEncoder<'_>, kind: MetricType, labels: &[(&str, &str
     match kind {
         Counter => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None),
         _ => metric.encode_gauge(&value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_by_memory_never_fall_but_at_a_reset() {
+        let mut highest = Highest::default();
+        assert_eq!(highest.raise(100, [50, 40, 60, 70]), [50, 40, 60, 70]);
+        assert_eq!(highest.raise(110, [55, 39, 58, 75]), [55, 40, 60, 75]);
+        assert_eq!(highest.raise(5, [1, 0, 2, 3]), [1, 0, 2, 3]);
     }
 }

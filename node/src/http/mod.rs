@@ -5,6 +5,7 @@ mod history;
 mod metrics;
 mod page;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -18,14 +19,12 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::history::History;
+use crate::config::settings::HTTP_CONNECTIONS_MAX;
 use crate::error::StartError;
 use crate::shared::Shared;
-
-/// Connections at a time. Further ones wait.
-const CONNECTIONS_MAX: usize = 64;
 
 /// The longest time that a client may take to send the head of a request. An idle connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,16 +60,42 @@ struct Status {
     metrics: prometheus_client::registry::Registry,
 }
 
-/// Serves until the server stops.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> io::Result<()> {
+/// Serves from before the node reads its items, which `node` brings, until all is done: until `stop` is dropped.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    node: oneshot::Receiver<Arc<Shared>>,
+    stop: oneshot::Receiver<Infallible>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut stop = shared.stop.clone();
+    let slots = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    let shared = tokio::select! {
+        never = take_connections(&listener, &slots, loading()) => match never {},
+        shared = node => shared,
+    };
+    // The start may have failed.
+    let Ok(shared) = shared else { return Ok(()) };
     let status = Arc::new(Status {
         metrics: metrics::registry(shared.clone()),
         history: parking_lot::Mutex::new(History::new(&shared)),
         shared,
     });
-    let router = Router::new()
+    let serving = async { tokio::join!(take_connections(&listener, &slots, pages(status.clone())), sample(&status)).0 };
+    tokio::select! {
+        never = serving => match never {},
+        _ = stop => Ok(()),
+    }
+}
+
+/// What a node answers that reads its items. The connection ends, since it would go on with these answers.
+fn loading() -> Router {
+    const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
+    Router::new()
+        .route("/livez", get(async || (CLOSE, "live\n")))
+        .fallback(async || (StatusCode::SERVICE_UNAVAILABLE, CLOSE, "loading\n"))
+}
+
+fn pages(status: Arc<Status>) -> Router {
+    Router::new()
         .route("/", get(page::show))
         .route("/page.css", get(async || ([(header::CONTENT_TYPE, "text/css")], include_str!("page.css"))))
         .route("/page.js", get(async || ([(header::CONTENT_TYPE, "text/javascript")], include_str!("page.js"))))
@@ -79,33 +104,40 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> io::Res
         .route("/metrics", get(metrics_text))
         .route("/livez", get(async || "live\n"))
         .route("/readyz", get(ready))
-        .with_state(status.clone());
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        .with_state(status)
+}
+
+/// Takes a sample each second, until the workers stop: what stores the items then holds the locks.
+async fn sample(status: &Status) {
+    let mut stop = status.shared.stop.clone();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = second.tick() => status.history.lock().sample(&status.shared),
-            accepted = accept(&listener, &slots) => {
-                if let Ok((socket, slot)) = accepted {
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = hyper::server::conn::http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_TIMEOUT)
-                        .max_buf_size(HEAD_MAX)
-                        .serve_connection(TokioIo::new(socket), service);
-                    tokio::spawn(async move {
-                        // A client that breaks off is no news.
-                        let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
-                        drop(slot);
-                    });
-                } else {
-                    // As without descriptors: the next try comes later.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-            _ = stop.wait_for(|&stopping| stopping) => return Ok(()),
+            _ = stop.wait_for(|&stopping| stopping) => return,
         }
+    }
+}
+
+/// Accepts connections and serves them.
+async fn take_connections(listener: &tokio::net::TcpListener, slots: &Arc<Semaphore>, router: Router) -> Infallible {
+    loop {
+        let Ok((socket, slot)) = accept(listener, slots).await else {
+            // As without descriptors: the next try comes later.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_MAX)
+            .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            // A client that breaks off is no news.
+            let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
+            drop(slot);
+        });
     }
 }
 
@@ -142,4 +174,50 @@ async fn cluster_json(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let facts = page::cluster(&status.shared);
     let code = if status.shared.cluster.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     (code, [(header::CONTENT_TYPE, "application/json")], facts.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::settings::Settings;
+
+    #[test]
+    fn the_node_is_loading_then_ready_then_draining() {
+        let listener = listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ((stop, stopped), (node, shared)) = (oneshot::channel(), oneshot::channel());
+        let thread = std::thread::spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(serve(listener, shared, stopped))
+        });
+        let get = |path: &str| {
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            write!(socket, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            let word = answer.lines().last().unwrap_or_default().to_owned();
+            (answer.split(' ').nth(1).unwrap_or_default().to_owned(), word)
+        };
+        let answer = |code: &str, word: &str| (code.to_owned(), word.to_owned());
+        for path in ["/readyz", "/metrics", "/"] {
+            assert_eq!(get(path), answer("503", "loading"));
+        }
+        assert_eq!(get("/livez"), answer("200", "live"));
+        let (_workers, workers_stop) = watch::channel(false);
+        let shared = Arc::new(Shared::new(Settings::default(), None, None, workers_stop, None).unwrap());
+        node.send(shared.clone()).unwrap();
+        while get("/readyz") == answer("503", "loading") {}
+        assert_eq!(get("/readyz"), answer("200", "ready"));
+        shared.draining.store(true, Ordering::Relaxed);
+        assert_eq!(get("/readyz"), answer("503", "draining"));
+        assert_eq!(get("/livez"), answer("200", "live"));
+        drop(stop);
+        thread.join().unwrap().unwrap();
+    }
 }

@@ -8,7 +8,6 @@ use nix::sys::time::TimeVal;
 use super::answer::Answer;
 use super::counters::Totals;
 use super::slab_classes::CLASS;
-use crate::config::settings::RESERVED_DESCRIPTORS;
 use crate::net::open_sockets::Transport;
 use crate::shared::Shared;
 use crate::store::Time;
@@ -40,7 +39,7 @@ pub(super) fn general(shared: &Shared, now: Time, out: &mut Answer<'_>) {
         out.stat("rejected_connections", connections.rejected);
     }
     out.stat("connection_structures", shared.sockets.len());
-    out.stat("reserved_fds", RESERVED_DESCRIPTORS);
+    out.stat("reserved_fds", settings.reserved_descriptors());
     for (name, count) in totals.named() {
         let shown = match name {
             // memcached has this one only if idle connections are closed,
