@@ -75,7 +75,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let left = found["seats_available"].as_i64().context("a conference has seats")?;
         anyhow::ensure!((0..=100).contains(&left), "conference {id} has {left} seats left of 100");
     }
-    let saved = 100.0 * (1.0 - after.reads() as f64 / after.requests() as f64 * before.requests() as f64 / before.reads() as f64);
+    let saved = 100.0
+        * (1.0 - after.reads() as f64 / after.requests() as f64 * before.requests() as f64 / before.reads() as f64);
     println!("The cache kept {saved:.1} % of the reads off the datastore.");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Confirmation mails: into a folder, or to a mail server.
 
+use anyhow::Context;
 use lettre::message::Mailbox;
 use lettre::{AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use serde::Deserialize;
@@ -20,10 +21,12 @@ pub(crate) struct Confirmation {
 }
 
 impl Mailer {
-    /// `smtp://…` and `smtps://…` name a server; anything else is a folder.
+    /// `smtp://host:port` is a relay on this network, without TLS; anything else is a folder.
     pub(crate) fn new(to: &str) -> anyhow::Result<Mailer> {
-        if to.starts_with("smtp://") || to.starts_with("smtps://") {
-            return Ok(Mailer::Server(AsyncSmtpTransport::<Tokio1Executor>::from_url(to)?.build()));
+        if let Some(relay) = to.strip_prefix("smtp://") {
+            let (host, port) = relay.rsplit_once(':').context("a relay is smtp://host:port")?;
+            let relay = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host);
+            return Ok(Mailer::Server(relay.port(port.parse()?).build()));
         }
         std::fs::create_dir_all(to)?;
         Ok(Mailer::Folder(AsyncFileTransport::new(to)))

@@ -2,6 +2,7 @@
 //!
 //! `docs/conference.md` walks through it. `conference demo` starts all of it and shows what happens.
 #![forbid(unsafe_code)]
+#![expect(clippy::duplicate_mod, reason = "the application is compiled once for each database")]
 
 mod demo;
 mod load;
@@ -62,7 +63,8 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,larder_client=error,sqlx=error"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,larder_client=error,sqlx=error"));
     tracing_subscriber::registry().with(log.with_filter(filter)).with(statements::layer()).init();
     match command {
         Command::Demo(options) => demo::run(options).await,

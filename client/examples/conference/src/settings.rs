@@ -12,8 +12,8 @@ pub(crate) struct Settings {
     /// The cache's nodes, each host:port
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:11211")]
     pub(crate) servers: Vec<String>,
-    /// Confirmation mails are written to this folder, or go to a server: smtp://host:port
-    #[arg(long, default_value = "mail")]
+    /// Confirmation mails are written to this folder, or go to a relay: smtp://host:port
+    #[arg(long, default_value = "mail", overrides_with = "mail")]
     pub(crate) mail: String,
     /// How long a pushed task may take, in seconds
     #[arg(long, default_value_t = 600)]

@@ -160,8 +160,14 @@ async fn create(
 ) -> Result<(StatusCode, Json<Conference>), Problem> {
     let texts = [&new.organizer, &new.name, &new.city];
     let too_long = texts.iter().any(|text| text.is_empty() || text.chars().count() > 200);
-    if too_long || new.about.chars().count() > 10_000 || texts.iter().any(|text| text.contains('\0')) || new.about.contains('\0') {
-        return Err(Problem::BadRequest("organizer, name and city have 1 to 200 letters, about up to 10,000, and no NUL.".into()));
+    if too_long
+        || new.about.chars().count() > 10_000
+        || texts.iter().any(|text| text.contains('\0'))
+        || new.about.contains('\0')
+    {
+        return Err(Problem::BadRequest(
+            "organizer, name and city have 1 to 200 letters, about up to 10,000, and no NUL.".into(),
+        ));
     }
     if !is_address(&new.organizer) {
         return Err(Problem::BadRequest("organizer is a mail address.".into()));
@@ -185,11 +191,7 @@ async fn create(
     params(("id" = i64, Path, description = "The conference")),
     responses((status = 200, body = Vec<Session>), (status = 304, description = "Not modified"),
         (status = 400, description = "A parameter that is none")))]
-async fn sessions(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    Path(id): Path<i64>,
-) -> Result<Response, Problem> {
+async fn sessions(State(app): State<Arc<App>>, headers: HeaderMap, Path(id): Path<i64>) -> Result<Response, Problem> {
     let sessions = app.store.list::<Session>("of_conference", (id,))?.fetch(PAGE_MAX).await?;
     Ok(tagged(&headers, &sessions))
 }

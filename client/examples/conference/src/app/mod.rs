@@ -78,25 +78,27 @@ impl App {
 ))]
 struct ApiDescription;
 
+fn described() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(ApiDescription::openapi()).merge(api::routes()).merge(tasks::routes())
+}
+
+/// The description of the API, as `/openapi.json` has it.
+pub(crate) fn description() -> String {
+    described().into_openapi().to_pretty_json().expect("a description is JSON")
+}
+
 fn router(app: Arc<App>) -> Router {
-    let api = OpenApiRouter::with_openapi(ApiDescription::openapi()).merge(api::routes()).merge(tasks::routes());
-    let (router, description) = api.split_for_parts();
-    router
+    let description = description();
+    Router::from(described())
         .route("/", get(pages::search))
         .route("/conferences/{id}", get(pages::conference).post(pages::register))
         .route("/admin/tasks", get(pages::dead_letters))
         .route("/admin/tasks/{id}/requeue", post(pages::requeue))
         .route(tasks::MAIL_URL, post(tasks::send_confirmation))
         .route("/admin/statements", get(async || axum::Json(statements::counts())))
-        .route("/openapi.json", get(async || axum::Json(description)))
+        .route("/openapi.json", get(async || ([("content-type", "application/json")], description)))
         .layer(CompressionLayer::new())
         .with_state(app)
-}
-
-/// The description of the API, as `/openapi.json` has it.
-pub(crate) fn description() -> String {
-    let api = OpenApiRouter::with_openapi(ApiDescription::openapi()).merge(api::routes()).merge(tasks::routes());
-    api.into_openapi().to_pretty_json().unwrap_or_default()
 }
 
 /// Why a request cannot be served; answered as problem+json (RFC 9457).

@@ -122,7 +122,8 @@ struct Shown {
 async fn shown(app: &App, id: i64) -> Result<Shown, Problem> {
     let pool = app.store.pool().clone();
     let load = move || async move {
-        let conference = sqlx::query_as("select * from conference where id = $1").bind(id).fetch_optional(&pool).await?;
+        let conference =
+            sqlx::query_as("select * from conference where id = $1").bind(id).fetch_optional(&pool).await?;
         let sql = "select * from session where conference = $1 order by starts, id limit 100";
         let sessions = sqlx::query_as(sql).bind(id).fetch_all(&pool).await?;
         Ok::<_, sqlx::Error>(Shown { conference, sessions })

@@ -67,7 +67,8 @@ async fn try_to_unregister(app: &App, conference: i64, profile: &str) -> Result<
 
 /// Runs a transaction up to three times where it lost against another one.
 async fn retried<T, F: Future<Output = Result<T, Problem>>>(transaction: impl FnMut() -> F) -> Result<T, Problem> {
-    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(10)).with_jitter().with_max_times(2);
+    let pauses =
+        ExponentialBuilder::default().with_min_delay(Duration::from_millis(10)).with_jitter().with_max_times(2);
     transaction.retry(pauses).when(is_conflict).await
 }
 

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::super::{Db, QueueConfig, Storage};
+use super::super::{Db, QueueConfig};
 use super::{App, Problem};
 use crate::mail::Confirmation;
 use crate::settings::Settings;
@@ -49,7 +49,7 @@ pub(crate) async fn push(
 ) -> Result<(), Problem> {
     let bytes = serde_json::to_vec(&task).map_err(anyhow::Error::from)?;
     let task = TaskBuilder::new(bytes).max_attempts(settings.task_tries).build();
-    Ok(super::super::push(&mut **tx, PUSH, task).await?)
+    Ok(super::super::push(tx, PUSH, task).await?)
 }
 
 /// Posts tasks until the process ends.
@@ -62,8 +62,8 @@ pub(super) async fn push_worker(app: Arc<App>, base: String) {
         let pauses = pauses.expect("the shortest pause is below the longest").make_backoff();
         let worker = WorkerBuilder::new(Uuid::new_v4().to_string().as_str())
             .backend(super::super::storage::<Push>(&app.queue_pool, config))
-            .retry(RetryPolicy::retries(app.settings.task_tries - 1).with_backoff(pauses))
             .concurrency(AT_A_TIME)
+            .retry(RetryPolicy::retries(app.settings.task_tries - 1).with_backoff(pauses))
             .data((http.clone(), base.clone()))
             .build(post);
         if let Err(error) = worker.run().await {
@@ -235,7 +235,11 @@ async fn renew(
 ) -> Result<StatusCode, Problem> {
     let queue = pull_queue(&app, &queue, 1)?;
     requeue_expired(&app, &queue).await?;
-    if super::super::renew(&app.queue_pool, &queue, &WorkerContext::new(&lease)).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::Gone) }
+    if super::super::renew(&app.queue_pool, &queue, &WorkerContext::new(&lease)).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::Gone)
+    }
 }
 
 /// Deletes a leased task, which has been carried out.
@@ -252,7 +256,11 @@ async fn delete(
     requeue_expired(&app, &queue).await?;
     let task_id = task.parse::<TaskId>().map_err(|_| Problem::Gone)?;
     let done = TaskResult { task_id, attempt: 1, status: Status::Done, result: Ok(serde_json::Value::Null) };
-    if super::super::finish(&app.queue_pool, &lease, &done).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::Gone) }
+    if super::super::finish(&app.queue_pool, &lease, &done).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::Gone)
+    }
 }
 
 /// The queue crate counts whole seconds: one more, so that no lease ends early.

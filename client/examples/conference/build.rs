@@ -1,0 +1,5 @@
+//! Migrations are compiled into the program.
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+}
