@@ -115,10 +115,9 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let versions = Shared::default();
     let mut tasks = JoinSet::new();
     for place in 0..options.at_a_time {
-        let base = options.instances[place % options.instances.len()].clone();
         let mut device = Device {
             http: http.clone(),
-            base,
+            base: options.instances[place % options.instances.len()].clone(),
             options: options.clone(),
             versions: versions.clone(),
             etags: HashMap::new(),
@@ -164,7 +163,8 @@ async fn statements(http: &Client, options: &Options) -> anyhow::Result<BTreeMap
 impl Report {
     fn new() -> anyhow::Result<Report> {
         Ok(Report {
-            latencies: Histogram::new(3)?,
+            // In microseconds, up to two request time-outs.
+            latencies: Histogram::new_with_bounds(1, 60_000_000, 3)?,
             seconds: 0.0,
             registered: 0,
             not_modified: 0,
@@ -206,6 +206,10 @@ impl Device {
         self.report.latencies.saturating_record(micros);
         if done.is_err() {
             self.report.errors += 1;
+            // As behind a load balancer: the next request goes to another instance.
+            let instances = &self.options.instances;
+            let place = instances.iter().position(|instance| *instance == self.base).unwrap_or(0);
+            self.base = instances[(place + 1) % instances.len()].clone();
         }
     }
 

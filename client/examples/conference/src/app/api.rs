@@ -136,7 +136,7 @@ pub(super) async fn one(app: &App, id: i64) -> Result<Conference, Problem> {
 #[serde(deny_unknown_fields)]
 struct NewConference {
     /// The organizer's mail address.
-    #[schema(min_length = 3, max_length = 200)]
+    #[schema(min_length = 3, max_length = 200, format = "email")]
     organizer: String,
     #[schema(min_length = 1, max_length = 200)]
     name: String,
@@ -201,7 +201,7 @@ async fn sessions(State(app): State<Arc<App>>, headers: HeaderMap, Path(id): Pat
 #[serde(deny_unknown_fields)]
 struct Person {
     /// The person's mail address.
-    #[schema(min_length = 3, max_length = 200)]
+    #[schema(min_length = 3, max_length = 200, format = "email")]
     profile: String,
 }
 
