@@ -373,14 +373,6 @@ impl Chart {
         }
     }
 
-    /// Renders the chart as a file of SVG, with its style.
-    pub fn to_svg(&self) -> String {
-        let svg = self.draw(&WIDE).into_string();
-        let size =
-            format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" ", WIDE.width, WIDE.height);
-        svg.replacen("<svg ", &size, 1).replacen("<title>", &format!("<style>{CHART_STYLE}</style><title>"), 1)
-    }
-
     fn draw(&self, shape: &Shape) -> Markup {
         let (x, y) = self.spans();
         let names: Vec<&str> = self.lines.iter().map(|line| line.name.as_str()).collect();
@@ -483,8 +475,9 @@ mod tests {
     fn an_empty_chart_is_a_chart() {
         for scale in [Scale::Linear, Scale::Log, Scale::Quantile] {
             let axis = Axis { label: "", unit: "", scale, show: short };
-            let svg = Chart { title: "t", x: axis, y: axis, lines: Vec::new(), level: None }.to_svg();
-            assert!(svg.ends_with("</svg>") && !svg.contains("NaN"), "{svg}");
+            let chart = Chart { title: "t", x: axis, y: axis, lines: Vec::new(), level: None };
+            let figure = chart.to_figure().into_string();
+            assert!(figure.contains("</svg>") && !figure.contains("NaN"), "{figure}");
         }
         assert!(bars("t", "µs", &[], &[]).into_string().ends_with("</svg></figure>"));
     }

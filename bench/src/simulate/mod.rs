@@ -1,5 +1,5 @@
 //! `larder-bench simulate`: the engine's hit ratio on a trace, by memory size and eviction policy, beside policies by
-//! their published rules: exact LRU, GDSF and S3-FIFO.
+//! their published rules: exact LRU, GDSF, S3-FIFO, W-TinyLFU and LHD.
 //!
 //! Everything runs in this process, without a server. A get that misses is followed by a set, as readers of a cache do.
 //! Time is that of the trace.
@@ -7,8 +7,12 @@
 mod cache;
 mod engine;
 mod gdsf;
+mod lhd;
 mod lru;
+mod page;
+mod queue;
 mod s3fifo;
+mod wtinylfu;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,13 +24,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use larder_node::store::{Config, Eviction, Store, Time};
 
 use crate::interrupt::Interrupt;
-use crate::report::{self, Axis, Chart, Line, Scale};
+use crate::report::{self, Line};
 use crate::trace::{self, Command};
 use cache::{Cache, ITEM_OVERHEAD};
 use engine::Engine;
 use gdsf::Gdsf;
+use lhd::Lhd;
 use lru::ExactLru;
+use page::Ratios;
 use s3fifo::S3Fifo;
+use wtinylfu::WTinyLfu;
 
 /// The start of the trace, in seconds since 1970.
 const START: u32 = 1_700_000_000;
@@ -48,9 +55,9 @@ pub struct SimulateOptions {
     /// agrees with simulations of these sizes
     #[arg(long)]
     estimate: bool,
-    /// Write a plot as SVG
+    /// Write the tables and plots of them as a page
     #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    html: Option<PathBuf>,
 }
 
 impl SimulateOptions {
@@ -73,15 +80,22 @@ enum Policy {
     ExactLru,
     Gdsf,
     S3Fifo,
+    WTinyLfu,
+    Lhd,
     Engine(Eviction),
 }
 
 impl Policy {
+    /// Those by their published rules.
+    const REFERENCES: [Policy; 5] = [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo, Policy::WTinyLfu, Policy::Lhd];
+
     fn name(self) -> String {
         match self {
             Policy::ExactLru => "exact lru".to_owned(),
             Policy::Gdsf => "exact gdsf".to_owned(),
             Policy::S3Fifo => "exact s3fifo".to_owned(),
+            Policy::WTinyLfu => "exact w-tinylfu".to_owned(),
+            Policy::Lhd => "exact lhd".to_owned(),
             Policy::Engine(eviction) => format!("engine {eviction}"),
         }
     }
@@ -124,71 +138,32 @@ pub fn run(options: &SimulateOptions) -> Result<ExitCode> {
     let (path, sizes) = options.trace_and_sizes()?;
     let trace = Trace::read(&path)?;
     ensure!(!trace.requests.is_empty(), "{} has no requests", path.display());
-    println!(
-        "{} requests, {} keys, footprint {} bytes\n",
+    let about = format!(
+        "{} requests, {} keys, footprint {} bytes",
         report::count(trace.requests.len() as u64),
         report::count(trace.keys.len() as u64),
         report::count(trace.footprint)
     );
-    let exact = [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo];
-    let policies: Vec<Policy> = exact.into_iter().chain(options.policies.iter().copied().map(Policy::Engine)).collect();
-    let mut lines: Vec<Line> = policies.iter().map(|policy| Line { name: policy.name(), ..Line::default() }).collect();
-    let names = policies.iter().map(|policy| policy.name());
-    let mut objects = vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>()];
-    let mut bytes_hit = objects.clone();
-    'sizes: for &size in &sizes {
-        let bytes = (trace.footprint as f64 * size / 100.0) as usize;
-        let mut rows = [(); 2].map(|()| vec![format!("{size} %"), report::count(bytes as u64)]);
-        for (line, &policy) in lines.iter_mut().zip(&policies) {
-            let shown = match trace.hit_ratio(bytes, policy, &interrupt) {
-                // A pass that was cut short has no ratio.
-                _ if interrupt.is_set() => {
-                    let [by_objects, by_bytes] = rows;
-                    objects.push(by_objects);
-                    bytes_hit.push(by_bytes);
-                    break 'sizes;
-                }
-                Ok(ratio) => {
-                    line.points.push((size, 100.0 * ratio.objects));
-                    [ratio.objects, ratio.bytes].map(|ratio| format!("{:.2} %", 100.0 * ratio))
-                }
-                // The engine refuses very small sizes: its column has a gap there.
-                Err(error) => {
-                    tracing::warn!(%error, bytes, "not simulated");
-                    [(); 2].map(|()| "-".to_owned())
-                }
-            };
-            rows.iter_mut().zip(shown).for_each(|(row, shown)| row.push(shown));
-        }
-        let [by_objects, by_bytes] = rows;
-        objects.push(by_objects);
-        bytes_hit.push(by_bytes);
+    println!("{about}\n");
+    let engine = options.policies.iter().copied().map(Policy::Engine);
+    let policies: Vec<Policy> = Policy::REFERENCES.into_iter().chain(engine).collect();
+    let ratios = trace.hit_ratios(&sizes, &policies, &interrupt);
+    for Ratios { title, rows, .. } in &ratios {
+        report::print(&format!("{title}\n{}\n", report::table(rows)))?;
     }
-    report::print(&format!("Reads that hit\n{}\n", report::table(&objects)))?;
-    report::print(&format!("Bytes of reads that hit\n{}", report::table(&bytes_hit)))?;
+    let mut estimates = Vec::new();
     if options.estimate {
-        let estimates = trace.estimates(&sizes, &options.policies, &interrupt);
-        report::print(&format!(
-            "\nReads that hit: as the node estimates / as simulated\n{}",
-            report::table(&estimates)
-        ))?;
+        estimates = trace.estimates(&sizes, &options.policies, &interrupt);
+        report::print(&format!("Reads that hit: as the node estimates / as simulated\n{}", report::table(&estimates)))?;
     }
     if interrupt.is_set() {
         report::print("\nThe simulation was cut short: further sizes and policies are missing.\n")?;
     }
-    if let Some(path) = &options.plot {
-        report::write(path, &plot(lines))?;
+    if let Some(file) = &options.html {
+        let about = format!("{}: {about}", path.display());
+        report::write(file, &page::to_html(&about, Policy::REFERENCES.len(), &ratios, &estimates))?;
     }
     Ok(ExitCode::from(interrupt.exit_status().unwrap_or(0)))
-}
-
-/// Plots the hit ratio over the memory size, with a line for each policy.
-fn plot(mut lines: Vec<Line>) -> String {
-    lines.iter_mut().for_each(|line| line.dots.clone_from(&line.points));
-    let show = |percent| format!("{} %", report::short(percent));
-    let x = Axis { label: "memory, percent of the footprint", unit: "", scale: Scale::Log, show };
-    let y = Axis { label: "hit ratio", unit: "", scale: Scale::Linear, show };
-    Chart { title: "Hit ratio by memory", x, y, lines, level: None }.to_svg()
 }
 
 impl Trace {
@@ -223,6 +198,40 @@ impl Trace {
         Ok(Trace { requests, keys, footprint, largest })
     }
 
+    /// Returns the hit ratios with each of these sizes, in percent of the footprint, under each policy: by objects and by
+    /// bytes. Where `interrupt` is set, those that are known by then.
+    fn hit_ratios(&self, sizes: &[f64], policies: &[Policy], interrupt: &Interrupt) -> [Ratios; 2] {
+        let names = || policies.iter().map(|policy| policy.name());
+        let mut all = ["Reads that hit", "Bytes of reads that hit"].map(|title| Ratios {
+            title,
+            rows: vec![["memory", "bytes"].map(str::to_owned).into_iter().chain(names()).collect()],
+            lines: names().map(|name| Line { name, ..Line::default() }).collect(),
+        });
+        for &size in sizes {
+            let bytes = (self.footprint as f64 * size / 100.0) as usize;
+            for Ratios { rows, .. } in &mut all {
+                rows.push(vec![format!("{size} %"), report::count(bytes as u64)]);
+            }
+            for (at, &policy) in policies.iter().enumerate() {
+                let ratio = self.hit_ratio(bytes, policy, interrupt);
+                if interrupt.is_set() {
+                    // A pass that was cut short has no ratio.
+                    return all;
+                }
+                // The engine refuses very small sizes: its column has a gap there.
+                let refused = |error: &anyhow::Error| tracing::warn!(%error, bytes, "not simulated");
+                let ratio = ratio.inspect_err(refused).ok();
+                let both = [ratio.as_ref().map(|ratio| ratio.objects), ratio.as_ref().map(|ratio| ratio.bytes)];
+                for (Ratios { rows, lines, .. }, share) in all.iter_mut().zip(both) {
+                    let shown = share.map_or("-".to_owned(), |share| format!("{:.2} %", 100.0 * share));
+                    rows.last_mut().expect("a row was begun").push(shown);
+                    lines[at].points.extend(share.map(|share| (size, 100.0 * share)));
+                }
+            }
+        }
+        all
+    }
+
     /// Returns the shares of reads that hit with `bytes` of memory under `policy`.
     fn hit_ratio(&self, bytes: usize, policy: Policy, interrupt: &Interrupt) -> Result<HitRatio> {
         let limit = bytes as u64;
@@ -230,6 +239,8 @@ impl Trace {
             Policy::ExactLru => Ok(self.run(&mut ExactLru::new(limit, &self.keys), interrupt)),
             Policy::Gdsf => Ok(self.run(&mut Gdsf::new(limit, &self.keys), interrupt)),
             Policy::S3Fifo => Ok(self.run(&mut S3Fifo::new(limit, &self.keys), interrupt)),
+            Policy::WTinyLfu => Ok(self.run(&mut WTinyLfu::new(limit, &self.keys), interrupt)),
+            Policy::Lhd => Ok(self.run(&mut Lhd::new(limit, &self.keys), interrupt)),
             Policy::Engine(eviction) => {
                 let store = self.store(bytes, eviction)?;
                 Ok(self.run(&mut Engine::new(store, &self.keys, self.largest, START), interrupt))
@@ -314,7 +325,7 @@ mod tests {
     #[test]
     fn a_read_hits_what_was_read_before_until_it_expires() {
         let trace = trace("0,a,1,10,1,get,5\n4,a,1,10,1,get,5\n5,a,1,10,1,get,5\n9,a,1,10,1,get,5\n");
-        for policy in [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo, Policy::Engine(Eviction::Density)] {
+        for policy in Policy::REFERENCES.into_iter().chain([Policy::Engine(Eviction::Density)]) {
             let ratio = trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap();
             assert_eq!(ratio, HitRatio { objects: 0.5, bytes: 0.5 });
         }
@@ -323,7 +334,7 @@ mod tests {
     #[test]
     fn a_deleted_key_is_missed() {
         let trace = trace("0,a,1,10,1,set,0\n0,a,1,10,1,get,0\n0,a,1,10,1,delete,0\n0,a,1,10,1,get,0\n");
-        for policy in [Policy::ExactLru, Policy::Gdsf, Policy::S3Fifo, Policy::Engine(Eviction::Density)] {
+        for policy in Policy::REFERENCES.into_iter().chain([Policy::Engine(Eviction::Density)]) {
             let ratio = trace.hit_ratio(1 << 20, policy, &Interrupt::default()).unwrap();
             assert_eq!(ratio, HitRatio { objects: 0.5, bytes: 0.5 });
         }
