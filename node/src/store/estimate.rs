@@ -375,8 +375,8 @@ impl Miniature {
             self.density.observe(uses, now.0.saturating_sub(since.0));
         }
         let density = &mut self.density;
-        let is_dense = || density.stays(uses, bytes as usize, expiry.remaining(now));
-        match self.eviction.verdict(lane, uses, is_dense) {
+        let dense = || density.stays(uses, bytes as usize, expiry.remaining(now));
+        match self.eviction.verdict(lane, uses, dense) {
             Verdict::Stay(lane, uses) => self.place(hash, Entry { lane, uses, ..item }, now),
             Verdict::Leave if self.eviction.remembers_from(lane) => {
                 self.density.observe_eviction(uses.next_level());

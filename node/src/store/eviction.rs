@@ -64,14 +64,14 @@ impl Eviction {
         }
     }
 
-    /// Returns what happens to an item with these uses in a segment of this lane. `is_dense` returns whether the item
-    /// has many uses for its bytes.
-    pub(super) fn verdict(self, lane: Lane, uses: Uses, is_dense: impl FnOnce() -> bool) -> Verdict {
+    /// Returns what happens to an item with these uses in a segment of this lane. `dense` returns the level with which an
+    /// item stays that has many uses for its bytes.
+    pub(super) fn verdict(self, lane: Lane, uses: Uses, dense: impl FnOnce() -> Option<u8>) -> Verdict {
         match (self, lane, uses.recent()) {
             (Eviction::Never, lane, _) => Verdict::Stay(lane, uses),
-            (Eviction::Density, ..) => match is_dense() {
-                true => Verdict::Stay(Lane::Kept, Uses::of_level(uses.next_level())),
-                false => Verdict::Leave,
+            (Eviction::Density, ..) => match dense() {
+                Some(level) => Verdict::Stay(Lane::Kept, Uses::of_level(level)),
+                None => Verdict::Leave,
             },
             (_, _, 0) => Verdict::Leave,
             (Eviction::Lru, ..) => Verdict::Stay(Lane::New, Uses::NONE),
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn an_unused_item_leaves_under_every_policy_that_evicts() {
         for policy in Eviction::ALL.into_iter().filter(|&policy| policy != Eviction::Never) {
-            assert_eq!(policy.verdict(Lane::New, Uses::NEW, || false), Verdict::Leave);
-            assert_eq!(policy.verdict(Lane::Kept, Uses::NONE, || false), Verdict::Leave);
+            assert_eq!(policy.verdict(Lane::New, Uses::NEW, || None), Verdict::Leave);
+            assert_eq!(policy.verdict(Lane::Kept, Uses::NONE, || None), Verdict::Leave);
         }
     }
 }
