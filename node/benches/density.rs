@@ -10,9 +10,11 @@ const LIMIT: usize = 512 << 20;
 const NOW: Time = Time(1_700_000_000);
 
 fn main() {
-    println!("key/value      items held  bytes over  share of the limit");
-    for (key_len, value_len) in [(24, 32), (24, 100), (30, 1000)] {
-        let config = Config { memory_limit: LIMIT, item_size_max: 1 << 20, eviction: Eviction::Lru, now: NOW };
+    println!("eviction   key/value      items held  bytes over  share of the limit");
+    let sizes = [(24, 32), (24, 100), (30, 1000)];
+    let cases = [Eviction::Density, Eviction::Lru].map(|eviction| sizes.map(|size| (eviction, size)));
+    for (eviction, (key_len, value_len)) in cases.into_iter().flatten() {
+        let config = Config { memory_limit: LIMIT, item_size_max: 1 << 20, eviction, now: NOW };
         let store = Store::new(&config).expect("a store");
         let value = vec![b'v'; value_len];
         for number in 0..2 * LIMIT / (key_len + value_len) {
@@ -23,7 +25,8 @@ fn main() {
         let items = store.statistics().items;
         let over = LIMIT as f64 / items as f64 - (key_len + value_len) as f64;
         let share = items as f64 * (key_len + value_len) as f64 / LIMIT as f64;
-        println!("{:<12} {items:>12} {over:>11.1} {:>18.1} %", format!("{key_len}/{value_len}"), 100.0 * share);
+        let size = format!("{key_len}/{value_len}");
+        println!("{eviction:<10} {size:<12} {items:>12} {over:>11.1} {:>18.1} %", 100.0 * share);
     }
     let config = Config { memory_limit: LIMIT / 8, item_size_max: 1 << 20, eviction: Eviction::Lru, now: NOW };
     let store = Store::new(&config).expect("a store");

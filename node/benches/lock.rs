@@ -27,7 +27,7 @@ fn processor_time() -> u64 {
 
 fn main() {
     println!("eviction   operation        count       p50       p99     p99.9    p99.99       max");
-    for eviction in [Eviction::Lru, Eviction::S3Fifo] {
+    for eviction in [Eviction::Density, Eviction::Lru, Eviction::S3Fifo] {
         let mut now = Time(1_700_000_000);
         let store =
             Store::new(&Config { memory_limit: LIMIT, item_size_max: 1 << 20, eviction, now }).expect("a store");

@@ -1,7 +1,7 @@
 //! LHD by the published rules, as a yardstick.
 //!
-//! Beckmann, Chen, Cidon, "LHD: improving cache hit rate by maximizing hit density", NSDI 2018. An item's hit density is
-//! the hits that items of its class and age still get, for the time until their hit or eviction, for its bytes. Of a
+//! Beckmann, Chen, Cidon, "LHD: improving cache hit rate by maximizing hit density", NSDI 2018. An item's hit density
+//! is the hits that items of its class and age still get, for the time until their hit or eviction, for its bytes. Of a
 //! random sample of items the one with the least leaves. Time is counted in requests; classes are by the time between
 //! the last uses, as in the paper's section 4.
 //!

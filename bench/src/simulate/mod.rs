@@ -198,8 +198,8 @@ impl Trace {
         Ok(Trace { requests, keys, footprint, largest })
     }
 
-    /// Returns the hit ratios with each of these sizes, in percent of the footprint, under each policy: by objects and by
-    /// bytes. Where `interrupt` is set, those that are known by then.
+    /// Returns the hit ratios with each of these sizes, in percent of the footprint, under each policy: by objects and
+    /// by bytes. Where `interrupt` is set, those that are known by then.
     fn hit_ratios(&self, sizes: &[f64], policies: &[Policy], interrupt: &Interrupt) -> [Ratios; 2] {
         let names = || policies.iter().map(|policy| policy.name());
         let mut all = ["Reads that hit", "Bytes of reads that hit"].map(|title| Ratios {

@@ -4,9 +4,9 @@
 //! *past* of the item, a decayed count of uses in half octaves. The density of an item is `past × correction / bytes`,
 //! and the items with the highest densities stay: so many that a fixed share of the bytes looked at lately stays.
 //!
-//! Uses fade from look to look, by half an octave where a round of the queue replaces many items. Where large values take
-//! most of the bytes, few items of many leave at each round, and uses fade more slowly: else items would be forgotten
-//! before they are used again.
+//! Uses fade from look to look, by half an octave where a round of the queue replaces many items. Where large values
+//! take most of the bytes, few items of many leave at each round, and uses fade more slowly: else items would be
+//! forgotten before they are used again.
 //!
 //! The correction of each level of past is learned. How often are items of this level used until the next look, or
 //! asked for after they were evicted, compared with items of other levels? Where past uses tell little (keys come into
@@ -31,9 +31,8 @@ const TRUST: f32 = 0.6;
 /// Uses of a level that are taken to be as expected, beside those that were seen.
 const DOUBT: f32 = 50.0;
 
-/// The share of the items looked at that leave, below which not every look costs a level. Half an octave at each look, and
-/// 1.5 points less, was too much for a content delivery network's requests, where a tenth leaves; more than this lost 1
-/// point where keys come into fashion and go.
+/// The share of the items looked at that leave, below which not every look costs a level. Where a tenth leaves, a level
+/// at each look lost 0.8 points; with a higher share than this, keys that come into fashion and go lost as much.
 const FADING: f32 = 0.25;
 
 /// What an evicted item's past counts when its key comes back, beside the use that brings it back.
@@ -140,8 +139,8 @@ impl Density {
         }
     }
 
-    /// Looks at an item of so many bytes. Returns the level with which it stays; `None` if it leaves. `remaining` is its
-    /// time to live in seconds.
+    /// Looks at an item of so many bytes. Returns the level with which it stays; `None` if it leaves. `remaining` is
+    /// its time to live in seconds.
     pub(super) fn stays(&mut self, uses: Uses, bytes: usize, remaining: Option<u32>) -> Option<u8> {
         if self.threshold_due == 0 {
             self.threshold_due = THRESHOLD_ITEMS;

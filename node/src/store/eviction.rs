@@ -139,7 +139,7 @@ impl Eviction {
 
 impl fmt::Display for Eviction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Eviction::Density => "density",
             Eviction::Lru => "lru",
             Eviction::S3Fifo => "s3fifo",
