@@ -127,6 +127,30 @@ fn the_page_and_its_figures_are_served_whatever_the_cache_asks_of_clients() {
 }
 
 #[test]
+fn the_page_has_the_prefixes_that_are_read_most_and_the_slowest_while_they_are_counted() {
+    let (server, port) = node(&["-D", ":"]);
+    let mut connection = server.connect();
+    let large = "x".repeat(20_000);
+    connection.exchange(format!("set large:a 0 0 {}\r\n{large}\r\nset small:a 0 0 1\r\nx\r\n", large.len()).as_bytes());
+    let mut gets = |key: &str, batches: usize| {
+        for _ in 0..batches {
+            connection.exchange(format!("get {key}\r\n").repeat(10).as_bytes());
+        }
+    };
+    // One command of 16 is measured, and 16 at least must be.
+    gets("small:a", 100);
+    gets("large:a", 80);
+    let state: serde_json::Value = serde_json::from_str(&get(port, "/status.json").1).unwrap();
+    let names = |id: &str| state[id].as_array().unwrap().iter().map(|row| row[0].clone()).collect::<Vec<_>>();
+    assert_eq!(names("prefixes"), ["small", "large"]);
+    assert_eq!((&state["prefixes"][0][1], &state["prefixes"][0][2]), (&1000.into(), &1000.into()));
+    let slowest = names("slowest");
+    assert_eq!(slowest.len(), 2, "{state}");
+    let times: Vec<f64> = (0..2).map(|row| state["slowest"][row][4].as_f64().unwrap()).collect();
+    assert!(times[0] >= times[1] && times[1] > 0.0, "{times:?}");
+}
+
+#[test]
 fn clients_that_send_nothing_or_nonsense_harm_neither_the_page_nor_the_cache() {
     let (server, port) = node(&[]);
     let idle: Vec<TcpStream> = (0..50).map(|_| connect_to(port)).collect();

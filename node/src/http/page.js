@@ -143,12 +143,15 @@ function show(state) {
   const estimate = state.estimate.sort((a, b) => a.times - b.times);
   rows("estimate", estimate.map((row) => [`${row.times} ×`, row.ratio === null ? "–" : (100 * row.ratio).toFixed(1) + " % hits"]));
   rows("sockets", Object.entries(state.sockets));
-  rows(
-    "prefixes",
-    state.prefixes === null
-      ? [["Not counted: send stats detail on, or start with -D"]]
-      : [["prefix", "reads", "hits", "writes"], ...state.prefixes],
-  );
+  for (const id of ["prefixes", "slowest"]) {
+    const time = (mean) => (mean === null ? "–" : mean.toFixed(1) + " µs");
+    rows(
+      id,
+      state[id] === null
+        ? [["Not counted: send stats detail on, or start with -D"]]
+        : [["prefix", "reads", "hits", "writes", "mean"], ...state[id].map((row) => [...row.slice(0, 4), time(row[4])])],
+    );
+  }
   if (cluster) {
     const facts = ["state", "settled", "reachable", "forwarded_out", "forwarded_in"];
     rows("cluster", [

@@ -13,11 +13,15 @@ use super::history::History;
 use super::{Status, metrics};
 use crate::cluster as members;
 use crate::shared::Shared;
+use crate::statistics::prefixes::Counts;
 use crate::statistics::{hits_by_memory, named};
 use crate::version::LARDER_VERSION;
 
-/// Prefixes shown: those read most.
+/// Prefixes shown: of those read most, and of the slowest.
 const PREFIXES_SHOWN: usize = 20;
+
+/// Fewer commands than this say nothing about how fast those of a prefix are.
+const MEASURED_LEAST: u32 = 16;
 
 /// The page itself. Its figures come from `/status.json`.
 pub(super) async fn show(State(status): State<Arc<Status>>) -> impl IntoResponse {
@@ -62,6 +66,7 @@ fn page(shared: &Shared) -> Markup {
                         article { h2 { "With other memory" } table #estimate {} }
                         article { h2 { "Sockets" } table #sockets {} }
                         article { h2 { "Prefixes read most" } table #prefixes {} }
+                        article { h2 { "Slowest prefixes" } table #slowest {} }
                         @if shared.cluster.is_some() { article.wide { h2 { "Cluster" } table #cluster {} } }
                         article.wide {
                             details { summary { "Settings" } table #settings {
@@ -116,20 +121,29 @@ pub(super) fn state(shared: &Shared, history: &History, since: u64) -> Value {
         "memory": metrics::memory(shared).map(|(part, bytes)| json!([part, bytes])),
         "estimate": estimate,
         "sockets": sockets,
-        "prefixes": prefixes(shared),
+        "prefixes": prefixes(shared, &|counts| Some(counts.get)),
+        "slowest": prefixes(shared, &mean_time),
         "cluster": cluster(shared),
     })
 }
 
-/// The prefixes that were read most; none where they are not counted.
-fn prefixes(shared: &Shared) -> Value {
+/// The mean time of a prefix's commands in nanoseconds, where enough were measured.
+fn mean_time(counts: &Counts) -> Option<u64> {
+    (counts.measured >= MEASURED_LEAST).then(|| (counts.took / counts.measured).as_nanos() as u64)
+}
+
+/// The prefixes with the highest figures; none where they are not counted.
+fn prefixes(shared: &Shared, figure: &dyn Fn(&Counts) -> Option<u64>) -> Value {
     if !shared.prefixes.on() {
         return Value::Null;
     }
     let mut all = shared.prefixes.all();
-    all.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.get));
-    let rows = all.into_iter().take(PREFIXES_SHOWN);
-    Value::from_iter(rows.map(|(prefix, counts)| json!([prefix, counts.get, counts.hit, counts.set])))
+    all.retain(|(_, counts)| figure(counts).is_some());
+    all.sort_by_cached_key(|(_, counts)| std::cmp::Reverse(figure(counts)));
+    let microseconds = |counts: &Counts| mean_time(counts).map(|nanoseconds| nanoseconds as f64 / 1e3);
+    let row =
+        |(prefix, counts): (String, Counts)| json!([prefix, counts.get, counts.hit, counts.set, microseconds(&counts)]);
+    Value::from_iter(all.into_iter().take(PREFIXES_SHOWN).map(row))
 }
 
 /// `stats cluster`: the member's own figures, and those of each member.

@@ -241,7 +241,13 @@ impl<'a> Session<'a> {
                 _ => carry_out(context, request, *hash, protocol, bytes, *now, output, holes),
             };
             if let Some(began) = began {
-                self.counters.measured.record(&request.command, began.elapsed());
+                let took = began.elapsed();
+                self.counters.measured.record(&request.command, took);
+                if self.shared.prefixes.on()
+                    && let Some(key) = request.command.key()
+                {
+                    self.shared.prefixes.add_time(key, took);
+                }
             }
             *start += consumed;
             if let Some(stop) = stop {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -15,6 +16,9 @@ pub(crate) struct Counts {
     pub(crate) hit: u64,
     pub(crate) set: u64,
     del: u64,
+    /// Commands whose time was measured, and their time together.
+    pub(crate) measured: u32,
+    pub(crate) took: Duration,
 }
 
 /// A command that is counted.
@@ -80,6 +84,16 @@ impl Prefixes {
         }
     }
 
+    /// Adds the time of a command that was measured, if its key has a prefix that is counted.
+    #[cold]
+    pub(crate) fn add_time(&self, key: &[u8], took: Duration) {
+        let Some(len) = memchr::memchr(self.delimiter, key) else { return };
+        if let Some(mut counts) = self.counts.get_mut(&key[..len]) {
+            counts.measured = counts.measured.saturating_add(1);
+            counts.took = counts.took.saturating_add(took);
+        }
+    }
+
     pub(crate) fn clear(&self) {
         self.counts.clear();
         self.len.store(0, Ordering::Relaxed);
@@ -93,7 +107,7 @@ impl Prefixes {
     /// Returns the lines of `stats detail dump`.
     pub(crate) fn dump(&self) -> String {
         let mut lines = String::new();
-        for (prefix, Counts { get, hit, set, del }) in self.all() {
+        for (prefix, Counts { get, hit, set, del, .. }) in self.all() {
             let _ = write!(lines, "PREFIX {prefix} get {get} hit {hit} set {set} del {del}\r\n");
         }
         lines
