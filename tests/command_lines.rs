@@ -238,10 +238,10 @@ fn variables_that_are_empty_or_that_kubernetes_sets_for_a_service_change_nothing
 #[test]
 fn the_load_generator_takes_an_empty_variable_for_none() {
     let mut command = Command::new(binary("larder-bench"));
-    command.args(["load", "--help"]).env("LARDER_BENCH_PASSWORD", "");
+    command.args(["load", "--help"]).env("LARDER_PASSWORD", "");
     assert!(command.output().unwrap().status.success());
     let mut command = Command::new(binary("larder-bench"));
-    command.args(["load", "-s", "127.0.0.1:1", "-d", "1s"]).env("LARDER_BENCH_PASSWORD", "");
+    command.args(["load", "-s", "127.0.0.1:1", "-d", "1s"]).env("LARDER_PASSWORD", "");
     let said = said(&command.output().unwrap());
     assert!(!said.contains("--user"), "{said}");
 }

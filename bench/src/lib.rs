@@ -1,7 +1,6 @@
 //! Load generator and reports for any memcache server. Each subcommand of `larder-bench` is a module here.
 #![forbid(unsafe_code)]
 
-pub mod access;
 mod cluster;
 pub mod coherence;
 pub mod compare;

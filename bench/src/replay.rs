@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use larder_cli::access::AccessArgs;
 use larder_client::{Client, Stored};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
-use crate::access::AccessArgs;
 use crate::interrupt::Interrupt;
 use crate::load::{Address, check_reachable, client_cpu, no_server_twice};
 use crate::report::{Collector, Interval, ProgressDisplay, Report, ReportArgs, ServerStats, parse_duration};

@@ -49,6 +49,7 @@
 //! | change a value that others change too | [`Client::update`], [`Client::cas`] |
 //! | get, set and delete many | [`Client::get_many`], [`Client::set_many`], [`Client::delete_many`] |
 //! | use any flag of the meta protocol | [`Client::meta_get`], [`Client::meta_set`], [`Client::meta_delete`], [`Client::meta_arithmetic`] |
+//! | send any other command | [`Client::open`] |
 //! | work without an async runtime | [`blocking::Client`] |
 //! | delete at every node, or ask a chosen node | [`Client::delete_everywhere`], [`Client::one_node`] |
 //! | take only hits of a known age | [`ReadThrough::fresh`] |

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, ensure};
 use clap::Parser;
+use larder_cli::access::AccessArgs;
 use larder_client::{Hashing, Ring, Server};
 
 use super::plan::{Plan, Schedule, Stop};
 use super::transport::{Address, Login, Opening, TransportKind};
 use super::verify::Verifier;
 use super::wire::Protocol;
-use crate::access::AccessArgs;
 use crate::interrupt::Interrupt;
 use crate::report::{ReportArgs, parse_duration};
 use crate::workload::{Filler, HEADER_LEN, Operation, WorkloadArgs};
@@ -186,16 +186,13 @@ impl LoadArgs {
         if self.udp {
             let reads = Operation::ALL.iter().all(|&each| each == Operation::Get || !workload.mix.has(each));
             let access = &self.access;
-            ensure!(
-                access.tls_ca.is_none() && access.user.is_none(),
-                "--udp: servers have neither TLS nor login there"
-            );
+            ensure!(!access.speaks_tls() && access.user.is_none(), "--udp: servers have neither TLS nor login there");
             ensure!(reads && !workload.fill, "--udp: servers take reads alone (--mix get, no --fill)");
             ensure!(self.protocol == Protocol::Text, "--udp: servers take text alone");
             ensure!(self.pipeline == 1, "--udp: one request is on its way a connection; use more --connections");
             ensure!(!self.populates(), "--udp: populate over TCP first: the same command without --udp, with -n 1");
         }
-        let kind = match self.access.tls()? {
+        let kind = match self.access.tls()?.map(|tls| tls.config()) {
             _ if self.udp => TransportKind::Udp,
             Some(config) => TransportKind::Tls(config, self.access.tls_name.clone()),
             None => TransportKind::Tcp,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use larder_cli::format::parse_duration;
 
 use super::{Report, Threshold, Unit, Verdict, print, write};
 
@@ -114,27 +115,6 @@ impl ReportArgs {
     }
 }
 
-/// The longest time, in seconds.
-const TIME_MAX: f64 = 10_000.0 * 3600.0;
-
-/// Parses a time: `10s`, `500ms`, `250µs` (or `250us`), `2m`, `1h`. A number without a unit is in seconds.
-pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().with_context(|| format!("`{text}` is not a time (10s, 500ms, 2m)"))?;
-    let seconds = match unit {
-        // The micro sign, and the Greek letter that looks like it.
-        "us" | "\u{b5}s" | "\u{3bc}s" => number / 1e6,
-        "ms" => number / 1e3,
-        "s" | "" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => bail!("`{unit}` is no unit of time: use µs, ms, s, m or h"),
-    };
-    ensure!(seconds <= TIME_MAX, "`{text}` is too long: a time is at most 10,000 hours");
-    Ok(Duration::try_from_secs_f64(seconds)?)
-}
-
 /// Parses a percentage: `10` or `10%`.
 pub(crate) fn parse_percent(text: &str) -> anyhow::Result<f64> {
     let number: f64 =
@@ -168,26 +148,6 @@ mod tests {
         }
         for wrong in ["95", "-1%", "101%", "nan", "%", ""] {
             assert!(parse_share(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_take_units() {
-        let cases = [
-            ("10s", 10_000_000),
-            ("500ms", 500_000),
-            ("250us", 250),
-            ("250\u{b5}s", 250),
-            ("250\u{3bc}s", 250),
-            ("1.5m", 90_000_000),
-            ("2", 2_000_000),
-        ];
-        for (text, microseconds) in cases {
-            assert_eq!(parse_duration(text).expect("valid"), Duration::from_micros(microseconds), "{text}");
-        }
-        assert!(parse_duration("5 parsecs").is_err());
-        for wrong in ["-1s", "nan", "inf", "1e9", "999999999999h", "99999999999999999999999s", "", "s"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::table::count;
 use super::tally::{Interval, Tallies, Tally};
 use super::{Figures, Latency, Machine, OperationFigures, Point, Report, ServerFigures};
 use crate::workload::Operation;
+use larder_cli::format::count;
 
 /// How many intervals one worker may lag behind another. Later counts still reach the totals, but not the time series.
 const OPEN_INTERVALS: usize = 8;

@@ -21,18 +21,18 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 pub use args::ReportArgs;
-pub(crate) use args::{parse_duration, parse_percent};
+pub(crate) use args::parse_percent;
 pub(crate) use chart::bars;
 pub use chart::{Axis, Chart, LINES_MAX, Line, Scale, short, short_duration};
 pub(crate) use collector::Collector;
 pub use histogram::*;
+pub use larder_cli::format::{bytes, count, duration, parse_duration, percent, rate, table};
 pub use machine::*;
 pub(crate) use page::{html_table, page};
 pub(crate) use progress::ProgressDisplay;
 pub(crate) use server_use::ServerStats;
 pub use server_use::ServerUse;
 pub use spread::Spread;
-pub use table::{bytes, count, duration, percent, rate, table};
 pub(crate) use tally::{Interval, Tallies};
 pub use verdict::Verdict;
 

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use larder_cli::access::AccessArgs;
 use larder_client::Client;
 use serde::{Deserialize, Serialize};
-
-use crate::access::AccessArgs;
 
 /// How long a server may take to answer `stats`.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -2,84 +2,9 @@
 
 use std::fmt::Write;
 
+use larder_cli::format::{bytes, count, duration, percent, rate, table};
+
 use super::{Figures, OperationFigures, Report, ServerFigures, Threshold, Unit, Verdict};
-
-/// Aligns rows as a table: the first column to the left, the others to the right.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            // Writing to a String cannot fail.
-            let _ = match column {
-                0 => write!(line, "{cell:<width$}"),
-                _ => write!(line, "  {cell:>width$}"),
-            };
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-/// Formats microseconds in the unit that is easiest to read.
-pub fn duration(microseconds: f64) -> String {
-    match microseconds {
-        us if us < 1_000.0 => format!("{us:.1} µs"),
-        us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
-    }
-}
-
-/// Formats a rate a second: a whole number from 100 on, and three digits below.
-pub fn rate(per_second: f64) -> String {
-    match per_second {
-        rate if rate >= 99.95 || rate == rate.trunc() => count(rate.round() as u64),
-        rate if rate >= 9.995 => format!("{rate:.1}"),
-        rate if rate >= 0.01 => format!("{rate:.2}"),
-        rate => format!("{rate:.2e}"),
-    }
-}
-
-/// Formats a share of 1 in percent, with two digits.
-pub fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
-}
-
-/// Formats bytes in the unit that is easiest to read.
-pub fn bytes(count: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let mut size = count as f64;
-    let mut unit = "bytes";
-    for larger in units {
-        if size < 1024.0 {
-            break;
-        }
-        size /= 1024.0;
-        unit = larger;
-    }
-    if unit == "bytes" { format!("{count} bytes") } else { format!("{size:.1} {unit}") }
-}
-
-/// Formats a whole number with a comma at each thousand.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
 
 /// Returns the row of a table for `figures`.
 pub(super) fn row(name: &str, figures: &Figures) -> Vec<String> {
@@ -219,22 +144,5 @@ impl Report {
             notes.push(format!("Checked {} answers: {wrong} wrong, {stale} stale, {lost} lost.", count(*checked)));
         }
         notes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_line_up() {
-        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "234".to_owned()]];
-        assert_eq!(table(&rows), "a      1\nbcd  234\n");
-    }
-
-    #[test]
-    fn numbers_are_easy_to_take_in() {
-        assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1,234", "1,234,567"]);
-        assert_eq!([duration(12.34), duration(1234.0), duration(2.5e6)], ["12.3 µs", "1.23 ms", "2.50 s"]);
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::cluster::node::Node;
 use crate::connection::connect::read_line;
@@ -43,6 +43,34 @@ impl Client {
             near.clear();
         }
         flushed
+    }
+
+    /// Opens a connection to the node at `address` (see [`Client::nodes`]) that nobody else uses, encrypted and logged
+    /// in as the client's own. It is for commands that have no method here: those whose reply is a stream, such as
+    /// `watch` and `lru_crawler metadump`.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: larder_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    ///
+    /// let mut connection = cache.open("10.0.1.1:11211").await?;
+    /// connection.write_all(b"watch evictions\r\n").await?;
+    /// let mut events = BufReader::new(connection).lines();
+    /// while let Some(event) = events.next_line().await? {
+    ///     println!("{event}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidServer`] if no node has this address, and [`Error::Down`] if it cannot be reached.
+    pub async fn open(&self, address: &str) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        let topology = self.inner.topology.load_full();
+        let node = topology.nodes.iter().find(|node| **node.address() == *address);
+        let node = node.ok_or_else(|| Error::InvalidServer(address.to_owned()))?;
+        let down = |error: io::Error| Error::Down { node: node.address().clone(), reason: error.to_string().into() };
+        Ok(node.connect().await.map_err(down)?.0)
     }
 
     async fn call_all<T>(&self, command: &str, read: impl Fn(Vec<String>) -> T) -> Vec<(Arc<str>, Result<T>)> {

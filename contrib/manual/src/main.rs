@@ -18,8 +18,8 @@ mod bench;
 mod cluster;
 
 /// Returns the command lines of all programs.
-fn programs() -> [Command; 3] {
-    [larder_node::CommandLine::command(), cluster::command_line(), bench::command_line()]
+fn programs() -> [Command; 4] {
+    [larder_node::CommandLine::command(), cluster::command_line(), larder_cli::command_line(), bench::command_line()]
 }
 
 /// Writes a man page for each program and subcommand to `folder`/man, and completions to `folder`/bash, zsh and fish.
