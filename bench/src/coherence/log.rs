@@ -1,7 +1,7 @@
 //! What processes note, and what follows from it.
 //!
-//! Each process appends to a file of its own. A record is written with one call, so that a process that is killed leaves
-//! only whole records, and none is lost that it had noted.
+//! Each process appends to a file of its own. A record is written with one call, so that a process that is killed
+//! leaves only whole records, and none is lost that it had noted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -166,7 +166,7 @@ mod tests {
         }
         let verdict = Verdict::over(folder.path(), 10, Duration::from_secs(1)).unwrap();
         assert_eq!((verdict.reads, verdict.commits, verdict.delivered), (6, 2, 1));
-        // Read at 11: at the bound. Read at 20: at that moment. Read at 22: 2 s late, and after the commit had returned.
+        // Read at 11: at the bound. Read at 20: at that moment. Read at 22: 2 s late, after the commit had returned.
         assert_eq!(verdict.older, [1, 0, 0, 1, 1]);
         assert_eq!((verdict.after_return, verdict.violations()), (1, 2));
         assert_eq!(verdict.longest, Duration::from_secs(2));

@@ -242,7 +242,8 @@ where
     Ok(report(&verdict, &fleet.counts, options, empty))
 }
 
-/// Stops the datastore for a while: SQLite by a transaction that locks out all others that write, PostgreSQL by SIGSTOP.
+/// Stops the datastore for a while: SQLite by a transaction that locks out all others that write, PostgreSQL by
+/// SIGSTOP.
 async fn hold<DB: Sql>(pool: &Pool<DB>, server: Option<&Postgres>, time: Duration) -> Result<()> {
     if let Some(server) = server {
         let all = server.processes();

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use larder_protocol::meta::{Code, Line};
 use tokio::runtime::Handle;
 
-use super::freshness::Age;
+use super::freshness::{Freshness, NotFresh};
 use super::options::ReadPolicy;
 use crate::cluster::node::Node;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exchange::{Reply, Stored, Storing, Verb, call_node, give_back, store_at, value_cas_and_flags};
 use crate::operations::client::Client;
 use crate::ttl::relative;
@@ -147,5 +147,38 @@ fn interpret(reply: Reply, node: Arc<Node>, ttl_max: Option<Duration>) -> Lookup
         Lookup::Wait { stale: (!is_placeholder).then_some(value) }
     } else {
         Lookup::Hit(value)
+    }
+}
+
+/// What was known of a node before a look-up was sent. What is learnt later says nothing of its reply.
+pub(super) struct Age<'a> {
+    freshness: &'a dyn Freshness,
+    sent: Instant,
+    /// When a hit reaches the bound.
+    pub(super) until: Option<Instant>,
+}
+
+impl<'a> Age<'a> {
+    pub(super) fn before_asking(freshness: &'a dyn Freshness, node: &Node) -> Age<'a> {
+        let until = freshness.as_of(node.address()).and_then(|as_of| as_of.checked_add(freshness.bound()));
+        Age { freshness, sent: Instant::now(), until }
+    }
+
+    /// Returns what the reader makes of a look-up at `node`.
+    pub(super) fn judge(&self, lookup: Lookup, node: &Arc<Node>) -> Result<Lookup> {
+        let fresh = self.until.is_some_and(|until| until >= self.sent);
+        match lookup {
+            Lookup::Hit(_) if !fresh => match self.freshness.not_fresh(node.address()) {
+                NotFresh::Load => Ok(Lookup::NoLease),
+                NotFresh::Serve => Ok(lookup),
+                NotFresh::Fail => Err(Error::NotFresh { node: node.address().clone() }),
+            },
+            // A value that is loaded now is current. The old value, taken if loading fails, is not.
+            Lookup::Won { mut lease, old } => {
+                lease.near_until = self.sent.checked_add(self.freshness.bound());
+                Ok(Lookup::Won { lease, old: old.filter(|_| fresh) })
+            }
+            lookup => Ok(lookup),
+        }
     }
 }

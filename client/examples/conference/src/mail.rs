@@ -15,6 +15,7 @@ pub(crate) enum Mailer {
 /// A confirmation of a registration.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Confirmation {
+    /// Which registration: `conference:profile@version`.
     pub(crate) registration: String,
     pub(crate) to: String,
     pub(crate) conference: String,

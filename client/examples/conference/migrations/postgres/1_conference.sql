@@ -23,3 +23,5 @@ create table registration (
   conference bigint not null references conference (id),
   profile text not null references profile (id)
 );
+-- The confirmations that were mailed: a task that is carried out again mails none of them again.
+create table confirmation (id text not null primary key);

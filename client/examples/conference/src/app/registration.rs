@@ -45,7 +45,7 @@ async fn try_to_register(app: &App, conference: i64, profile: &str) -> Result<Se
         where id = $1 and seats_available > 0 returning seats_available, version";
     let left = sqlx::query_as(sql).bind(conference).fetch_optional(&mut **tx).await?;
     let (seats_available, version) = left.ok_or(Problem::Conflict("There are no seats available."))?;
-    let mail = serde_json::json!({ "registration": id, "to": profile, "conference": name });
+    let mail = serde_json::json!({ "registration": format!("{id}@{version}"), "to": profile, "conference": name });
     tasks::push(&mut tx, Push { url: tasks::MAIL_URL.to_owned(), params: mail }, &app.settings).await?;
     tx.commit().await?;
     Ok(Seats { seats_available, version })

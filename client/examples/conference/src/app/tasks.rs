@@ -84,12 +84,18 @@ async fn post(task: Push, target: Data<(reqwest::Client, String)>) -> Result<(),
     Ok(())
 }
 
-/// The task that mails a confirmation.
+/// The task that mails a confirmation. It may be carried out more than once: what was mailed is noted.
 pub(super) async fn send_confirmation(
     State(app): State<Arc<App>>,
     Json(confirmation): Json<Confirmation>,
 ) -> Result<StatusCode, Problem> {
-    app.mailer.send(&confirmation).await?;
+    let sql = "select count(*) from confirmation where id = $1";
+    let mailed: i64 = sqlx::query_scalar(sql).bind(&confirmation.registration).fetch_one(app.store.pool()).await?;
+    if mailed == 0 {
+        app.mailer.send(&confirmation).await?;
+        let sql = "insert into confirmation (id) values ($1) on conflict do nothing";
+        sqlx::query(sql).bind(&confirmation.registration).execute(app.store.pool()).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
