@@ -488,3 +488,52 @@ fn counters_count_what_memcacheds_count() {
         assert_eq!(node, counted(&Server::memcached_at(program.as_ref(), &[])));
     }
 }
+
+#[test]
+fn statistics_estimate_the_hits_with_half_twice_and_four_times_the_memory() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    // The lower a key's number, the more often it is read. All items that are read have about 8 MB.
+    const KEYS: f64 = 300_000.0;
+    let mut random = StdRng::seed_from_u64(1);
+    let reads: Vec<u32> = (0..80_000).map(|_| KEYS.powf(random.random::<f64>()) as u32).collect();
+    let value = "v".repeat(350);
+    // The hits of a client that loads what it misses, on a node with so many MiB; and what the node estimates.
+    let run = |mebibytes: u32| {
+        let node = Server::node(&["-I", "128k", "-m", &mebibytes.to_string()]);
+        let mut connection = node.connect();
+        let mut hits = 0;
+        for keys in reads.chunks(2500) {
+            let gets: String = keys.iter().map(|key| format!("mg {key}\r\n")).collect();
+            let answers = connection.exchange(gets.as_bytes());
+            let missed: BTreeSet<u32> =
+                keys.iter().zip(answers.lines()).filter(|(_, line)| *line == "EN").map(|(&key, _)| key).collect();
+            hits += answers.lines().filter(|line| *line == "HD").count();
+            let load = |key: &u32| {
+                let value = &value[..50 + *key as usize % 301];
+                format!("set {key} 0 0 {} noreply\r\n{value}\r\n", value.len())
+            };
+            assert_eq!(connection.exchange(missed.iter().map(load).collect::<String>().as_bytes()), "");
+            // The node notes so many requests and no more until its next background work.
+            let (slices, deadline) = (connection.statistic("lru_maintainer_juggles"), Instant::now() + PATIENCE);
+            while connection.statistic("lru_maintainer_juggles") == slices {
+                assert!(Instant::now() < deadline, "no background work");
+            }
+        }
+        let mut statistic = |name: &str| connection.statistic(name).parse::<usize>().unwrap();
+        assert_eq!(statistic("get_hits"), hits);
+        let estimates = ["half", "double", "quadruple"].map(|name| statistic(&format!("hits_with_{name}_memory")));
+        (hits, estimates)
+    };
+    let run = &run;
+    let [half, observed, double, quadruple] = std::thread::scope(|scope| {
+        [1, 2, 4, 8].map(|mebibytes| scope.spawn(move || run(mebibytes))).map(|node| node.join().unwrap())
+    });
+    let percent = |hits: usize| 100.0 * hits as f64 / reads.len() as f64;
+    for (estimated, (simulated, _)) in observed.1.into_iter().zip([half, double, quadruple]) {
+        let (estimated, simulated, observed) = (percent(estimated), percent(simulated), percent(observed.0));
+        assert!((simulated - observed).abs() > 2.0, "memory matters: {observed} to {simulated} %");
+        assert!((estimated - simulated).abs() < 1.5, "estimated {estimated} %, with that memory {simulated} %");
+    }
+}
