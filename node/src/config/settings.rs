@@ -87,7 +87,7 @@ pub struct Settings {
     pub item_size_max: usize,
     /// What leaves first when memory is full: density, lru, s3fifo, sieve or never
     ///
-    /// density: the items with the fewest uses for their bytes; the most hits where sizes differ (47.8 % on average of
+    /// density: the items with the fewest uses for their bytes; the most hits where sizes differ (47.9 % on average of
     /// six traces). lru: the items not used for longest (39.2 %); for keys whose popularity lasts only briefly, or
     /// where hits are counted in bytes. s3fifo (42.6 %), sieve (40.6 %): for values of one size. never: nothing leaves,
     /// writes are refused. Method and figures: docs/eviction.md

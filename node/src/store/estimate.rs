@@ -27,7 +27,7 @@ use super::write::RESERVE;
 pub(super) const FACTORS: [f64; 3] = [0.5, 2.0, 4.0];
 
 /// The most items in all miniatures: then an eighth of the keys leave the sample. An item takes about 60 bytes.
-const MOST_ITEMS: usize = 64 * 1024;
+const MOST_ITEMS: usize = 32 * 1024;
 
 /// The most requests that all shards record between two updates. Further ones are only counted.
 const MOST_EVENTS: usize = 8 * 1024;
@@ -445,7 +445,7 @@ mod tests {
         let items: usize = estimator.miniatures.iter().map(|miniature| miniature.items.len()).sum();
         assert!((MOST_ITEMS / 2..=MOST_ITEMS).contains(&items), "{items} items");
         let bytes: usize = estimator.miniatures.iter().map(bytes).sum();
-        assert!(bytes < 9_000_000, "{bytes} bytes");
+        assert!(bytes < 4_500_000, "{bytes} bytes");
     }
 
     #[test]

@@ -376,7 +376,7 @@ impl Store {
     /// its start would have filled it first, and so does the estimate.
     ///
     /// Reads count that [`Entry::note_read`] notes. The estimate is of the store's own eviction policy, with
-    /// [`Eviction::Never`] it is 0; it takes up to 9 MB of memory beside the limit.
+    /// [`Eviction::Never`] it is 0; it takes up to 4.5 MB of memory beside the limit.
     pub fn hits_with_other_memory(&self) -> [OtherMemory; FACTORS.len()] {
         let gained = self.estimator.lock().gained();
         std::array::from_fn(|at| OtherMemory { factor: FACTORS[at], hits: gained[at] })
