@@ -71,7 +71,7 @@ fn systemd_accepts_the_units_and_finds_the_service_well_confined() {
     let unit = folder.path().join("larder.service");
     std::fs::write(&unit, installed).unwrap();
     let socket = folder.path().join("larder.socket");
-    std::fs::copy(root().join("contrib/deb/larder.socket"), &socket).unwrap();
+    std::fs::copy(root().join("contrib/deb/optional/larder.socket"), &socket).unwrap();
     let (unit, socket) = (unit.to_str().unwrap(), socket.to_str().unwrap());
     let Some((is_valid, text)) = systemd_analyze(&["verify", "--man=no", unit, socket]) else { return };
     assert!(is_valid && !text.contains("larder."), "{text}");
