@@ -214,7 +214,7 @@ pub(crate) async fn restore(cluster: &Cluster, options: &RestoreOptions) -> Resu
         output.json(object)?;
     } else {
         let mut text = format!("{} stored", number_of(stored, "item"));
-        for (number, what) in [(kept, "were there and kept"), (expired, "have expired"), (refused, "were refused")] {
+        for (number, what) in [(kept, "kept"), (expired, "expired"), (refused, "refused")] {
             if number > 0 {
                 text += &format!(", {} {what}", count(number));
             }
