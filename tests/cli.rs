@@ -139,7 +139,7 @@ fn wrong_usage_and_failures_have_status_two_and_one_line_that_says_why() {
         (&["--hashing", "modulo", "get", "k"], "a hashing is ketama-weighted"),
         (&["--timeout", "0", "get", "k"], "error: --timeout"),
         (&["--tls-name", "x", "get", "k"], "--tls"),
-        (&["--sasl", "get", "k"], "--user"),
+        (&["--user", "ada", "get", "k"], "--password"),
     ];
     larder.out(&["set", "text", "words"]);
     for (arguments, message) in cases {
@@ -394,10 +394,6 @@ fn servers_with_logins_and_tls_are_reached() {
     // An empty variable is none.
     let mut command = larder.command(&["which", "a"]);
     assert!(command.env("LARDER_USER", "").env("LARDER_PASSWORD", "").output().unwrap().status.success());
-
-    let node = Server::node(&["-S", "-Y", &path("users")]);
-    let larder = Larder::of(&[&node]);
-    assert_eq!(larder.run(&[&login[..], &["--sasl", "ping"]].concat()).status, 0);
 
     let options = format!("ssl_chain_cert={},ssl_key={}", path("certificate"), path("key"));
     let node = Server::node(&["-Z", "-o", &options]);

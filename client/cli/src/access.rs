@@ -25,7 +25,7 @@ pub struct AccessArgs {
     /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// User to log in as, for servers with -Y, or with -S
+    /// User to log in as: for servers with -Y, and over the binary protocol with -S
     #[arg(long, value_name = "NAME", requires = "password", env = "LARDER_USER")]
     pub user: Option<String>,
     /// Password of the user; the variable keeps it out of the list of processes

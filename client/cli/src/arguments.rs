@@ -65,10 +65,6 @@ pub(crate) struct Reach {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
-    /// Log in by SASL (-S) instead of the ASCII login (-Y). larder-node takes it; memcached with -S does not take the
-    /// meta commands
-    #[arg(long, requires = "user", help_heading = "Access")]
-    pub(crate) sasl: bool,
 }
 
 /// The commands.

@@ -21,11 +21,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn reach(reach: &Reach, failover: Failover) -> Result<Cluster> {
         ensure!(!reach.timeout.is_zero(), "--timeout: must be above 0");
-        let mut builder = reach.access.client(&reach.servers, reach.timeout)?;
-        if let Some((user, password)) = reach.access.login()?.filter(|_| reach.sasl) {
-            builder = builder.sasl_login(user, password);
-        }
-        builder = builder.connect_timeout(reach.timeout).hashing(reach.hashing).failover(failover);
+        let builder = reach.access.client(&reach.servers, reach.timeout)?;
+        let mut builder = builder.connect_timeout(reach.timeout).hashing(reach.hashing).failover(failover);
         if let Some(member) = &reach.discover {
             builder = builder.discover(member);
         }
