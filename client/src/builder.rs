@@ -190,10 +190,10 @@ impl Builder {
         self
     }
 
-    /// Logs in to each node by SASL PLAIN, for nodes with `-S` that take meta commands after it: larder-node does.
+    /// Logs in to each node by SASL PLAIN, for servers and proxies that take meta commands after it.
     ///
-    /// memcached with `-S` does not: it speaks only the binary protocol, and calls fail with [`Error::Down`]. Use its
-    /// `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
+    /// larder-node and memcached with `-S` do not: they speak only the binary protocol, and calls fail with
+    /// [`Error::Down`]. Use their `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
     pub fn sasl_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.connector.login = Some(Login::new(user, password, Mechanism::SaslPlain));
         self
