@@ -100,7 +100,7 @@ fn each_member_has_its_own_item_under_a_key_of_the_datastores_beats_and_keeps_it
     members.push(Member::start(&[&seed], &[], &[]));
     members.iter_mut().for_each(|member| member.settles(3));
     for (number, member) in members[..2].iter_mut().enumerate() {
-        assert_eq!(beat(member), format!("VALUE larder:beat:store 0 1\r\n{number}\r\nEND\r\n"));
+        assert_eq!(beat(member), format!("VALUE larder:beat:store 5 1\r\n{number}\r\nEND\r\n"));
     }
     assert_eq!(beat(&mut members[2]), "END\r\n");
 }
