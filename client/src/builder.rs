@@ -193,7 +193,8 @@ impl Builder {
     /// Logs in to each node by SASL PLAIN, for servers and proxies that take meta commands after it.
     ///
     /// larder-node and memcached with `-S` do not: they speak only the binary protocol, and calls fail with
-    /// [`Error::Down`]. Use their `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
+    /// [`Error::Down`]. Use their `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the
+    /// password.
     pub fn sasl_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.connector.login = Some(Login::new(user, password, Mechanism::SaslPlain));
         self

@@ -30,7 +30,7 @@ use tempfile::TempDir;
 
 use self::fleet::{Datastore, FAULTS, Fleet, Kept, Node};
 use self::log::{CLASSES, Verdict};
-use self::role::{Role, Row, Sql, Summary};
+use self::role::{Break, Role, Row, Sql, Summary};
 pub use self::role::{RoleOptions, run as run_role};
 use crate::postgres::Postgres;
 
@@ -76,20 +76,6 @@ enum Faults {
     All,
     /// Nothing fails, and every commit deletes
     None,
-}
-
-/// A rule that is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Break {
-    /// Changes write nothing to the outbox
-    NoOutbox,
-    /// Readers store what they read before, without a lease
-    PlainSet,
-    /// One beat later is taken to be enough
-    #[value(name = "beat-1")]
-    OneBeat,
-    /// A node that was given up is taken in without being flushed
-    NoFlush,
 }
 
 /// Runs it and prints the verdict: a failure if a promise was broken.

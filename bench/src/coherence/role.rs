@@ -16,8 +16,21 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, FromRow, Pool};
 
-use super::Break;
 use super::log::{Event, Log, now};
+
+/// A rule that is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Break {
+    /// Changes write nothing to the outbox
+    NoOutbox,
+    /// Readers store what they read before, without a lease
+    PlainSet,
+    /// One beat later is taken to be enough
+    #[value(name = "beat-1")]
+    OneBeat,
+    /// A node that was given up is taken in without being flushed
+    NoFlush,
+}
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
