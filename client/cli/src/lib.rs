@@ -1,6 +1,6 @@
 //! The command line for memcache servers: `larder`.
 //!
-//! Each command is a function of one of the modules here. [`access`] and [`format`] are for `larder-bench` too.
+//! Each command is a function of one of the modules here. [`access`] and [`mod@format`] are for `larder-bench` too.
 #![forbid(unsafe_code)]
 
 pub mod access;
