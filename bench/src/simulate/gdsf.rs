@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cache::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, expiry, item_bytes};
 
 #[derive(Clone, Copy, Default)]
 struct Item {
@@ -61,7 +61,7 @@ impl Cache for Gdsf<'_> {
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
         let uses = self.items[key as usize].uses.max(1);
         self.remove(key);
-        let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size) + ITEM_OVERHEAD;
+        let bytes = item_bytes(&self.keys[key as usize], value_size);
         if bytes > self.limit {
             return;
         }
@@ -70,7 +70,7 @@ impl Cache for Gdsf<'_> {
             self.age = f64::from_bits(priority);
             self.remove(least);
         }
-        self.insert(key, bytes, uses, if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) });
+        self.insert(key, bytes, uses, expiry(ttl, now));
     }
 
     fn delete(&mut self, key: u32, _: u32) {

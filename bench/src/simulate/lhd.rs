@@ -10,7 +10,7 @@
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::cache::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, expiry, item_bytes};
 
 /// Ages that are told apart; older items are all alike.
 const AGES: usize = 20_000;
@@ -186,7 +186,7 @@ impl Cache for Lhd<'_> {
 
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
         self.remove(key);
-        let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size) + ITEM_OVERHEAD;
+        let bytes = item_bytes(&self.keys[key as usize], value_size);
         if bytes > self.limit {
             return;
         }
@@ -195,7 +195,7 @@ impl Cache for Lhd<'_> {
         }
         let explorer = self.explorers > 0 && self.random.random_range(0..EXPLORE) == 0;
         self.explorers -= if explorer { bytes as i64 } else { 0 };
-        let expires = if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) };
+        let expires = expiry(ttl, now);
         let place = self.present.len() as u32;
         let (used, ages) = (self.clock, [0, u32::MAX]);
         self.items[key as usize] = Item { bytes, place, used, ages, explorer, expires };

@@ -1,6 +1,6 @@
 //! Exact LRU by bytes, as a yardstick.
 
-use super::cache::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, expiry, item_bytes};
 use super::queue::Queues;
 
 /// Keys in the order of their last use. The least recently used leave when the bytes exceed the limit. An expired item
@@ -30,7 +30,7 @@ impl Cache for ExactLru<'_> {
 
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
         self.queue.remove(key);
-        let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size) + ITEM_OVERHEAD;
+        let bytes = item_bytes(&self.keys[key as usize], value_size);
         if bytes > self.limit {
             return;
         }
@@ -38,7 +38,7 @@ impl Cache for ExactLru<'_> {
             self.queue.remove(self.queue.oldest(0));
         }
         self.queue.push(0, key, bytes);
-        self.expires[key as usize] = if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) };
+        self.expires[key as usize] = expiry(ttl, now);
     }
 
     fn delete(&mut self, key: u32, _: u32) {
@@ -48,6 +48,7 @@ impl Cache for ExactLru<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::ITEM_OVERHEAD;
     use super::*;
 
     #[test]

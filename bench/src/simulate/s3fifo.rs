@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::cache::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, expiry, item_bytes};
 
 #[derive(Clone, Copy, Default)]
 struct Item {
@@ -122,14 +122,14 @@ impl Cache for S3Fifo<'_> {
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
         let Item { write, ghost, .. } = self.items[key as usize];
         self.remove(key);
-        let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size) + ITEM_OVERHEAD;
+        let bytes = item_bytes(&self.keys[key as usize], value_size);
         if bytes > self.limit {
             return;
         }
         while self.bytes[0] + self.bytes[1] + bytes > self.limit {
             self.evict();
         }
-        let expires = if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) };
+        let expires = expiry(ttl, now);
         self.items[key as usize] = Item { bytes, uses: 0, main: false, write: write + 1, ghost: 0, expires };
         // Until something leaves, what the small queue has no room for is in the main one.
         let filling = self.ghosts_ever == 0 && self.bytes[0] * 10 >= self.limit;

@@ -9,7 +9,7 @@
 //! Frequencies are counted up to 15 and halved after ten times as many requests as there are items. The authors keep
 //! them in a sketch, which errs; here each key has its own count.
 
-use super::cache::{Cache, ITEM_OVERHEAD};
+use super::cache::{Cache, expiry, item_bytes};
 use super::queue::{NONE, Queues};
 
 const WINDOW: usize = 0;
@@ -109,8 +109,8 @@ impl Cache for WTinyLfu<'_> {
 
     fn write(&mut self, key: u32, value_size: u32, ttl: u32, now: u32) {
         self.queues.remove(key);
-        let bytes = self.keys[key as usize].len() as u64 + u64::from(value_size) + ITEM_OVERHEAD;
-        self.expires[key as usize] = if ttl == 0 { u32::MAX } else { now.saturating_add(ttl) };
+        let bytes = item_bytes(&self.keys[key as usize], value_size);
+        self.expires[key as usize] = expiry(ttl, now);
         self.queues.push(WINDOW, key, bytes);
         while self.queues.bytes(WINDOW) > self.limit / 100 {
             let candidate = self.queues.oldest(WINDOW);
