@@ -28,7 +28,8 @@ pub struct OneNode {
 impl Client {
     /// Returns the node at this address, spelled as in [`Client::nodes`]; `None` if the client has no such node.
     pub fn one_node(&self, address: &str) -> Option<OneNode> {
-        self.every_node().into_iter().find(|node| **node.address() == *address)
+        let node = self.inner.topology.load().node_at(address)?.clone();
+        Some(OneNode { client: self.clone(), node })
     }
 
     /// Returns all nodes, in the order of [`Client::nodes`].

@@ -132,6 +132,11 @@ impl Topology {
         (self.nodes[node].clone(), ttl_max)
     }
 
+    /// Returns the node at this address, spelled as in the list of servers.
+    pub(crate) fn node_at(&self, address: &str) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| **node.address() == *address)
+    }
+
     /// Returns the first `count` nodes that stand in for `key`'s owner, in the order of preference.
     fn stand_ins(&self, key: &[u8], count: usize) -> Vec<usize> {
         match (&self.plan.stand_ins, &self.gutter) {

@@ -67,8 +67,7 @@ impl Client {
     /// [`Error::InvalidServer`] if no node has this address, and [`Error::Down`] if it cannot be reached.
     pub async fn open(&self, address: &str) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
         let topology = self.inner.topology.load_full();
-        let node = topology.nodes.iter().find(|node| **node.address() == *address);
-        let node = node.ok_or_else(|| Error::InvalidServer(address.to_owned()))?;
+        let node = topology.node_at(address).ok_or_else(|| Error::InvalidServer(address.to_owned()))?;
         let down = |error: io::Error| Error::Down { node: node.address().clone(), reason: error.to_string().into() };
         Ok(node.connect().await.map_err(down)?.0)
     }
