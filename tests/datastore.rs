@@ -8,7 +8,6 @@ use larder_client::{Client, NotFresh};
 use larder_datastore::{Backend, Builder, Datastore, Delivered, Entity, Error, Kind, List, Migrations, Rule};
 use larder_tests::{PATIENCE, Server, binary, free_port};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{FromRow, Pool, Sqlite};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,15 +57,9 @@ impl<DB: Backend> World<DB> {
 
 async fn sqlite(nodes: usize) -> World<Sqlite> {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("conference.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .pragma("recursive_triggers", "on");
-    let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+    let url = format!("sqlite://{}", folder.path().join("conference.db").display());
+    let pool = larder_bench::sqlite::open(&url, 8, true).await.unwrap();
     sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
-    let url = format!("sqlite://{}", file.display());
     World { pool, url, nodes: (0..nodes).map(|_| Server::node(&[])).collect(), folder, _postgres: None }
 }
 

@@ -14,6 +14,7 @@ pub mod replay;
 pub mod report;
 pub mod resize;
 pub mod simulate;
+pub mod sqlite;
 pub mod trace;
 pub mod versus;
 pub mod workload;

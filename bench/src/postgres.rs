@@ -32,10 +32,7 @@ impl Postgres {
     /// # Errors
     /// It is installed, and does not start.
     pub fn start(durable: bool) -> anyhow::Result<Option<Postgres>> {
-        let Some(programs) = programs() else {
-            eprintln!("SKIPPED: PostgreSQL is not installed: no initdb in PATH or in /usr/lib/postgresql");
-            return Ok(None);
-        };
+        let Some(programs) = programs() else { return Ok(None) };
         let folder = tempfile::tempdir()?;
         let user = if nix::unistd::geteuid().is_root() {
             let Some(user) = User::from_name("postgres")? else {
@@ -140,17 +137,21 @@ impl Drop for Postgres {
     }
 }
 
-/// Whether its programs are there.
+/// Whether its programs are there; says so on standard error if they are not.
 pub fn is_installed() -> bool {
     programs().is_some()
 }
 
-/// The folder of PostgreSQL's programs: where PATH or Debian has them.
+/// The folder of PostgreSQL's programs: where PATH or Debian has them. Says so on standard error if there is none.
 fn programs() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     debian.sort();
     let has_all = |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|program| folder.join(program).exists());
-    std::env::split_paths(&paths).chain(debian.into_iter().rev()).find(|folder| has_all(folder))
+    let found = std::env::split_paths(&paths).chain(debian.into_iter().rev()).find(|folder| has_all(folder));
+    if found.is_none() {
+        eprintln!("SKIPPED: PostgreSQL is not installed: no initdb in PATH or in /usr/lib/postgresql");
+    }
+    found
 }

@@ -12,11 +12,11 @@ use clap::Args;
 use larder_client::{Client, NotFresh};
 use larder_datastore::{Backend, Builder, Datastore, Entity, Kind, Migrations, Rule};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, FromRow, Pool};
 
 use crate::postgres::Postgres;
 use crate::process::{ServerProcess, cpu_seconds_of};
+use crate::sqlite;
 
 /// Which datastore, and how much of each.
 #[derive(Debug, Args)]
@@ -77,14 +77,7 @@ pub async fn run(options: PriceOptions) -> Result<()> {
         return measure(pool, &server.url(), Datastore::postgres, &options).await;
     }
     let url = format!("sqlite://{}", folder.path().join("price.db").display());
-    let connect = SqliteConnectOptions::new()
-        .filename(url.trim_start_matches("sqlite://"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(20))
-        .pragma("recursive_triggers", "on");
-    let pool = SqlitePoolOptions::new().max_connections(8).connect_with(connect).await?;
+    let pool = sqlite::open(&url, 8, true).await?;
     measure(pool, &url, Datastore::sqlite, &options).await
 }
 

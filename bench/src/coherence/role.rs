@@ -13,7 +13,6 @@ use nix::sys::signal::{Signal, raise};
 use parking_lot::Mutex;
 use rand::RngExt;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, FromRow, Pool};
 
 use super::log::{Event, Log, now};
@@ -138,14 +137,7 @@ sql!(sqlx::Postgres, Datastore::postgres);
 
 /// Connects to a SQLite file.
 pub(super) async fn sqlite(url: &str) -> Result<Pool<sqlx::Sqlite>> {
-    let connect = SqliteConnectOptions::new()
-        .filename(url.trim_start_matches("sqlite://"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(Duration::from_secs(20))
-        .pragma("recursive_triggers", "on");
-    Ok(SqlitePoolOptions::new().max_connections(TASKS as u32 + 2).connect_with(connect).await?)
+    Ok(crate::sqlite::open(url, TASKS as u32 + 2, false).await?)
 }
 
 /// Connects to a PostgreSQL database.

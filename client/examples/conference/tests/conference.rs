@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use larder_bench::postgres::Postgres;
 use larder_bench::process::ServerProcess;
+use larder_tests::python::python;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -331,6 +332,26 @@ on_both! {
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
         }
     }
+}
+
+#[test]
+fn no_input_breaks_the_api_or_gets_an_answer_that_its_description_does_not_name() {
+    let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzzer-requirements.txt");
+    let environment = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python-fuzzer");
+    if python(&environment, requirements, "schemathesis").is_none() {
+        eprintln!("SKIPPED: schemathesis cannot be installed (python3 -m pip install schemathesis)");
+        return;
+    }
+    let world = World::new(None);
+    let instance = world.instance(&[]);
+    // A description cannot say which cursors, leases and tasks there are: those that are not are refused rightly.
+    let output = Command::new(environment.join("bin/schemathesis"))
+        .args(["run", &format!("{}/openapi.json", instance.url), "--exclude-checks", "positive_data_acceptance"])
+        .args(["--phases", "coverage,fuzzing,stateful", "--max-examples", "20", "--seed", "1"])
+        .current_dir(world.folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Registrations and kills: few, unless `LARDER_REGISTRATIONS=10000,20` asks for the run that the documentation shows.
