@@ -19,6 +19,11 @@ fn no_read_of_sqlite_is_older_than_promised_whatever_fails() {
 }
 
 #[test]
+fn no_read_is_older_than_promised_while_a_cluster_grows_and_shrinks() {
+    assert!(coherence("sqlite", &["--cluster"]).status.success());
+}
+
+#[test]
 fn no_read_of_postgresql_is_older_than_promised_whatever_fails() {
     if larder_bench::postgres::is_installed() {
         assert!(coherence("postgres", &[]).status.success());

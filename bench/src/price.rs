@@ -1,7 +1,8 @@
 //! `larder-bench datastore-price`: what it costs to keep a cache coherent with a datastore.
 //!
-//! Commits with no rule, one rule and three rules, and strict reads beside plain ones, each by turns in the same run;
-//! then the processor time of `larder-tail` while rows change at a steady rate.
+//! Commits with no rule, one rule and three rules, strict reads beside plain ones, and writes of rows with none, three
+//! and all columns indexed, each by turns in the same run; then the processor time of `larder-tail` while rows change at a
+//! steady rate.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -64,6 +65,15 @@ kind!(Plain, "plain", NotFresh::Serve);
 
 /// Rows of each table.
 const ROWS: i64 = 10_000;
+
+/// Columns of the tables whose indexes are measured, beside the key.
+const COLUMNS: usize = 10;
+
+/// Rows that are written in one transaction there, so that waiting for the disk is not all that is measured.
+const BATCH: usize = 100;
+
+/// Such transactions of a variant in a round.
+const TRANSACTIONS: usize = 30;
 
 /// Runs it and prints a table.
 ///
@@ -149,6 +159,41 @@ where
     for (rules, medians) in ["no rule", "one rule", "three rules"].iter().zip(&commits) {
         let cost = middle(medians);
         println!("  {rules:12} {cost:9.0} us  {:.3}  ({:.0} to {:.0})", cost / base, lowest(medians), highest(medians));
+    }
+
+    let (indexed, mut written) = ([0, 3, COLUMNS], <[Vec<f64>; 3]>::default());
+    for count in indexed {
+        let columns: Vec<String> = (0..COLUMNS).map(|column| format!("c{column} bigint not null")).collect();
+        let table = format!("indexed_{count}");
+        execute(format!("create table {table} (id bigint not null primary key, {})", columns.join(", "))).await?;
+        for column in 0..count {
+            execute(format!("create index {table}_c{column} on {table} (c{column})")).await?;
+        }
+    }
+    // Columns that differ in every row, and not in the order of the rows: as names and times of real rows do.
+    let values: Vec<String> = (0..COLUMNS).map(|column| format!("i * {} % 1000003", 7919 + 2 * column)).collect();
+    for round in 0..options.rounds {
+        for (count, rates) in indexed.iter().zip(&mut written) {
+            let began = Instant::now();
+            for number in 0..TRANSACTIONS {
+                let first = (round * TRANSACTIONS + number) * BATCH;
+                let last = first + BATCH - 1;
+                let rows =
+                    format!("with recursive n(i) as (select {first} union all select i + 1 from n where i < {last})");
+                execute(format!("insert into indexed_{count} {rows} select i, {} from n", values.join(", "))).await?;
+            }
+            rates.push((TRANSACTIONS * BATCH) as f64 / began.elapsed().as_secs_f64());
+        }
+    }
+    println!(
+        "rows of {COLUMNS} columns written a second, {BATCH} in a transaction, median of {} rounds",
+        options.rounds
+    );
+    let base = middle(&written[0]);
+    for (count, rates) in indexed.iter().zip(&written) {
+        let rate = middle(rates);
+        let name = format!("{count} indexed");
+        println!("  {name:12} {rate:9.0}     {:.3}  ({:.0} to {:.0})", rate / base, lowest(rates), highest(rates));
     }
 
     let ids: Vec<i64> = (0..1000).collect();

@@ -15,6 +15,7 @@ use rand::RngExt;
 use tokio::process::Child;
 
 use super::link::{Link, Passage};
+use crate::cluster::{figures, settle};
 use crate::process::ServerProcess;
 
 /// A node, behind a link for readers and one for writers and invalidators. It comes back on another port, and the links
@@ -24,14 +25,23 @@ pub(super) struct Node {
     target: Arc<Mutex<String>>,
     pub(super) readers: Link,
     pub(super) writers: Link,
+    /// Its name in the cluster and where other members reach it, if it is in one.
+    member: Option<(String, String)>,
 }
 
 impl Node {
-    pub(super) async fn start(program: &Path) -> Result<Node> {
-        let process = spawn_node(program)?;
+    /// Starts a node, in a cluster with `others` where `clustered`.
+    pub(super) async fn start(program: &Path, clustered: bool, others: &[Node]) -> Result<Node> {
+        let name = format!("node-{}", others.len());
+        let further = if clustered { membership(&name, "127.0.0.1:0", others.iter()) } else { Vec::new() };
+        let process = spawn_node(program, &further)?;
+        let member = match clustered {
+            true => Some((name, figures(&process.address())?.remove("peer_address").context("a member's address")?)),
+            false => None,
+        };
         let target = Arc::new(Mutex::new(process.address()));
         let (readers, writers) = (Link::to(target.clone()).await?, Link::to(target.clone()).await?);
-        Ok(Node { process: Some(process), target, readers, writers })
+        Ok(Node { process: Some(process), target, readers, writers, member })
     }
 
     pub(super) fn address(&self) -> String {
@@ -45,9 +55,21 @@ impl Node {
     }
 }
 
-fn spawn_node(program: &Path) -> Result<ServerProcess> {
+fn spawn_node(program: &Path, further: &[String]) -> Result<ServerProcess> {
     let mut command = Command::new(program);
-    ServerProcess::start(command.args(["node", "-t", "1", "-m", "16", "-p", "-1"]).env("RUST_LOG", "error"))
+    command.args(["node", "-t", "1", "-m", "16", "-p", "-1"]).args(further);
+    ServerProcess::start(command.env("RUST_LOG", "error"))
+}
+
+/// The flags of a member of the cluster of these other nodes.
+fn membership<'a>(name: &str, listen: &str, others: impl Iterator<Item = &'a Node>) -> Vec<String> {
+    let mut flags = vec!["--cluster", "coherence", "--linger", "1", "--node-id", name, "--cluster-listen", listen];
+    let seeds: Vec<&str> = others.filter_map(|node| Some(&*node.member.as_ref()?.1)).collect();
+    let seeds = seeds.join(",");
+    if !seeds.is_empty() {
+        flags.extend(["--seeds", &seeds]);
+    }
+    flags.into_iter().map(str::to_owned).collect()
 }
 
 /// Starts a process of a role.
@@ -104,7 +126,7 @@ impl Kept {
 }
 
 /// What goes wrong. The names are what a report says of them.
-pub(super) const FAULTS: [&str; 13] = [
+pub(super) const FAULTS: [&str; 14] = [
     "nodes killed and restarted",
     "nodes frozen",
     "nodes flushed",
@@ -118,7 +140,11 @@ pub(super) const FAULTS: [&str; 13] = [
     "invalidators frozen",
     "writers frozen",
     "datastore held",
+    "nodes joined and drained",
 ];
+
+/// The only one of them that needs a cluster.
+const RESIZE: usize = FAULTS.len() - 1;
 
 /// Everything that can go wrong in a run.
 pub(super) struct Fleet<'a> {
@@ -145,15 +171,24 @@ impl Fleet<'_> {
             let mut random = rand::rng();
             let pause = Duration::from_millis(random.random_range(50..800));
             let hang = Duration::from_millis(random.random_range(100..2500));
-            (random.random_range(0..FAULTS.len()), random.random_range(0..self.nodes.len()), pause, hang)
+            let faults = if self.nodes[0].member.is_some() { FAULTS.len() } else { RESIZE };
+            (random.random_range(0..faults), random.random_range(0..self.nodes.len()), pause, hang)
         };
         tokio::time::sleep(pause).await;
+        let again = match &self.nodes[which].member {
+            Some((name, peer)) => {
+                let others = self.nodes.iter().enumerate().filter(|(at, _)| *at != which);
+                membership(name, peer, others.map(|(_, node)| node))
+            }
+            None => Vec::new(),
+        };
+        let joiner = membership("joiner", "127.0.0.1:0", self.nodes.iter());
         let node = &mut self.nodes[which];
         match what {
             0 => {
                 node.process = None;
                 tokio::time::sleep(hang / 4).await;
-                let process = tokio::task::block_in_place(|| spawn_node(self.program))?;
+                let process = tokio::task::block_in_place(|| spawn_node(self.program, &again))?;
                 *node.target.lock() = process.address();
                 node.process = Some(process);
             }
@@ -202,6 +237,17 @@ impl Fleet<'_> {
                     tokio::time::sleep(hang).await;
                     kept.signal(number, Signal::SIGCONT);
                 }
+            }
+            RESIZE => {
+                // No client learns of it: its keys are reached through the other nodes.
+                let joiner = tokio::task::block_in_place(|| {
+                    let joiner = spawn_node(self.program, &joiner)?;
+                    settle(&[joiner.address()], self.nodes.len() + 1)?;
+                    anyhow::Ok(joiner)
+                })?;
+                tokio::time::sleep(hang).await;
+                joiner.terminate()?;
+                tokio::task::block_in_place(|| joiner.wait())?;
             }
             _ => datastore(Datastore::Hold(hang)).await?,
         }

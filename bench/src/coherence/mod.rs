@@ -58,6 +58,9 @@ pub struct CoherenceOptions {
     /// What fails meanwhile
     #[arg(long, default_value = "all")]
     faults: Faults,
+    /// The nodes are in a cluster; among the faults a fourth one joins and is drained, unknown to all clients
+    #[arg(long)]
+    cluster: bool,
     /// The bound, in milliseconds
     #[arg(long, default_value_t = 1000)]
     bound: u64,
@@ -120,7 +123,7 @@ where
 
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(Node::start(&program).await?);
+        nodes.push(Node::start(&program, options.cluster, &nodes).await?);
     }
     let failing = options.faults == Faults::All;
     let addresses = |link: fn(&Node) -> &str| -> String {
