@@ -1,15 +1,15 @@
-//! All of it on this machine: three nodes, two instances, a worker of the pull queue and a load.
+//! All of it on this machine: a cluster of nodes, two instances, a worker of the pull queue and a load.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use larder_bench::process::ServerProcess;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command as AsyncCommand};
+use tokio::process::{Child, Command};
 
+use crate::grow::Cluster;
 use crate::load::{self, CITIES};
 
 /// How the demo runs.
@@ -31,10 +31,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let sqlite = format!("sqlite://{}", folder.path().join("conference.db").display());
     let datastore = options.datastore.unwrap_or(sqlite);
     let program = std::env::current_exe()?;
-    let node = || ServerProcess::start(Command::new(&program).args(["node", "-p", "-1", "-m", "64", "-t", "1"]));
-    let nodes = [node()?, node()?, node()?];
-    let servers = nodes.iter().map(ServerProcess::address).collect::<Vec<_>>().join(",");
-    println!("Three nodes: {servers}. Datastore: {datastore}");
+    let mut nodes = Cluster::start(&program).await?;
+    let servers = nodes.servers();
+    println!("Nodes in a cluster: {servers}. Datastore: {datastore}");
     let mail = folder.path().join("mail");
     let instance = async |further: &[&str]| Instance::start(&program, &datastore, &servers, &mail, further).await;
     let http = reqwest::Client::new();
@@ -45,6 +44,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         instances: instances.iter().map(|instance| instance.url.clone()).collect(),
         seconds: options.seconds,
         at_a_time: 32,
+        pause: 0,
         conferences: options.conferences,
         people: 1000,
     };
@@ -67,7 +67,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     println!("  a worker of the pull queue leased and deleted {} tasks", worker.await??);
 
     cached[1] = instance(&[]).await?;
-    let registered = before.registered + after.registered + killed.registered;
+    println!("Busy instances, then idle ones; no client and no instance learns of the nodes that come and go:");
+    let processes: Vec<u32> = cached.iter().filter_map(|instance| instance.process.id()).collect();
+    let seconds = options.seconds.max(8);
+    let busy = load::Options { seconds, ..load(&cached) };
+    let busy = nodes.follow(&program, &processes, busy).await?;
+    println!("  busy, {} nodes      {busy}", nodes.len());
+    let idle = load::Options { seconds, pause: 200, ..load(&cached) };
+    let idle = nodes.follow(&program, &processes, idle).await?;
+    println!("  idle, {} nodes      {idle}", nodes.len());
+
+    let registered = [&before, &after, &killed, &busy, &idle].iter().map(|report| report.registered).sum();
     let sent = mails(&http, &cached[0].url, &mail, registered).await?;
     println!("{registered} registrations were answered, {sent} confirmations were mailed.");
     for id in 1..=options.conferences {
@@ -95,7 +105,7 @@ impl Instance {
         mail: &Path,
         further: &[&str],
     ) -> anyhow::Result<Instance> {
-        let mut process = AsyncCommand::new(program)
+        let mut process = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--datastore", datastore, "--servers", servers, "--mail"])
             .arg(mail)
             .args(further)

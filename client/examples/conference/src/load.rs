@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// How many requests are under way at a time
     #[arg(long, default_value_t = 32)]
     pub(crate) at_a_time: usize,
+    /// How long a device waits after each of its requests, in milliseconds
+    #[arg(long, default_value_t = 0)]
+    pub(crate) pause: u64,
     /// How many conferences there are
     #[arg(long, default_value_t = 200)]
     pub(crate) conferences: i64,
@@ -123,9 +126,14 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
             etags: HashMap::new(),
             report: Report::new()?,
         };
+        let pause = Duration::from_millis(options.pause);
         tasks.spawn(async move {
             while Instant::now() < end {
                 device.request().await;
+                // Even no time at all would be a turn of the clock.
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
             device.report
         });

@@ -5,6 +5,7 @@
 #![expect(clippy::duplicate_mod, reason = "the application is compiled once for each database")]
 
 mod demo;
+mod grow;
 mod load;
 mod mail;
 mod postgres;
@@ -31,7 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Three nodes, two instances, a worker and a load on this machine: what the cache is worth, and what a kill costs
+    /// A cluster, two instances, a worker and a load on this machine: what the cache is worth, what a kill costs, and
+    /// nodes that come and go with the load
     Demo(demo::Options),
     /// Run an instance: the API, the pages and the tasks that are pushed to it
     Serve {
