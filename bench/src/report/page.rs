@@ -227,7 +227,7 @@ impl Report {
                     server.address.clone(),
                     used.version.clone(),
                     format!("{:.2} s", used.cpu_seconds),
-                    format!("{:.2} µs", server.cpu_per_request().unwrap_or(0.0)),
+                    server.cpu_per_request().map_or_else(|| "-".to_owned(), |micros| format!("{micros:.2} µs")),
                     count(used.evictions),
                     count(used.items),
                     bytes(used.bytes),

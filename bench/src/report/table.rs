@@ -50,21 +50,23 @@ impl Threshold {
 }
 
 impl ServerFigures {
-    /// Returns the processor microseconds that the server spent on a request it served; `None` without its statistics.
+    /// Returns the processor microseconds that the server spent on a request it served; `None` without its statistics,
+    /// and where it served none.
     pub(super) fn cpu_per_request(&self) -> Option<f64> {
-        let served = self.figures.requests.saturating_sub(self.figures.errors).max(1);
-        Some(self.used.as_ref()?.cpu_seconds * 1e6 / served as f64)
+        let served = self.figures.requests.saturating_sub(self.figures.errors);
+        let used = self.used.as_ref().filter(|_| served > 0)?;
+        Some(used.cpu_seconds * 1e6 / served as f64)
     }
 
     /// Returns what the run cost the server as a sentence; `None` if it did not answer `stats`.
     fn use_to_text(&self) -> Option<String> {
         let used = self.used.as_ref()?;
         Some(format!(
-            "{} ({}): {:.2} s of CPU, {:.2} µs a request; {} evictions; {} items in {} of {}.",
+            "{} ({}): {:.2} s of CPU{}; {} evictions; {} items in {} of {}.",
             self.address,
             used.version,
             used.cpu_seconds,
-            self.cpu_per_request()?,
+            self.cpu_per_request().map_or_else(String::new, |micros| format!(", {micros:.2} µs a request")),
             count(used.evictions),
             count(used.items),
             bytes(used.bytes),
