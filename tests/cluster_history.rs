@@ -1,4 +1,5 @@
-//! Clients with all kinds of lists, while nodes join and leave, hang and die: no read returns what was overwritten.
+//! Clients with all kinds of lists, while nodes join and leave, hang and die, and while links between them are slow or
+//! cut: no read returns what was overwritten.
 //!
 //! `LARDER_HISTORY=operations,changes` sets how long the histories are; without it they are short. A million:
 //!
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 use larder_tests::fleet::{self, Member};
 use larder_tests::history::{Choice, History};
+use larder_tests::network::{Fault, Network};
 use larder_tests::{Server, free_port};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 /// How many operations and changes of the cluster there are.
 fn length() -> (u64, usize) {
@@ -145,5 +149,69 @@ fn nodes_that_hang_and_die_never_show_an_old_value() {
             assert!(joiner.server.wait());
         }
     });
+    assert_eq!(history.violations(), Vec::<String>::new());
+}
+
+/// Lets faults come and go on links between members: between any two of them, in one direction or in both.
+fn disturb(network: &Network, random: &mut StdRng) {
+    for _ in 0..random.random_range(2..5) {
+        let from = random.random_range(0..4);
+        let to = (from + random.random_range(1..4)) % 4;
+        let fault = match random.random_range(0..3) {
+            0 => Fault::Delay(Duration::from_millis(random.random_range(1..100))),
+            1 => Fault::Hold,
+            _ => Fault::Cut,
+        };
+        network.disturb(IDS[from], IDS[to], fault);
+        if random.random() {
+            network.disturb(IDS[to], IDS[from], fault);
+        }
+        // Some are over before anybody gives up, some last until all have.
+        std::thread::sleep(Duration::from_millis([20, 100, 400, 1500][random.random_range(0..4)]));
+        if random.random() {
+            network.heal();
+        }
+    }
+    network.heal();
+}
+
+const IDS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[test]
+fn links_that_are_slow_silent_or_cut_never_show_an_old_value() {
+    let network = Network::default();
+    let mut members = vec![network.member(IDS[0], "")];
+    members[0].settles(1);
+    let seed = members[0].peer.clone();
+    for (id, count) in IDS[1..3].iter().zip(2..) {
+        members.push(network.member(id, &seed));
+        members.iter_mut().for_each(|member| member.settles(count));
+    }
+    let ports = Mutex::new(members.iter().map(|member| member.server.port()).collect());
+    let history = History::new(400);
+    let (operations, changes) = length();
+    run(&history, &ports, || {
+        let mut random = StdRng::seed_from_u64(18);
+        for change in 0..changes {
+            members.push(network.member(IDS[3], &seed));
+            ports.lock().unwrap().push(members[3].server.port());
+            std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+            disturb(&network, &mut random);
+            members.iter_mut().for_each(|member| member.settles(4));
+            let until = operations * (change as u64 + 1) / changes as u64;
+            while history.operations.load(Ordering::Relaxed) < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let leaver = members.pop().unwrap();
+            leaver.server.signal("TERM");
+            std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
+            disturb(&network, &mut random);
+            members.iter_mut().for_each(|member| member.settles(3));
+            ports.lock().unwrap().pop();
+            assert!(leaver.server.wait());
+        }
+    });
+    println!("{} pieces and links disturbed", network.disturbed());
+    assert!(network.disturbed() > 0, "links do not lead through the network");
     assert_eq!(history.violations(), Vec::<String>::new());
 }

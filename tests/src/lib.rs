@@ -16,6 +16,7 @@ struct Readme;
 pub mod exporter;
 pub mod fleet;
 pub mod history;
+pub mod network;
 pub mod python;
 
 use larder_bench::process::ServerProcess;
