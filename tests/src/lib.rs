@@ -77,6 +77,13 @@ impl Server {
         Server::start(Command::new(binary("larder-node")).args(["-t", "2", "-p", &port.to_string()]).args(arguments))
     }
 
+    /// Starts a larder-node on a free port, which writes its log to this file.
+    pub fn node_with_log(log: std::fs::File, arguments: &[&str]) -> Server {
+        let mut command = Command::new(binary("larder-node"));
+        command.args(["-t", "2", "-p", "-1"]).args(arguments).stderr(log);
+        Server(ServerProcess::start(&mut command).expect("the server starts"))
+    }
+
     /// Starts Debian's memcached as a reference. Returns `None`, and says so on standard error, if it cannot be
     /// installed.
     pub fn memcached(arguments: &[&str]) -> Option<Server> {
