@@ -1,7 +1,7 @@
 //! Authentication: which clients are served, which counters count, and reloads of the user file.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_protocol::binary::opcode;
 use larder_tests::{Connection, PATIENCE, Server, binary};
@@ -90,6 +90,56 @@ fn with_sasl_nothing_but_authentication_is_served_before_it() {
     let mut text = node.connect();
     text.send(&b"get a\r\n".repeat(4));
     assert_eq!(text.read_to_end(), b"");
+}
+
+#[test]
+fn after_sasl_a_connection_speaks_text_and_meta_too_unless_the_node_is_bound_to_binary() {
+    let users = users_file("ada:secret\n");
+    let environment = [("MEMCACHED_SASL_PWDB", users.path().to_str().unwrap())];
+    let login = packet(opcode::SASL_AUTH, b"PLAIN", b"\0ada\0secret");
+    let node = Server::node_in(&environment, &["-S"]);
+    let mut connection = node.connect();
+    assert_eq!(ask(&mut connection, &login).0, OK);
+    assert_eq!(connection.exchange(b"set a 0 0 1\r\nx\r\nmg a v\r\n"), "STORED\r\nVA 1\r\nx\r\n");
+    // The login and what follows it may arrive together.
+    let mut connection = node.connect();
+    connection.send(&[&login[..], b"get a\r\n"].concat());
+    connection.read(24 + "Authenticated".len());
+    assert_eq!(connection.read(16), b"VALUE a 0 1\r\nx\r\n");
+    // A login that fails opens nothing.
+    let mut connection = node.connect();
+    connection.send(&[&packet(opcode::SASL_AUTH, b"PLAIN", b"\0ada\0wrong")[..], &b"get a\r\n".repeat(4)].concat());
+    let header = connection.read(24);
+    assert_eq!(u16::from_be_bytes([header[6], header[7]]), AUTH_ERROR);
+    let rest = String::from_utf8(connection.read_to_end()).unwrap();
+    assert!(!rest.contains("VALUE"), "{rest}");
+
+    let node = Server::node_in(&environment, &["-S", "-B", "binary"]);
+    let mut connection = node.connect();
+    assert_eq!(ask(&mut connection, &login).0, OK);
+    connection.send(&b"get a\r\n".repeat(4));
+    assert_eq!(connection.read_to_end(), b"");
+}
+
+#[test]
+fn the_clients_login_by_sasl_works_with_s_and_names_a_server_that_speaks_binary_alone() {
+    let users = users_file("ada:secret\n");
+    let environment = [("MEMCACHED_SASL_PWDB", users.path().to_str().unwrap())];
+    let client = |node: &Server, password: &str| {
+        let builder = larder_client::Client::builder().server(node.address()).timeout(PATIENCE);
+        builder.sasl_login("ada", password).build_blocking().unwrap()
+    };
+    let node = Server::node_in(&environment, &["-S"]);
+    let admitted = client(&node, "secret");
+    admitted.set("a", "x", Duration::ZERO).unwrap();
+    assert_eq!(admitted.get("a").unwrap().unwrap(), "x");
+    let refused = client(&node, "wrong").get("a").unwrap_err().to_string();
+    assert!(refused.contains("refused the login"), "{refused}");
+
+    // As memcached with -S.
+    let node = Server::node_in(&environment, &["-S", "-B", "binary"]);
+    let refused = client(&node, "secret").get("a").unwrap_err().to_string();
+    assert!(refused.contains("Start it with -Y FILE and log in with Builder::login"), "{refused}");
 }
 
 #[test]

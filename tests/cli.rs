@@ -392,6 +392,9 @@ fn servers_with_logins_and_tls_are_reached() {
     let mut command = larder.command(&["get", "a"]);
     command.env("LARDER_USER", "ada").env("LARDER_PASSWORD", "secret");
     assert_eq!(said(command.output().unwrap()).out, "1");
+    let sasl = Server::node_in(&[("MEMCACHED_SASL_PWDB", &path("users"))], &["-S"]);
+    let by_sasl = [&["--sasl"], &login[..]].concat();
+    assert_eq!(Larder::of(&[&sasl]).out(&[&by_sasl[..], &["scan"]].concat()), "");
     // An empty variable is none.
     let mut command = larder.command(&["which", "a"]);
     assert!(command.env("LARDER_USER", "").env("LARDER_PASSWORD", "").output().unwrap().status.success());

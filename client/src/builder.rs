@@ -190,11 +190,16 @@ impl Builder {
         self
     }
 
-    /// Logs in to each node by SASL PLAIN, for servers and proxies that take meta commands after it.
+    /// Logs in to each node by SASL PLAIN (`-S`), for servers that take meta commands after it: larder-node does.
     ///
-    /// larder-node and memcached with `-S` do not: they speak only the binary protocol, and calls fail with
-    /// [`Error::Down`]. Use their `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the
-    /// password.
+    /// memcached does not: with `-S` it speaks only the binary protocol, and calls fail with [`Error::Down`], which says
+    /// so. There, use `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {
+    /// let cache = larder_client::Client::builder().server("10.0.1.1:11211").sasl_login("reader", "secret").build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn sasl_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.connector.login = Some(Login::new(user, password, Mechanism::SaslPlain));
         self

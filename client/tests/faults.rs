@@ -177,6 +177,28 @@ async fn weights_at_their_limits_make_a_ring() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_binary_alone_after_sasl_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut packet = vec![0; 24 + 5 + 14];
+            stream.read_exact(&mut packet).await.unwrap();
+            let mut reply = vec![0; 24];
+            (reply[0], reply[1]) = (0x81, 0x21);
+            stream.write_all(&reply).await.unwrap();
+            // As memcached: a header is complete before its first byte is looked at, and then the connection ends.
+            stream.read_exact(&mut reply).await.unwrap();
+        }
+    });
+    let client = Client::builder().server(address.to_string()).sasl_login("reader", "secret").build().unwrap();
+    let refused = client.get("k").await.unwrap_err();
+    assert!(matches!(refused, Error::Down { .. }), "{refused}");
+    assert!(refused.to_string().contains("memcached with -S speaks binary alone"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_login_by_sasl_is_followed_by_meta_commands() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -197,7 +197,8 @@ impl LoadArgs {
             Some(config) => TransportKind::Tls(config, self.access.tls_name.clone()),
             None => TransportKind::Tcp,
         };
-        let login = self.access.login()?.map(|(user, password)| Login::new(self.protocol, user, password));
+        let sasl = self.access.sasl;
+        let login = self.access.login()?.map(|(user, password)| Login::new(self.protocol, sasl, user, password));
         let spelled = self.servers.iter().map(|address| match address {
             Address::Tcp { host, port } => Server { host: host.clone(), port: *port, weight: 1, name: None },
             Address::Unix(path) => Server { host: path.display().to_string(), port: 0, weight: 1, name: None },

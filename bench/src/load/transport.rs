@@ -80,11 +80,11 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// A login by memcached's ASCII authentication in the text protocols, and by SASL PLAIN in binary (protocol.txt,
-    /// "Authentication"; RFC 4616).
-    pub(crate) fn new(protocol: Protocol, user: &str, password: &str) -> Login {
+    /// A login by memcached's ASCII authentication in the text protocols, and by SASL PLAIN with `sasl` and in binary
+    /// (protocol.txt, "Authentication"; RFC 4616).
+    pub(crate) fn new(protocol: Protocol, sasl: bool, user: &str, password: &str) -> Login {
         // ASCII authentication is a classic set, before meta commands too.
-        let protocol = if protocol == Protocol::Binary { protocol } else { Protocol::Text };
+        let protocol = if sasl || protocol == Protocol::Binary { Protocol::Binary } else { Protocol::Text };
         let encoder = Encoder { protocol, with_keys: false };
         let mut request = Vec::new();
         match protocol {

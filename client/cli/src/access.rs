@@ -25,12 +25,15 @@ pub struct AccessArgs {
     /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// User to log in as: for servers with -Y, and over the binary protocol with -S
+    /// User to log in as, at servers with -Y; those with -S need --sasl, or a load in the binary protocol
     #[arg(long, value_name = "NAME", requires = "password", env = "LARDER_USER")]
     pub user: Option<String>,
     /// Password of the user; the variable keeps it out of the list of processes
     #[arg(long, value_name = "PASSWORD", requires = "user", env = "LARDER_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
+    /// Log in by SASL PLAIN: for servers with -S that speak text after it, as larder-node does and memcached does not
+    #[arg(long, requires = "user")]
+    pub sasl: bool,
 }
 
 impl AccessArgs {
@@ -83,7 +86,7 @@ impl AccessArgs {
             builder = builder.tls(tls);
         }
         if let Some((user, password)) = self.login()? {
-            builder = builder.login(user, password);
+            builder = if self.sasl { builder.sasl_login(user, password) } else { builder.login(user, password) };
         }
         Ok(builder)
     }

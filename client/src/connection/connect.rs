@@ -151,11 +151,16 @@ impl Connector {
     /// Logs in if that is set, and checks that the node answers.
     async fn admit(&self, mut stream: Box<dyn Stream>) -> io::Result<Box<dyn Stream>> {
         match &self.login {
-            Some(login) if login.mechanism == Mechanism::Ascii => log_in(&mut stream, login).await?,
-            Some(login) => log_in_by_sasl(&mut stream, login).await?,
-            None => {}
+            Some(login) if login.mechanism == Mechanism::SaslPlain => {
+                log_in_by_sasl(&mut stream, login).await?;
+                greet(&mut stream, HEADER_LEN / GREETING.len()).await.map_err(after_sasl)?;
+            }
+            Some(login) => {
+                log_in(&mut stream, login).await?;
+                greet(&mut stream, 1).await?;
+            }
+            None => greet(&mut stream, 1).await?,
         }
-        greet(&mut stream).await?;
         Ok(stream)
     }
 
@@ -219,14 +224,39 @@ async fn log_in_by_sasl(stream: &mut Box<dyn Stream>, login: &Login) -> io::Resu
     }
 }
 
-/// Checks that the node answers: the kernel accepts connections for a process that hangs, and old servers have no meta
-/// commands.
-async fn greet(stream: &mut Box<dyn Stream>) -> io::Result<()> {
-    stream.write_all(b"mn\r\n").await?;
+/// The meta command that does nothing.
+const GREETING: &[u8] = b"mn\r\n";
+
+/// Length of the header of a binary packet, in bytes. A server that speaks binary alone waits for as many bytes before
+/// it refuses a meta command.
+const HEADER_LEN: usize = 24;
+
+/// Checks that the node answers, with so many greetings at once: the kernel accepts connections for a process that
+/// hangs, and old servers have no meta commands.
+async fn greet(stream: &mut Box<dyn Stream>, greetings: usize) -> io::Result<()> {
+    stream.write_all(&GREETING.repeat(greetings)).await?;
     stream.flush().await?;
-    match &*read_line(stream).await? {
-        "MN" => Ok(()),
-        other => Err(io::Error::other(format!("the node answers a meta command (memcached 1.6 and later): {other}"))),
+    for _ in 0..greetings {
+        match &*read_line(stream).await? {
+            "MN" => {}
+            other => {
+                let reason = format!("the node answers a meta command (memcached 1.6 and later): {other}");
+                return Err(io::Error::other(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what a failed greeting after SASL means.
+fn after_sasl(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the node takes no meta commands after SASL: memcached with -S speaks binary alone. Start it with -Y FILE \
+             and log in with Builder::login",
+        ),
+        _ => error,
     }
 }
 

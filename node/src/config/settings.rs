@@ -76,7 +76,7 @@ pub struct Settings {
     pub backlog: i32,
     /// Protocol to speak: ascii, binary, or auto to choose by a connection's first byte
     ///
-    /// [default: auto; ascii with -Y, binary with -S]
+    /// [default: auto; ascii with -Y; binary with -S, and auto after the login]
     #[arg(short = 'B', long, value_parser = ["auto", "ascii", "binary"], hide_possible_values = true, hide_short_help = true)]
     pub protocol: Option<String>,
     /// Memory for items, in MiB or with a unit (4g): items, their index and their slack together
@@ -144,7 +144,8 @@ pub struct Settings {
     pub auth_file: Option<PathBuf>,
     /// Ask for SASL PLAIN authentication, which the binary protocol has
     ///
-    /// The variable MEMCACHED_SASL_PWDB names the file, which has lines of user:password.
+    /// The variable MEMCACHED_SASL_PWDB names the file, which has lines of user:password. After the login a connection
+    /// speaks binary or text, by its next byte; with -B binary, as with memcached, only binary.
     #[arg(short = 'S', long = "enable-sasl", help_heading = "TLS and login")]
     pub sasl: bool,
     /// Log more: -v also what libraries log, -vv every connection
@@ -316,6 +317,12 @@ impl Settings {
     /// Returns the UDP port to bind, where 0 takes a free one; `None` is off.
     pub(crate) fn udp_port(&self) -> Option<u16> {
         bound_port(self.udp_port)
+    }
+
+    /// Whether the first byte after a login by SASL chooses the protocol of the connection: a client that logs in so
+    /// can then use meta commands, which memcached does not offer. `-B binary` leaves the connection as memcached's.
+    pub(crate) fn speaks_text_after_sasl(&self) -> bool {
+        self.sasl && self.protocol.is_none()
     }
 
     /// Returns the protocol of listeners for which `-l` names none.

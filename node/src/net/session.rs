@@ -166,6 +166,9 @@ impl<'a> Session<'a> {
             Asked::Answered { consumed, authenticated } => {
                 buffers.start += consumed;
                 self.authenticated = authenticated;
+                if authenticated && self.shared.settings.speaks_text_after_sasl() {
+                    self.protocol = None;
+                }
                 None
             }
             Asked::Close => Some(Progress::Close(Ended::Normal)),
