@@ -96,6 +96,8 @@ impl ServerProcess {
 
     /// Waits until the process ends by itself.
     pub fn wait(mut self) -> std::io::Result<ExitStatus> {
+        // `Child::wait` closes it, which would end a server that ends with it.
+        let _input = self.child.stdin.take();
         self.child.wait()
     }
 
