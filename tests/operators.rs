@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use larder_protocol::binary::opcode;
 use larder_tests::exporter::{self, Group};
 use larder_tests::{Connection, PATIENCE, Server, binary};
 
@@ -473,17 +474,66 @@ fn counters_count_what_memcacheds_count() {
     let counted = |server: &Server| -> Vec<String> {
         let mut connection = server.connect();
         connection.exchange(script.as_bytes());
-        let names = ["cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "get_hits", "get_misses", "get_expired"];
+        let names = ["cmd_get", "cmd_set", "cmd_flush", "cmd_touch", "get_hits", "get_misses"];
         let more =
             ["delete_misses", "delete_hits", "incr_misses", "incr_hits", "decr_misses", "decr_hits", "cas_misses"];
         let rest = ["cas_hits", "cas_badval", "touch_hits", "touch_misses", "store_too_large", "store_no_memory"];
+        let lost = ["get_expired", "get_flushed"];
         let statistics = connection.exchange(b"stats\r\n");
         let lines = statistics.lines().filter_map(|line| line.strip_prefix("STAT "));
-        let wanted = |line: &&str| [&names[..], &more, &rest].concat().contains(&line.split(' ').next().unwrap());
+        let wanted =
+            |line: &&str| [&names[..], &more, &rest, &lost].concat().contains(&line.split(' ').next().unwrap());
         lines.filter(wanted).map(str::to_owned).collect()
     };
     let node = counted(&Server::node(&[]));
-    assert_eq!(node.len(), 20);
+    assert_eq!(node.len(), 21);
+    if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
+        assert_eq!(node, counted(&Server::memcached_at(program.as_ref(), &[])));
+    }
+}
+
+#[test]
+fn requests_that_meet_flushed_items_are_counted_as_memcacheds_in_every_protocol() {
+    let packet = |opcode: u8, extras: &[u8], key: &str, value: &str| {
+        let mut packet = vec![0; 24];
+        (packet[0], packet[1], packet[3], packet[4]) = (0x80, opcode, key.len() as u8, extras.len() as u8);
+        packet[8..12].copy_from_slice(&((extras.len() + key.len() + value.len()) as u32).to_be_bytes());
+        [&packet[..], extras, key.as_bytes(), value.as_bytes()].concat()
+    };
+    let packets = [
+        packet(opcode::GET, b"", "b0", ""),
+        packet(opcode::GET, b"", "b0", ""),
+        packet(opcode::SET, &[0; 8], "b1", "x"),
+        packet(opcode::ADD, &[0; 8], "b2", "x"),
+        packet(opcode::DELETE, b"", "b3", ""),
+        packet(opcode::INCREMENT, &[0xff; 20], "b4", ""),
+        packet(opcode::TOUCH, &[0; 4], "b5", ""),
+        packet(opcode::GAT, &[0; 4], "b6", ""),
+        packet(opcode::APPEND, b"", "b7", "x"),
+        packet(opcode::GET, b"", "never", ""),
+    ];
+    let requests = "get t0\r\nget t0\r\ngets t1 t2\r\nset t3 0 0 1\r\nx\r\nget t3\r\nadd t4 0 0 1\r\nx\r\ndelete t5\r\n\
+                    incr t6 1\r\ntouch t7 0\r\ngat 0 t8\r\nappend t9 0 0 1\r\nx\r\ncas t10 0 0 1 1\r\nx\r\nmg m0 v\r\n\
+                    mg m0 v\r\nmg m1 N30 v\r\nms m2 1\r\nx\r\nmd m3\r\nma m4\r\nma m5 N0\r\nme m6\r\nget never\r\n";
+    let counted = |server: &Server| -> Vec<String> {
+        let mut connection = server.connect();
+        let keys = (0..16).flat_map(|n| ["t", "m", "b"].map(|kind| format!("{kind}{n}")));
+        let stores: Vec<String> = keys.map(|key| format!("set {key} 0 0 1 noreply\r\n1\r\n")).collect();
+        connection.exchange(stores.concat().as_bytes());
+        // A second flush forgets nothing of what the first one has removed.
+        connection.exchange(b"flush_all\r\nset later 0 0 1\r\nx\r\nflush_all\r\n");
+        connection.exchange(requests.as_bytes());
+        let mut binary = server.connect();
+        for packet in &packets {
+            binary.send(packet);
+            let header = binary.read(24);
+            binary.read(u32::from_be_bytes(header[8..12].try_into().unwrap()) as usize);
+        }
+        connection.exchange(b"get later\r\n");
+        ["get_flushed", "get_expired", "get_hits", "get_misses"].map(|name| connection.statistic(name)).into()
+    };
+    let node = counted(&Server::node(&[]));
+    assert!(node[0].parse::<u32>().unwrap() > 20, "{node:?}");
     if let Some(program) = std::env::var_os("LARDER_MEMCACHED") {
         assert_eq!(node, counted(&Server::memcached_at(program.as_ref(), &[])));
     }

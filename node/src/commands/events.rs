@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::statistics::slab_classes::CLASS;
-use crate::store::{Expiry, Store, Time};
+use crate::store::{Expiry, Lost, Store, Time};
 
 /// Most watchers at a time, as in memcached.
 const WATCHERS_MAX: usize = 20;
@@ -162,7 +162,8 @@ impl Watchers {
     pub(crate) fn fetched(&self, key: &[u8], found: Found, descriptor: i32) {
         let (status, class, size) = match found {
             Found::Item { size } => ("found", CLASS, size),
-            Found::Expired => ("expired", 0, 0),
+            Found::Lost(Lost::Expired) => ("expired", 0, 0),
+            Found::Lost(Lost::Flushed) => ("flushed", 0, 0),
             Found::Nothing => ("not_found", 0, 0),
         };
         let key = url(key);
@@ -319,8 +320,8 @@ pub(crate) enum Found {
     Item {
         size: usize,
     },
-    /// An item that had expired.
-    Expired,
+    /// An item that had expired or was flushed.
+    Lost(Lost),
     Nothing,
 }
 

@@ -15,10 +15,10 @@ use crate::store::{Entry, Expiry, Hash, InsertError, Item, NewItem};
 /// Keys whose memory is fetched at once.
 pub(crate) const BATCH: usize = 16;
 
-/// Counts a miss; an item that is missing because it has expired is counted as that too.
+/// Counts a miss, and why the item is missing.
 fn count_miss(misses: &Counter, entry: &Entry<'_, '_>, counters: &Counters) {
     misses.add(1);
-    counters.get_expired.add(entry.was_expired().into());
+    counters.count_lost(entry.lost());
 }
 
 /// Reads the items of `get` and writes the whole reply.
@@ -149,7 +149,7 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Result<Outcome<'sta
     let counters = turn.counters;
     let mut entry = turn.entry_for_write(command.key, command.value)?;
     counters.cmd_set.add(1);
-    counters.get_expired.add(entry.was_expired().into());
+    counters.count_lost(entry.lost());
     let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: turn.shared.store.item_size_max(), ..Limits::default() };

@@ -59,12 +59,12 @@ pub(crate) fn after(command: &Command<'_>, found: Found, effect: &Effect, turn: 
 /// Finds what the command is about to find, and reports it.
 fn look_up(key: &[u8], turn: &Turn<'_>) -> Result<Found, NotHere> {
     let entry = turn.entry_of(key, turn.shared.store.hash(key))?;
-    // This look-up itself removes an expired item, so the command will not count it.
-    turn.counters.get_expired.add(entry.was_expired().into());
-    let found = match entry.item() {
-        Some(item) => Found::Item { size: item.value.len() },
-        None if entry.was_expired() => Found::Expired,
-        None => Found::Nothing,
+    // The command itself will not find that the item is lost.
+    turn.counters.count_lost(entry.lost());
+    let found = match (entry.item(), entry.lost()) {
+        (Some(item), _) => Found::Item { size: item.value.len() },
+        (None, Some(lost)) => Found::Lost(lost),
+        (None, None) => Found::Nothing,
     };
     drop(entry);
     if turn.shared.watchers.wants(Topics::FETCHERS) {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::latency::Measured;
+use crate::store::Lost;
 
 /// A counter with a single writer, its worker, so that a plain load and store replace a locked instruction.
 #[derive(Debug, Default)]
@@ -56,6 +57,16 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// Counts an item that a request has found lost.
+            #[inline]
+            pub(crate) fn count_lost(&self, lost: Option<Lost>) {
+                match lost {
+                    None => {}
+                    Some(Lost::Expired) => self.get_expired.add(1),
+                    Some(Lost::Flushed) => self.get_flushed.add(1),
+                }
+            }
+
             pub(crate) fn reset(&self) {
                 $(self.$name.reset();)*
             }

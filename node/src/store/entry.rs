@@ -21,7 +21,16 @@ pub struct Entry<'s, 'k> {
     key: &'k [u8],
     hash: u64,
     now: Time,
-    expired: bool,
+    lost: Option<Lost>,
+}
+
+/// Why a key has no item though it had one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Its time was past. It is removed now.
+    Expired,
+    /// `flush_all` removed it, and nobody has asked for the key since.
+    Flushed,
 }
 
 impl fmt::Debug for Entry<'_, '_> {
@@ -44,8 +53,12 @@ impl<'s, 'k> Entry<'s, 'k> {
         let items = shard.statistics.items;
         // This removes the item if it has expired.
         let slot = shard.find(key, hash, now);
-        let expired = items != shard.statistics.items;
-        Entry { staged, item_size_max, shard, slot, key, hash, now, expired }
+        let lost = match slot {
+            Some(_) => None,
+            None if items != shard.statistics.items => Some(Lost::Expired),
+            None => shard.take_flushed(hash).then_some(Lost::Flushed),
+        };
+        Entry { staged, item_size_max, shard, slot, key, hash, now, lost }
     }
 }
 
@@ -56,9 +69,9 @@ impl Entry<'_, '_> {
         self.slot.map(|slot| self.shard.item(slot, self.now))
     }
 
-    /// Returns whether the key had an item that had expired. That item is removed.
-    pub fn was_expired(&self) -> bool {
-        self.expired
+    /// Returns why the key has no item, if it had one until this look-up.
+    pub fn lost(&self) -> Option<Lost> {
+        self.lost
     }
 
     /// Creates the item or replaces it, and returns its CAS unique. On an error the old item stays, unless making room

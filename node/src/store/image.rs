@@ -276,6 +276,7 @@ impl Shard {
     /// Gives the memory of all items back to the system.
     fn give_all_back(&mut self) {
         self.clear();
+        self.forget_flushed();
         self.area.trim(usize::MAX);
         while self.log.release_one() {}
     }

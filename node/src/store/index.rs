@@ -264,6 +264,25 @@ impl Index {
         }
     }
 
+    /// Adds the slots of another index with as many tables. Their locations are lost. Where a table is at its most, the
+    /// rest is left out.
+    pub(super) fn absorb(&mut self, other: &Index) {
+        for table in 0..other.tables.len() {
+            let words = other.part.words(Self::base(table), other.tables[table].buckets as usize * SLOTS);
+            for word in words.iter().filter(|&&word| word != 0) {
+                let hash = (table as u64) << TAG_BITS | word >> 40;
+                if self.growth(hash).is_some() {
+                    self.insert(hash, 0, 0);
+                }
+            }
+        }
+    }
+
+    /// Whether the index holds memory for slots.
+    pub(super) fn has_memory(&self) -> bool {
+        self.pages > 0
+    }
+
     /// Removes everything.
     pub(super) fn clear(&mut self) {
         for table in 0..self.tables.len() {

@@ -54,7 +54,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use rapidhash::v3::RapidSecrets;
 
-pub use entry::Entry;
+pub use entry::{Entry, Lost};
 use estimate::{Estimator, FACTORS};
 pub use eviction::Eviction;
 use eviction::Lane;
@@ -196,6 +196,7 @@ impl Store {
             [
                 (most_memory / layout.shards).min(index::LOG_BYTES_MAX),
                 index::reservation(layout.tables),
+                index::reservation(layout.tables),
                 most_memory / layout.shards,
             ]
         });
@@ -206,7 +207,7 @@ impl Store {
         // restart.
         let count = cas_start(config.now);
         let shards = (0..layout.shards).map(|number| {
-            let parts = [(); 3].map(|()| parts.next().expect("three parts a shard"));
+            let parts = [(); 4].map(|()| parts.next().expect("four parts a shard"));
             LockedShard(Mutex::new(Shard::new(&layout, number, limit / layout.shards, count, parts)))
         });
         let shards = shards.collect();

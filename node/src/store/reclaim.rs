@@ -23,6 +23,9 @@ const SLICE_ITEMS: usize = 200;
 impl Shard {
     /// Empties about `bytes` of a segment, counting freed large values. Returns `false` if no segment can be emptied.
     pub(super) fn sweep(&mut self, now: Time, bytes: usize) -> bool {
+        if self.forget_flushed() {
+            return true;
+        }
         // An untidy segment is looked for only between two evictions: that reads the state of all segments.
         let queue = self.eviction.victim_queue(self.log.bytes_of_items());
         let queue = if self.log.oldest(queue) == NONE { 1 - queue } else { queue };
@@ -79,6 +82,9 @@ impl Shard {
     pub(super) fn shrink(&mut self, now: Time) -> bool {
         if self.used() <= self.limit {
             return false;
+        }
+        if self.forget_flushed() {
+            return true;
         }
         if self.area.idle() > 0 {
             self.area.trim(self.used() - self.limit);

@@ -89,6 +89,9 @@ pub(super) struct Shard {
     pub(super) limit: usize,
     /// Values above this are large.
     pub(super) small_max: usize,
+    /// The slots of items that a flush has removed, until their keys are asked for or the memory is needed: a statistic
+    /// counts the requests that meet them. Their locations mean nothing.
+    flushed_keys: Index,
     /// When the delayed flush that was carried out last was due.
     flushed: Option<Time>,
     /// The record of evictions, while a client watches them.
@@ -107,7 +110,7 @@ impl Shard {
         number: usize,
         limit: usize,
         cas_count: u64,
-        [log, index, large]: [Part; 3],
+        [log, index, flushed_keys, large]: [Part; 4],
     ) -> Shard {
         Shard {
             index: Index::new(index, layout.tables),
@@ -128,6 +131,7 @@ impl Shard {
             shards_log2: layout.shards.trailing_zeros(),
             limit,
             small_max: (layout.segment_bytes / 4).min(16 * 1024),
+            flushed_keys: Index::new(flushed_keys, layout.tables),
             flushed: None,
             statistics: Statistics::default(),
             eviction_log: None,
@@ -138,7 +142,8 @@ impl Shard {
     pub(super) fn used(&self) -> usize {
         // 64 bytes are for the reference count and the entry in the list of free numbers.
         let large_list = self.large.len() * (size_of::<Option<Bytes>>() + 64);
-        self.log.bytes() + self.index.bytes() + self.area.bytes() + self.ghosts.bytes() + large_list
+        let indexes = self.index.bytes() + self.flushed_keys.bytes();
+        self.log.bytes() + indexes + self.area.bytes() + self.ghosts.bytes() + large_list
     }
 
     /// Returns the bytes left of the limit.
@@ -201,6 +206,29 @@ impl Shard {
             }
         }
         Some(slot)
+    }
+
+    /// Returns whether a flush has removed the item of this hash, and forgets it. A key with the same bits in another
+    /// item's slot, one in a thousand while a shard's tables are full, is taken for that item's.
+    #[inline]
+    pub(super) fn take_flushed(&mut self, hash: u64) -> bool {
+        if !self.flushed_keys.has_memory() {
+            return false;
+        }
+        let slot = self.flushed_keys.find(hash, |_| true);
+        slot.is_some_and(|slot| {
+            self.flushed_keys.remove(slot);
+            true
+        })
+    }
+
+    /// Forgets the keys of flushed items. Returns whether that has given back memory.
+    pub(super) fn forget_flushed(&mut self) -> bool {
+        let had_memory = self.flushed_keys.has_memory();
+        if had_memory {
+            self.flushed_keys.clear();
+        }
+        had_memory
     }
 
     pub(super) fn count_expired(&mut self, header: &Header) {
@@ -371,7 +399,12 @@ impl Shard {
         self.evicting = [None; 2];
         self.tidying = None;
         self.hand = NONE;
-        self.index.clear();
+        if self.flushed_keys.has_memory() {
+            self.flushed_keys.absorb(&self.index);
+            self.index.clear();
+        } else {
+            std::mem::swap(&mut self.index, &mut self.flushed_keys);
+        }
         self.ghosts.clear();
         self.sample.clear();
         self.log.clear();

@@ -895,6 +895,37 @@ fn hits_with_other_memory_are_estimated_as_they_would_be() {
 }
 
 #[test]
+fn a_flushed_item_is_seen_once_and_its_key_takes_memory_only_while_there_is_some() {
+    const LIMIT: usize = 4 << 20;
+    let store = store(LIMIT, Eviction::Lru);
+    let now = Time(START);
+    let lost = |key: &str| store.entry(key.as_bytes(), store.hash(key.as_bytes()), now).lost();
+    let fill = |from: u32, to: u32| {
+        for n in from..to {
+            set(&store, format!("key{n}").as_bytes(), &[b'x'; 100], now).unwrap();
+        }
+    };
+    fill(0, 1000);
+    store.flush_all(now, now);
+    fill(1000, 2000);
+    fill(0, 10);
+    store.flush_all(Time(START + 1), now);
+    store.flush_all(now, now);
+    for n in [0, 500, 999, 1000, 1999] {
+        assert_eq!(lost(&format!("key{n}")), Some(Lost::Flushed), "{n}");
+        assert_eq!(lost(&format!("key{n}")), None, "{n}");
+    }
+    // A write of the key ends it too.
+    set(&store, b"key7", b"x", now).unwrap();
+    store.entry(b"key7", store.hash(b"key7"), now).remove();
+    assert_eq!(lost("key7"), None);
+
+    fill(10_000, 50_000);
+    assert!(store.statistics().evictions > 0 && store.statistics().memory_used <= LIMIT as u64);
+    assert_eq!(lost("key600"), None);
+}
+
+#[test]
 fn an_estimate_follows_flushes_and_begins_again_on_a_reset() {
     let store = store(512 << 10, Eviction::Density);
     replay(&store, skewed(8000, 30_000));
