@@ -31,8 +31,20 @@ pub fn binary(name: &str) -> PathBuf {
     BUILT.get_or_init(build).get(name).unwrap_or_else(|| panic!("there is no program {name}")).clone()
 }
 
+/// Returns a command of cargo without the variables that describe the package under test. The build script of ring
+/// looks at them: every build in a test, and the next one outside, would build ring and all that stands on it anew.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| of_a_package.iter().any(|prefix| name.starts_with(prefix))) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
 fn build() -> HashMap<String, PathBuf> {
-    let output = Command::new(env!("CARGO"))
+    let output = cargo()
         .args(["build", "--quiet", "--message-format=json", "--workspace", "--bins"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
