@@ -394,7 +394,9 @@ fn servers_with_logins_and_tls_are_reached() {
     assert_eq!(said(command.output().unwrap()).out, "1");
     let sasl = Server::node_in(&[("MEMCACHED_SASL_PWDB", &path("users"))], &["-S"]);
     let by_sasl = [&["--sasl"], &login[..]].concat();
-    assert_eq!(Larder::of(&[&sasl]).out(&[&by_sasl[..], &["scan"]].concat()), "");
+    let over_sasl = Larder::of(&[&sasl]);
+    over_sasl.out(&[&by_sasl[..], &["set", "a", "1"]].concat());
+    assert_eq!(over_sasl.out(&[&by_sasl[..], &["scan"]].concat()), "a\n");
     // An empty variable is none.
     let mut command = larder.command(&["which", "a"]);
     assert!(command.env("LARDER_USER", "").env("LARDER_PASSWORD", "").output().unwrap().status.success());
