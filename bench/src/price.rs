@@ -1,8 +1,8 @@
 //! `larder-bench datastore-price`: what it costs to keep a cache coherent with a datastore.
 //!
-//! Commits with no rule, one rule and three rules, strict reads beside plain ones, and writes of rows with none, three
-//! and all columns indexed, each by turns in the same run; then the processor time of `larder-tail` while rows change at
-//! a steady rate.
+//! Commits with no rule, one rule and three rules, strict reads beside plain ones, and writes of rows with no column,
+//! three and all columns indexed, each by turns in the same run; then the processor time of `larder-tail` while rows
+//! change at a steady rate.
 
 use std::path::PathBuf;
 use std::process::Stdio;

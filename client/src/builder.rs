@@ -192,8 +192,9 @@ impl Builder {
 
     /// Logs in to each node by SASL PLAIN (`-S`), for servers that take meta commands after it: larder-node does.
     ///
-    /// memcached does not: with `-S` it speaks only the binary protocol, and calls fail with [`Error::Down`], which says
-    /// so. There, use `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the password.
+    /// memcached does not: with `-S` it speaks only the binary protocol, and calls fail with [`Error::Down`], which
+    /// says so. There, use `-Y` and [`Builder::login`]. Without [`Builder::tls`], anyone on the way can read the
+    /// password.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), larder_client::Error> {

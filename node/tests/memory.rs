@@ -5,10 +5,12 @@ use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
 const LIMIT: usize = 8 << 20;
 const NOW: Time = Time(1_700_000_000);
 
-/// Bytes of this process that are in memory.
+/// Bytes of this process that are in memory, without those of its program file: how many of them the kernel maps at a
+/// time has nothing to do with the store.
 fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 #[test]
