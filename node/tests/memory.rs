@@ -2,7 +2,7 @@
 
 use larder_node::store::{Config, Eviction, Expiry, NewItem, Store, Time};
 
-const LIMIT: usize = 8 << 20;
+const LIMIT: usize = 16 << 20;
 const NOW: Time = Time(1_700_000_000);
 
 /// Bytes of this process that are in memory, without those of its program file: how many of them the kernel maps at a
