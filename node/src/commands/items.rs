@@ -52,29 +52,31 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) -> Resul
     let (counters, now) = (turn.counters, turn.now);
     let mut entry = turn.entry_of(key, hash)?;
     entry.note_read();
-    // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
-    let mut ttls = Ttls { before: entry.item().and_then(|item| item.expiry.remaining(now)), ..Ttls::default() };
+    let mut ttls = Ttls::default();
     // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
     // expires here; its time is set last, with that of an item which was there.
-    if entry.item().is_none() && get.vivify.is_some() {
+    if get.vivify.is_some() && !entry.is_occupied() {
         let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
         ttls.created = entry.insert(stub).is_ok();
     }
     let is_meta = matches!(turn.reply, Reply::Meta(_));
+    let item = entry.item();
     // A read that touches counts as a touch only, as in memcached; but an `mg` with `T` that misses counts as a get.
-    let (hits, misses) = if get.touch.is_some() && !(is_meta && entry.item().is_none()) {
+    let (hits, misses) = if get.touch.is_some() && !(is_meta && item.is_none()) {
         counters.cmd_touch.add(1);
         (&counters.touch_hits, &counters.touch_misses)
     } else {
         counters.cmd_get.add(1);
-        counters.hits_to_warm.add(entry.item().is_some_and(|item| item.warm).into());
+        counters.hits_to_warm.add(item.as_ref().is_some_and(|item| item.warm).into());
         (&counters.get_hits, &counters.get_misses)
     };
-    let Some(item) = entry.item() else {
+    let Some(item) = item else {
         count_miss(misses, &entry, counters);
         turn.reply.miss(key, &mut turn.output.bytes);
         return Ok(());
     };
+    // Read before the command changes it: meta flag `t` in front of `T` reports the time that was left.
+    ttls.before = item.expiry.remaining(now);
     hits.add(1);
     let new_expiry = new_expiry(get.touch, get.vivify, get.touch_vivified, turn, &mut ttls);
     // Meta flag `R`: the item expires so soon that a client should load it again already. An item that never expires
@@ -150,10 +152,11 @@ pub(super) fn store(command: &Store<'_>, turn: &Turn<'_>) -> Result<Outcome<'sta
     let mut entry = turn.entry_for_write(command.key, command.value)?;
     counters.cmd_set.add(1);
     counters.count_lost(entry.lost());
-    let found = entry.item().map(|item| (item.cas, item.expiry, item.won));
     let is_join = matches!(command.mode, StoreMode::Append | StoreMode::Prepend);
     let limits = Limits { item_size_max: turn.shared.store.item_size_max(), ..Limits::default() };
-    let joined = entry.item().filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
+    let item = entry.item();
+    let found = item.as_ref().map(|item| (item.cas, item.expiry, item.won));
+    let joined = item.filter(|_| is_join).map_or((0, 0), |item| (item.value.len(), item.flags));
     let value_len = joined.0 + command.value.len();
     let too_long = is_join && limits.too_large(command.key.len(), joined.1, value_len);
     let mut new =

@@ -68,7 +68,7 @@ impl Context<'_> {
         let hash = self.shared.store.hash(key);
         let mut entry = self.shared.store.entry(key, hash, now);
         match &self.router {
-            Some(router) => match router.admit(key, entry.item().is_some()) {
+            Some(router) => match router.admit(key, entry.is_occupied()) {
                 Ok(()) => entry.remove(),
                 Err(why) => {
                     drop(entry);
@@ -120,7 +120,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn entry_of<'k>(&self, key: &'k [u8], hash: Hash) -> Result<Entry<'a, 'k>, NotHere> {
         let entry = self.shared.store.entry(key, hash, self.now);
         if let Some(router) = self.router {
-            router.admit(key, entry.item().is_some())?;
+            router.admit(key, entry.is_occupied())?;
         }
         Ok(entry)
     }
@@ -137,10 +137,10 @@ impl<'a> Turn<'a> {
         let Some(router) = self.router else { return Ok(entry()) };
         // A large value gets its memory before its entry is locked: not for the item of another member.
         if self.received.is_none() && Store::may_be_large(value) {
-            router.admit_write(key, store.entry(key, hash, self.now).item().is_some())?;
+            router.admit_write(key, store.entry(key, hash, self.now).is_occupied())?;
         }
         let entry = entry();
-        router.admit_write(key, entry.item().is_some())?;
+        router.admit_write(key, entry.is_occupied())?;
         Ok(entry)
     }
 

@@ -69,6 +69,12 @@ impl Entry<'_, '_> {
         self.slot.map(|slot| self.shard.item(slot, self.now))
     }
 
+    /// Returns whether the key has an item.
+    #[inline]
+    pub fn is_occupied(&self) -> bool {
+        self.slot.is_some()
+    }
+
     /// Returns why the key has no item, if it had one until this look-up.
     pub fn lost(&self) -> Option<Lost> {
         self.lost

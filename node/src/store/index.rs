@@ -101,11 +101,10 @@ impl Index {
         for _ in 0..buckets {
             let at = Self::base(table) + bucket * SLOTS;
             let words: &[u64; SLOTS] = self.part.words(at, SLOTS).try_into().expect("a bucket");
-            // One pass without branches: which slots carry the tag, and has the bucket a free one?
-            let (mut same, mut free) = (0u32, false);
+            // One pass without branches: which slots carry the tag?
+            let mut same = 0u32;
             for (i, &word) in words.iter().enumerate() {
                 same |= u32::from(word >> 40 == tag) << i;
-                free |= word == 0;
             }
             while same != 0 {
                 let i = same.trailing_zeros() as usize;
@@ -114,7 +113,7 @@ impl Index {
                     return Some(at + i);
                 }
             }
-            if free {
+            if words.contains(&0) {
                 return None;
             }
             bucket = if bucket + 1 == buckets { 0 } else { bucket + 1 };
