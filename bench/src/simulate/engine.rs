@@ -11,8 +11,8 @@ pub(super) struct Engine<'a> {
     value: Vec<u8>,
     /// When background work was last done: each second, as in the node.
     maintained: u32,
-    /// Reads until the estimate of hits with other memory is brought up to date; `None` without one.
-    estimate_in: Option<u32>,
+    /// Reads until the estimate of hits with other memory is brought up to date. `density` adapts itself by it.
+    estimate_in: u32,
 }
 
 /// Reads between two updates of the estimate: fewer than the store records.
@@ -21,12 +21,7 @@ const ESTIMATE_READS: u32 = 100;
 impl<'a> Engine<'a> {
     /// `store` for these keys, with values of at most `largest` bytes, from the moment `start` on.
     pub(super) fn new(store: Store, keys: &'a [Box<[u8]>], largest: usize, start: u32) -> Engine<'a> {
-        Engine { store, keys, value: vec![b'v'; largest], maintained: start, estimate_in: None }
-    }
-
-    /// Makes the store estimate its hits with other memory, as in the node.
-    pub(super) fn estimating(self) -> Engine<'a> {
-        Engine { estimate_in: Some(ESTIMATE_READS), ..self }
+        Engine { store, keys, value: vec![b'v'; largest], maintained: start, estimate_in: ESTIMATE_READS }
     }
 
     /// Returns how many hits more there would have been with other memory.
@@ -42,18 +37,14 @@ impl Cache for Engine<'_> {
             self.maintained = now;
             self.store.maintain(Time(now));
         }
-        if let Some(reads) = &mut self.estimate_in {
-            *reads -= 1;
-            if *reads == 0 {
-                *reads = ESTIMATE_READS;
-                self.store.update_estimate(Time(now));
-            }
+        self.estimate_in -= 1;
+        if self.estimate_in == 0 {
+            self.estimate_in = ESTIMATE_READS;
+            self.store.update_estimate(Time(now));
         }
         let key = &self.keys[key as usize];
         let mut entry = self.store.entry(key, self.store.hash(key), Time(now));
-        if self.estimate_in.is_some() {
-            entry.note_read();
-        }
+        entry.note_read();
         let hit = entry.item().is_some();
         entry.bump();
         hit

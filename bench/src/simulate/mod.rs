@@ -250,7 +250,7 @@ impl Trace {
 
     /// Returns what the engine with `bytes` of memory estimates for other sizes: pairs of a factor and a hit ratio.
     fn estimate(&self, bytes: usize, eviction: Eviction, interrupt: &Interrupt) -> Result<[(f64, f64); 3]> {
-        let mut engine = Engine::new(self.store(bytes, eviction)?, &self.keys, self.largest, START).estimating();
+        let mut engine = Engine::new(self.store(bytes, eviction)?, &self.keys, self.largest, START);
         let ratio = self.run(&mut engine, interrupt).objects;
         let reads = self.requests.iter().filter(|request| request.action == Action::Read).count() as f64;
         Ok(engine.hits_with_other_memory().map(|other| (other.factor, ratio + other.hits / reads)))

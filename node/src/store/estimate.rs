@@ -8,6 +8,9 @@
 //! What counts is the difference between a miniature and the one with as much memory as the store: keys that hit in
 //! both cancel, and so do most errors of sampling and of the model.
 //!
+//! Under `density`, once the store is full, there are several miniatures with as much memory as the store, one for each
+//! of [`TUNINGS`]. The store takes over the tuning of the one with the most hits lately.
+//!
 //! A shard records its sampled requests, and [`Estimator`] is brought up to date from these records by background work.
 //! A request whose key is not in the sample costs one comparison.
 
@@ -16,7 +19,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use rapidhash::RapidHashMap;
 
-use super::density::{Density, Uses};
+use super::density::{Density, TUNINGS, Tuning, Uses};
 use super::eviction::{Eviction, Lane, Verdict};
 use super::ghosts::Ghosts;
 use super::statistics::Statistics;
@@ -29,11 +32,24 @@ pub(super) const FACTORS: [f64; 3] = [0.5, 2.0, 4.0];
 /// The most items in all miniatures: then an eighth of the keys leave the sample. An item takes about 60 bytes.
 const MOST_ITEMS: usize = 32 * 1024;
 
+/// The fewest items in all miniatures for which keys leave the sample because they are asked for often.
+const LEAST_ITEMS: usize = 8 * 1024;
+
 /// The most requests that all shards record between two updates. Further ones are only counted.
 const MOST_EVENTS: usize = 8 * 1024;
 
+/// Requests between two updates above which keys leave the sample. The node makes ten updates in a second: so it spends
+/// some milliseconds in each.
+const WANTED_EVENTS: u64 = 2 * 1024;
+
 /// Bytes that an item has beside the log: its slot in the index, and its part of the ghosts.
 const SLOT: u32 = 9;
+
+/// Reads, for each item of a miniature, after which earlier hits count half in the choice of a tuning.
+const MEMORY: usize = 8;
+
+/// The share of the reads that must hit more with another tuning for the store to take it over.
+const MARGIN: f64 = 0.002;
 
 /// Items looked at between two updates of what a miniature has learned about densities.
 const LOOKS: u32 = 64;
@@ -116,8 +132,14 @@ impl Sample {
 pub(super) struct Estimator {
     eviction: Eviction,
     below: u32,
-    /// One for each of [`FACTORS`], and last the one with as much memory as the store.
-    miniatures: [Miniature; FACTORS.len() + 1],
+    /// One for each of [`FACTORS`].
+    others: [Miniature; FACTORS.len()],
+    /// As large as the store, and with each of [`TUNINGS`]: while nothing is evicted only one, for then they are alike.
+    alike: Vec<Miniature>,
+    /// The tuning that the store has now, and the hits of each of `alike` lately among so many reads.
+    chosen: usize,
+    lately: [f64; TUNINGS.len()],
+    reads: f64,
     /// Hits more than the store's, for each of [`FACTORS`].
     gained: [f64; FACTORS.len()],
     /// The share of its limit, less the reserve, that the store has filled with items when it was full.
@@ -132,7 +154,11 @@ impl Estimator {
         Estimator {
             eviction,
             below: u32::MAX,
-            miniatures: std::array::from_fn(|_| Miniature::new(eviction)),
+            others: std::array::from_fn(|_| Miniature::new(eviction)),
+            alike: vec![Miniature::new(eviction)],
+            chosen: 0,
+            lately: [0.0; TUNINGS.len()],
+            reads: 0.0,
             gained: [0.0; FACTORS.len()],
             filled: 1.0,
             events: Vec::new(),
@@ -144,6 +170,11 @@ impl Estimator {
     /// Returns how many hits more than the store there would have been with each of [`FACTORS`] of its memory.
     pub(super) fn gained(&self) -> [f64; FACTORS.len()] {
         self.gained
+    }
+
+    /// Returns the tuning for the store.
+    pub(super) fn tuning(&self) -> Tuning {
+        TUNINGS[self.chosen]
     }
 
     pub(super) fn reset(&mut self) {
@@ -171,7 +202,12 @@ impl Estimator {
         now: Time,
     ) {
         if std::mem::take(&mut self.cleared) {
-            self.miniatures = std::array::from_fn(|_| Miniature::new(self.eviction));
+            let empty = Estimator::new(self.eviction);
+            (self.others, self.alike) = (empty.others, empty.alike);
+        }
+        if self.eviction == Eviction::Density && statistics.evictions > 0 && self.alike.len() == 1 {
+            self.alike = vec![self.alike[0].clone(); TUNINGS.len()];
+            self.alike.iter_mut().zip(TUNINGS).for_each(|(miniature, tuning)| miniature.density.tuning = tuning);
         }
         let below = self.below;
         let share = f64::from(below) / f64::from(u32::MAX);
@@ -184,26 +220,65 @@ impl Estimator {
             self.filled = (statistics.bytes + statistics.items * u64::from(SLOT)) as f64 / room(limit);
         }
         let events = || self.events.iter().filter(|event| (event.hash as u32) < below);
-        let mut hits = [0.0; FACTORS.len() + 1];
-        let factors = FACTORS.into_iter().chain([1.0]);
-        for ((miniature, factor), hits) in self.miniatures.iter_mut().zip(factors).zip(&mut hits) {
+        let filled = self.filled;
+        let run = |miniature: &mut Miniature, factor: f64| {
             let limit = (limit as f64 * factor) as usize;
-            miniature.limit = (room(limit) * self.filled * share) as u64;
+            miniature.limit = (room(limit) * filled * share) as u64;
             miniature.sampled = (share * layout(limit).0 as f64) as f32;
-            *hits = events().filter(|event| miniature.apply(event, now)).count() as f64;
+            let hits = events().filter(|event| miniature.apply(event, now)).count() as f64;
             miniature.expire(now);
+            hits
+        };
+        let reads = events().filter(|event| event.action == Action::Read).count() as f64;
+        let alike: Vec<f64> = self.alike.iter_mut().map(|miniature| run(miniature, 1.0)).collect();
+        let same = *alike.get(self.chosen).unwrap_or(&alike[0]);
+        let weight = (1.0 + self.lost as f64 / reads.max(1.0)) / share;
+        for ((miniature, factor), gained) in self.others.iter_mut().zip(FACTORS).zip(&mut self.gained) {
+            miniature.density.tuning = TUNINGS[self.chosen];
+            *gained += (run(miniature, factor) - same) * weight;
         }
-        let reads = events().filter(|event| event.action == Action::Read).count().max(1) as f64;
-        let weight = (1.0 + self.lost as f64 / reads) / share;
-        for (gained, more) in self.gained.iter_mut().zip(hits) {
-            *gained += (more - hits[FACTORS.len()]) * weight;
+        self.choose(reads, &alike);
+        let requests = self.events.len() as u64 + self.lost;
+        if requests > WANTED_EVENTS {
+            let fewest = LEAST_ITEMS as f64 / self.items() as f64;
+            self.thin((WANTED_EVENTS as f64 / requests as f64).max(fewest));
         }
         self.events.clear();
         self.lost = 0;
-        while self.miniatures.iter().map(|miniature| miniature.items.len()).sum::<usize>() > MOST_ITEMS {
-            self.below -= self.below / 8;
-            self.miniatures.iter_mut().for_each(|miniature| miniature.keep_below(self.below));
+        while self.items() > MOST_ITEMS {
+            self.thin(0.875);
         }
+    }
+
+    /// Returns the items in all miniatures.
+    fn items(&self) -> usize {
+        self.others.iter().chain(&self.alike).map(|miniature| miniature.items.len()).sum()
+    }
+
+    /// Chooses the tuning for the store after so many reads, of which each of `alike` has hit so many.
+    fn choose(&mut self, reads: f64, hits: &[f64]) {
+        if hits.len() < TUNINGS.len() {
+            return;
+        }
+        if self.reads > (MEMORY * self.alike[self.chosen].items.len()) as f64 {
+            self.lately.iter_mut().chain([&mut self.reads]).for_each(|count| *count /= 2.0);
+        }
+        self.reads += reads;
+        self.lately.iter_mut().zip(hits).for_each(|(lately, hits)| *lately += hits);
+        let best = (0..TUNINGS.len()).max_by(|&a, &b| self.lately[a].total_cmp(&self.lately[b])).unwrap_or(0);
+        if self.lately[best] - self.lately[self.chosen] > MARGIN * self.reads {
+            self.chosen = best;
+        }
+    }
+
+    /// Keeps this share of the sample, if it is less than all.
+    fn thin(&mut self, share: f64) {
+        if share >= 1.0 {
+            return;
+        }
+        self.below = (f64::from(self.below) * share) as u32;
+        let below = self.below;
+        self.others.iter_mut().chain(&mut self.alike).for_each(|miniature| miniature.keep_below(below));
     }
 }
 
@@ -231,6 +306,7 @@ struct Place {
 }
 
 /// A cache of hashes and sizes.
+#[derive(Clone)]
 struct Miniature {
     eviction: Eviction,
     limit: u64,
@@ -347,6 +423,10 @@ impl Miniature {
         Some(item)
     }
 
+    fn victim_queue(&self) -> usize {
+        self.eviction.victim_queue(self.bytes, self.density.tuning.probation)
+    }
+
     /// Looks at the next item in turn: it leaves or stays. Returns `false` if there is none.
     fn look(&mut self, now: Time) -> bool {
         if self.looks == 0 {
@@ -355,7 +435,7 @@ impl Miniature {
             self.ghosts.make_room(self.eviction.ghosts(self.items.len()));
         }
         self.looks -= 1;
-        let mut queue = if self.eviction.keeps_place() { 0 } else { self.eviction.victim_queue(self.bytes) };
+        let mut queue = if self.eviction.keeps_place() { 0 } else { self.victim_queue() };
         if self.queues[queue].is_empty() {
             if self.eviction.keeps_place() {
                 // The hand is at the newest item: it goes on with the oldest.
@@ -442,10 +522,52 @@ mod tests {
                 + miniature.ends.capacity() * size_of::<Reverse<(u32, u64)>>()
                 + miniature.ghosts.bytes()
         };
-        let items: usize = estimator.miniatures.iter().map(|miniature| miniature.items.len()).sum();
+        let items: usize = estimator.items();
         assert!((MOST_ITEMS / 2..=MOST_ITEMS).contains(&items), "{items} items");
-        let bytes: usize = estimator.miniatures.iter().map(bytes).sum();
+        let bytes: usize = estimator.others.iter().chain(&estimator.alike).map(bytes).sum();
         assert!(bytes < 4_500_000, "{bytes} bytes");
+    }
+
+    #[test]
+    fn keys_leave_the_sample_where_many_requests_come_but_not_those_of_a_small_store() {
+        let share = |keys: u64| {
+            let (mut estimator, mut sample) = (Estimator::new(Eviction::Density), Sample::new(Eviction::Density, 1));
+            for round in 0..200 {
+                for hash in (0..40_000).map(|n| spread(1 + (n + round) % keys)) {
+                    if sample.has(hash) {
+                        sample.read(hash, Some((100, Expiry::NEVER)));
+                    }
+                }
+                update(&mut estimator, &mut sample, 64 << 20);
+            }
+            f64::from(estimator.below) / f64::from(u32::MAX)
+        };
+        assert_eq!(share(2000), 1.0);
+        let many = share(20_000);
+        assert!((0.05..0.15).contains(&many), "{many}");
+    }
+
+    #[test]
+    fn a_store_whose_keys_are_popular_only_for_a_while_gives_new_ones_more_time() {
+        let tuning = |key_of: &dyn Fn(u64) -> u64| {
+            let (mut estimator, mut sample) = (Estimator::new(Eviction::Density), Sample::new(Eviction::Density, 1));
+            let full = Statistics { evictions: 1, ..Statistics::default() };
+            for n in 0..60_000u64 {
+                let hash = spread(key_of(n) + 1);
+                sample.read(hash, None);
+                sample.write(hash, 200, Expiry::NEVER);
+                if n % 200 == 0 {
+                    estimator.take(&mut sample);
+                    estimator.update(&full, 400_000, |_| (1, 8192), Time(1));
+                }
+            }
+            estimator.tuning()
+        };
+        // Each key is read some ten times among 15,000 requests, then never again.
+        assert!(tuning(&|n| n / 10 + spread(n) % 1500).probation > 10);
+        // Half of the requests are for a thousand keys, the others read each key once.
+        let lasting = tuning(&|n| if n % 2 == 0 { spread(n) % 1000 } else { 10_000 + n });
+        assert_eq!(lasting, TUNINGS[0]);
     }
 
     #[test]

@@ -105,9 +105,9 @@ impl Eviction {
     }
 
     /// Returns the queue to evict from, by the bytes of items in each. The first one, where there are two, is the queue
-    /// on probation: its items are looked at when they have more than a tenth of the bytes.
-    pub(super) fn victim_queue(self, bytes: [u64; 2]) -> usize {
-        usize::from(bytes[0] * 10 <= bytes[0] + bytes[1])
+    /// on probation: its items are looked at when they have more than this percentage of the bytes.
+    pub(super) fn victim_queue(self, bytes: [u64; 2], probation: u64) -> usize {
+        usize::from(bytes[0] * 100 <= (bytes[0] + bytes[1]) * probation)
     }
 
     /// Returns whether survivors take the place of the segment that they came from.

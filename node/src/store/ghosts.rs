@@ -5,7 +5,7 @@ const LEVEL_BITS: u32 = 4;
 
 /// A table of tags of hashes, where a later key replaces an earlier one. An entry takes 2 bytes: a 12-bit tag, which is
 /// wrong about one strange key of 4096, and the level of the item that was evicted.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ghosts(Box<[u16]>);
 
 impl Ghosts {

@@ -366,6 +366,7 @@ impl Store {
         for shard in &self.shards {
             let mut shard = shard.lock();
             estimator.take(&mut shard.sample);
+            shard.density.tuning = estimator.tuning();
             statistics.add(shard.statistics());
         }
         let layout = |limit| Layout::sizes(limit, self.item_size_max);

@@ -27,7 +27,7 @@ impl Shard {
             return true;
         }
         // An untidy segment is looked for only between two evictions: that reads the state of all segments.
-        let queue = self.eviction.victim_queue(self.log.bytes_of_items());
+        let queue = self.victim_queue();
         let queue = if self.log.oldest(queue) == NONE { 1 - queue } else { queue };
         if self.evicting[queue].is_none() && self.find_untidy(now) {
             return self.go_on(Why::Tidy, now, bytes);
@@ -36,6 +36,10 @@ impl Shard {
             return false;
         }
         self.go_on(Why::Evict(queue), now, bytes)
+    }
+
+    fn victim_queue(&self) -> usize {
+        self.eviction.victim_queue(self.log.bytes_of_items(), self.density.tuning.probation)
     }
 
     /// Chooses a segment of a queue to evict from. Returns `false` if there is none.
@@ -241,7 +245,7 @@ impl Shard {
 
     /// Returns when the item that is likely to be evicted next was last used.
     pub(super) fn oldest_use(&self, now: Time) -> Option<Time> {
-        self.oldest_use_in(self.log.oldest(self.eviction.victim_queue(self.log.bytes_of_items())), now)
+        self.oldest_use_in(self.log.oldest(self.victim_queue()), now)
     }
 
     /// Returns when the first item of the oldest segment of a lane was last used.
