@@ -495,7 +495,7 @@ fn counters_count_what_memcacheds_count() {
 #[test]
 fn requests_that_meet_flushed_items_are_counted_as_memcacheds_in_every_protocol() {
     let packet = |opcode: u8, extras: &[u8], key: &str, value: &str| {
-        let mut packet = vec![0; 24];
+        let mut packet = [0; 24];
         (packet[0], packet[1], packet[3], packet[4]) = (0x80, opcode, key.len() as u8, extras.len() as u8);
         packet[8..12].copy_from_slice(&((extras.len() + key.len() + value.len()) as u32).to_be_bytes());
         [&packet[..], extras, key.as_bytes(), value.as_bytes()].concat()
