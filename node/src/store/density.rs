@@ -29,18 +29,15 @@ pub(super) struct Tuning {
     pub(super) probation: u64,
     /// Octaves of density that an item is given more if it was used since the last look.
     pub(super) recency: f32,
-    /// Whether an item stays if, and only if, it was used since the last look: its size and its past do not count.
-    pub(super) only_recent: bool,
 }
 
 /// The tunings that a store chooses from; the first at its start. The others are for popularity that moves on: new
 /// items have more time to be used before they are looked at, and the latest uses count more. `estimate.rs` finds the
 /// best.
-pub(super) const TUNINGS: [Tuning; 4] = [
-    Tuning { probation: 10, recency: 0.0, only_recent: false },
-    Tuning { probation: 30, recency: 1.0, only_recent: false },
-    Tuning { probation: 60, recency: 1.0, only_recent: false },
-    Tuning { probation: 60, recency: 0.0, only_recent: true },
+pub(super) const TUNINGS: [Tuning; 3] = [
+    Tuning { probation: 10, recency: 0.0 },
+    Tuning { probation: 30, recency: 1.0 },
+    Tuning { probation: 60, recency: 1.0 },
 ];
 
 /// The share of the bytes looked at that stays. 30 % and 45 % came to the same mean hit ratio, and to other losers.
@@ -184,8 +181,7 @@ impl Density {
         self.looked[class] += bytes as f32;
         self.looked_all += bytes as f32;
         self.looked_items += 1.0;
-        let threshold = self.threshold.filter(|_| !self.tuning.only_recent);
-        if !threshold.map_or(uses.recent() > 0, |threshold| class >= threshold) {
+        if !self.threshold.map_or(uses.recent() > 0, |threshold| class >= threshold) {
             self.left_items += 1.0;
             return None;
         }
