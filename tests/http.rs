@@ -102,6 +102,17 @@ fn what_the_dashboard_and_the_alerts_name_is_exported() {
 }
 
 #[test]
+fn what_the_manifest_for_kubernetes_scales_by_is_exported() {
+    let manifest = include_str!("../contrib/kubernetes-wanted.yaml");
+    let words = manifest.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("larder_")).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    let (_server, port) = node(&["--cluster", "test", "--cluster-listen", "127.0.0.1:0"]);
+    let (_, metrics) = get(port, "/metrics");
+    assert!(named.is_subset(&names(&metrics)), "{named:?}");
+}
+
+#[test]
 fn the_page_and_its_figures_are_served_whatever_the_cache_asks_of_clients() {
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users");
