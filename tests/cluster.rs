@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{Greeting, Message, Purpose, decode};
@@ -310,4 +311,91 @@ fn nothing_that_arrives_at_the_port_between_nodes_does_harm() {
     }
     assert!(Instant::now() < deadline);
     assert_eq!(member.exchange(b"get a\r\n"), "END\r\n");
+}
+
+#[test]
+fn a_member_that_is_silent_for_long_is_forgotten_where_that_is_asked_for() {
+    let mut members = fleet::start(3, &[], &["--eject-after", "5"]);
+    let hung = members.pop().unwrap();
+    hung.server.signal("STOP");
+    members.iter_mut().for_each(|member| member.settles(2));
+    // Every key is at home at one of the two.
+    fill(&mut members[0], 200);
+    assert_eq!(count(&mut members[1], 200), 200);
+    hung.server.signal("CONT");
+    // It was not heard for as long, and does not count the others as silent: it joins anew.
+    members.push(Member::of(hung.server));
+    members.iter_mut().for_each(|member| member.settles(3));
+    assert_eq!(count(&mut members[2], 200), 200);
+}
+
+#[test]
+fn the_share_of_one_key_in_a_nodes_commands_is_known_to_all() {
+    let mut members = fleet::start(2, &[], &[]);
+    fill(&mut members[0], 1);
+    let deadline = Instant::now() + PATIENCE;
+    let lines = "get key0\r\n".repeat(2000);
+    let percent = |member: &mut Member| member.figure("hottest_key_percent").parse::<f64>().unwrap();
+    while members.iter_mut().any(|member| percent(member) < 90.0) {
+        members.iter_mut().for_each(|member| _ = member.exchange(lines.as_bytes()));
+        assert!(Instant::now() < deadline, "{:?}", members.iter_mut().map(percent).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn larders_client_follows_the_list_of_nodes_and_sees_no_error() {
+    // Longer than the client needs to learn of a node that leaves.
+    let mut members = fleet::start(3, &[], &["--linger", "8"]);
+    let address = members[0].server.address();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let cache = larder_client::Client::builder().discover(address).connect().await.unwrap();
+                let ttl = Duration::from_secs(600);
+                let mut number = 0_u64;
+                while !done.load(Ordering::Relaxed) {
+                    let key = format!("key{}", number % 500);
+                    cache.set(&key, number.to_string(), ttl).await.unwrap();
+                    // Keys are read long after they were written, and what moved is there.
+                    let old = number.saturating_sub(250);
+                    let found = cache.get(format!("key{}", old % 500)).await.unwrap();
+                    assert_eq!(found.as_deref(), Some(old.to_string().as_bytes()), "of {number}");
+                    number += 1;
+                }
+                number
+            })
+        });
+        let stopper = Stopper(&done);
+        let seed = members[0].peer.clone();
+        members.push(Member::start(&[&seed], &[], &["--linger", "8"]));
+        members.iter_mut().for_each(|member| member.settles(4));
+        // The client connects to the new node once it knows it.
+        let deadline = Instant::now() + PATIENCE;
+        let connections = |member: &mut Member| {
+            let answer = member.exchange(b"stats\r\n");
+            let line = answer.lines().find_map(|line| line.strip_prefix("STAT curr_connections ")).unwrap().to_owned();
+            line.parse::<u64>().unwrap()
+        };
+        let alone = connections(&mut members[3]);
+        while connections(&mut members[3]) == alone {
+            assert!(Instant::now() < deadline, "the client does not come to the new node");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(members.pop().unwrap().leave());
+        members.iter_mut().for_each(|member| member.settles(3));
+        drop(stopper);
+        let operations = client.join().expect("no operation fails");
+        assert!(operations > 500, "{operations}");
+    });
+}
+
+/// Sets a flag when it is dropped.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -100,7 +100,7 @@ impl Server {
         if !settings.ignored().is_empty() {
             tracing::info!("accepted, and without meaning for this engine: {}", settings.ignored().join(" "));
         }
-        let (cluster, members) = Cluster::open(&settings, addresses.first().copied())?.unzip();
+        let (cluster, members) = Cluster::open(&settings, addresses.first().copied(), tls.as_ref())?.unzip();
         let (stop, stopping) = watch::channel(false);
         let (http, page) = http.map(Http::start).transpose()?.unzip();
         let shared = Arc::new(Shared::new(settings, users, tls, stopping, cluster.map(Arc::new))?);

@@ -27,6 +27,8 @@ pub struct History {
     /// The last few errors.
     pub failures: Mutex<Vec<String>>,
     stop: AtomicBool,
+    /// Nanoseconds for which a client does nothing after each operation.
+    pause: AtomicU64,
 }
 
 /// What happened to one key.
@@ -72,7 +74,13 @@ impl History {
             violations: Mutex::default(),
             failures: Mutex::default(),
             stop: AtomicBool::new(false),
+            pause: AtomicU64::new(0),
         }
+    }
+
+    /// Has each client do nothing for so long after each operation.
+    pub fn pause(&self, pause: Duration) {
+        self.pause.store(pause.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// What was wrong.
@@ -164,6 +172,10 @@ impl History {
         };
         while !self.stop.load(Ordering::Relaxed) {
             client.operate(nodes);
+            match self.pause.load(Ordering::Relaxed) {
+                0 => {}
+                pause => std::thread::sleep(Duration::from_nanos(pause)),
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use larder_node::CommandLine;
 use larder_node::cluster::{Autoscaler, Figures, Limits, Operator};
 use larder_protocol::peer::{State, Status, View};
 use larder_protocol::ring::{Hashing, Ring, Server};
@@ -35,6 +36,9 @@ struct Reach {
     /// The file with the members' key
     #[arg(long, value_name = "FILE", env = "LARDER_CLUSTER_KEY_FILE")]
     cluster_key_file: Option<PathBuf>,
+    /// The members are started with -Z: they speak TLS with each other and with this program
+    #[arg(long, env = "LARDER_CLUSTER_TLS")]
+    tls: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +95,12 @@ struct Up {
     /// The cluster's name
     #[arg(long, value_name = "NAME", default_value = "larder")]
     cluster: String,
+    /// Share of their time, in percent, above which workers are busy: then there is one node more
+    #[arg(long, value_name = "PERCENT", default_value_t = 65, value_parser = clap::value_parser!(u8).range(1..=100))]
+    up_above: u8,
+    /// Share of their time, in percent, below which they would have to be with one node less
+    #[arg(long, value_name = "PERCENT", default_value_t = 45, value_parser = clap::value_parser!(u8).range(..100))]
+    down_below: u8,
     /// Seconds for which workers must be busy before there is one node more
     #[arg(long, default_value_t = 120)]
     up_after: u64,
@@ -158,7 +168,7 @@ impl Reach {
     }
 
     async fn connect(&self) -> io::Result<Operator> {
-        let connecting = Operator::connect(&self.address, &self.cluster, self.cluster_key_file.as_deref());
+        let connecting = Operator::connect(&self.address, &self.cluster, self.cluster_key_file.as_deref(), self.tls);
         connecting.await.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.address)))
     }
 
@@ -235,6 +245,26 @@ fn plan(view: &View, remove: &[String], add: &[String], hashing: Hashing) -> io:
     Ok(())
 }
 
+/// Where the node with this port for clients listens for members.
+fn peer(port: u16) -> String {
+    format!("127.0.0.1:{}", port + 10_000)
+}
+
+impl Up {
+    /// What the node with this port for clients is started with.
+    fn arguments(&self, port: u16) -> impl Iterator<Item = String> {
+        let seeds: Vec<String> = (self.first_port..self.first_port + self.max).map(peer).collect();
+        let own = [
+            ["-l", "127.0.0.1"].map(str::to_owned),
+            ["-p".to_owned(), port.to_string()],
+            ["--cluster".to_owned(), self.cluster.clone()],
+            ["--cluster-listen".to_owned(), peer(port)],
+            ["--seeds".to_owned(), seeds.join(",")],
+        ];
+        own.into_iter().flatten().chain(self.flags.clone())
+    }
+}
+
 /// A node that the supervisor runs.
 struct Node {
     port: u16,
@@ -246,6 +276,9 @@ struct Node {
 struct Supervisor {
     up: Up,
     program: PathBuf,
+    /// What nodes were given for links, which this program reaches them by.
+    cluster_key_file: Option<PathBuf>,
+    tls: bool,
     nodes: Vec<Node>,
     rule: Autoscaler,
     begun: Instant,
@@ -260,18 +293,28 @@ impl Supervisor {
         if up.min > up.max {
             return Err(io::Error::other("--min is more than --max"));
         }
+        if up.down_below >= up.up_above {
+            return Err(io::Error::other("--down-below is not less than --up-above: nodes would come and go by turns"));
+        }
         let beside = std::env::current_exe()?.with_file_name("larder-node");
         let limits = Limits {
             min: up.min.into(),
             max: up.max.into(),
             worth: up.worth,
+            busy: f64::from(up.up_above) / 100.0,
+            idle: f64::from(up.down_below) / 100.0,
             up_after: Duration::from_secs(up.up_after),
             down_after: Duration::from_secs(up.down_after),
             rest_after_up: Duration::from_secs(up.up_after / 2),
             rest_after_down: Duration::from_secs(up.down_after / 3),
         };
+        let program = up.node.clone().unwrap_or(beside);
+        let words = std::iter::once(program.clone().into()).chain(up.arguments(up.first_port).map(Into::into));
+        let settings = CommandLine::read(words).unwrap_or_else(|error| error.exit()).settings;
         Ok(Supervisor {
-            program: up.node.clone().unwrap_or(beside),
+            program,
+            cluster_key_file: settings.cluster.cluster_key_file,
+            tls: settings.tls,
             rule: Autoscaler::new(limits),
             up,
             nodes: Vec::new(),
@@ -280,12 +323,13 @@ impl Supervisor {
         })
     }
 
-    fn peer(port: u16) -> String {
-        format!("127.0.0.1:{}", port + 10_000)
-    }
-
     fn reach(&self, port: u16) -> Reach {
-        Reach { address: Self::peer(port), cluster: self.up.cluster.clone(), cluster_key_file: None }
+        Reach {
+            address: peer(port),
+            cluster: self.up.cluster.clone(),
+            cluster_key_file: self.cluster_key_file.clone(),
+            tls: self.tls,
+        }
     }
 
     fn say(&mut self, what: String) {
@@ -296,12 +340,8 @@ impl Supervisor {
     }
 
     fn start(&self, port: u16) -> io::Result<Node> {
-        let last = self.up.first_port + self.up.max - 1;
-        let seeds: Vec<String> = (self.up.first_port..=last).map(Self::peer).collect();
         let child = Command::new(&self.program)
-            .args(["-l", "127.0.0.1", "-p", &port.to_string(), "--cluster", &self.up.cluster])
-            .args(["--cluster-listen", &Self::peer(port), "--seeds", &seeds.join(",")])
-            .args(&self.up.flags)
+            .args(self.up.arguments(port))
             .stdin(Stdio::null())
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.program.display())))?;
@@ -320,15 +360,15 @@ impl Supervisor {
             }
         }
         self.say("stopping".to_owned());
-        for node in &self.nodes {
-            // Twice: nobody is left to hand items to.
-            terminate_process(&node.child);
-            terminate_process(&node.child);
+        loop {
+            self.nodes.retain_mut(|node| matches!(node.child.try_wait(), Ok(None)));
+            if self.nodes.is_empty() {
+                return Ok(());
+            }
+            // More than once: nobody is left to hand items to. Signals that come too close to each other count as one.
+            self.nodes.iter().for_each(|node| terminate_process(&node.child));
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        for node in &mut self.nodes {
-            node.child.wait()?;
-        }
-        Ok(())
     }
 
     /// Restarts what ended, and adds or drains a node where the rule says so.

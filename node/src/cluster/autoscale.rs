@@ -2,7 +2,7 @@
 //!
 //! One node more where the workers are busy, or where its memory would save enough reads of the datastore; one less where
 //! neither would be so without it. After a step up at 65 % the test for a step down sees 65 % again, and asks for less than
-//! 45 %: so steps do not alternate.
+//! 45 %: so steps do not alternate, as long as the second limit is well below the first.
 
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ pub struct Limits {
     pub max: usize,
     /// Reads of the datastore a second that one node is worth; `None`: only the processors count.
     pub worth: Option<f64>,
+    /// Above this share of the workers' time, 0 to 1, there is one node more.
+    pub busy: f64,
+    /// Below this share, once it is spread over one node less, there is one less.
+    pub idle: f64,
     /// How long the reason for one node more must last.
     pub up_after: Duration,
     /// How long the reason for one node less must last.
@@ -31,6 +35,8 @@ impl Default for Limits {
             min: 1,
             max: 8,
             worth: None,
+            busy: 0.65,
+            idle: 0.45,
             up_after: Duration::from_secs(120),
             down_after: Duration::from_secs(900),
             rest_after_up: Duration::from_secs(60),
@@ -65,12 +71,6 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Above this share of the workers' time there is one node more.
-const BUSY: f64 = 0.65;
-
-/// Below this share, once it is spread over one node less, there is one less.
-const IDLE: f64 = 0.45;
-
 /// One key with more of a node's commands than this: a node more does not help.
 const HOT: f64 = 0.2;
 
@@ -92,17 +92,17 @@ impl Autoscaler {
 
     /// Decides at `now`, a time since some beginning. A step is taken once: the figures show it from then on.
     pub fn decide(&mut self, now: Duration, figures: &Figures) -> Decision {
-        let Limits { min, max, worth, .. } = self.limits;
+        let Limits { min, max, worth, busy, idle, .. } = self.limits;
         let nodes = figures.nodes;
         let stay = |reason: String| Decision { wanted: nodes, reason };
         if nodes < min {
             return Decision { wanted: min, reason: format!("fewer than {min} nodes") };
         }
         let saves = worth.is_some_and(|worth| figures.gain >= worth);
-        let up = (figures.cpu > BUSY && figures.hottest <= HOT || saves) && nodes < max;
+        let up = (figures.cpu > busy && figures.hottest <= HOT || saves) && nodes < max;
         let spread = figures.cpu * nodes as f64 / nodes.saturating_sub(1).max(1) as f64;
         let cheap = worth.is_none_or(|worth| figures.loss < worth / 2.0);
-        let down = nodes > min && spread < IDLE && cheap;
+        let down = nodes > min && spread < idle && cheap;
         let since = |since: &mut Option<Duration>, holds: bool| {
             *since = holds.then(|| since.unwrap_or(now));
             since.map(|since| now.saturating_sub(since))
@@ -134,7 +134,7 @@ impl Autoscaler {
             self.step(now + self.limits.rest_after_down);
             return Decision { wanted: nodes - 1, reason };
         }
-        stay(match figures.cpu > BUSY {
+        stay(match figures.cpu > busy {
             true if figures.hottest > HOT => format!(
                 "one key has {} % of a node's commands: a node more does not help, a near cache in clients does",
                 percent(figures.hottest)

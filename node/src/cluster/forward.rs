@@ -17,12 +17,10 @@ use larder_protocol::{
     TextReply, Ttls, binary,
 };
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::link::Incoming;
+use super::link::{Incoming, Outgoing};
 use super::membership::Event;
 use super::ownership::{Members, Standing};
 use super::peers::Peer;
@@ -31,6 +29,7 @@ use super::{Cluster, Counts, LEGACY_KEY, PATIENCE};
 use crate::commands::effect::Effect;
 use crate::commands::turn::Context;
 use crate::net::output::Output;
+use crate::net::socket::Socket;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
 use crate::store::{Hash, Store};
@@ -121,6 +120,17 @@ impl Router<'_> {
         match self.admit(key, is_here) {
             Err(NotHere::Key(Standing::Take(_))) if self.cluster.broken => Ok(()),
             admitted => admitted,
+        }
+    }
+
+    /// Notes the key of a command that is measured.
+    pub(crate) fn note(&self, request: &Request<'_>, hash: Option<Hash>, store: &Store) {
+        match hash {
+            Some(hash) => self.cluster.note_key(hash),
+            None => match only_key(&request.command) {
+                [] => {}
+                key => self.cluster.note_key(store.hash(key)),
+            },
         }
     }
 
@@ -553,7 +563,7 @@ fn spawn_link(link: Arc<ForwardLink>, peer: Arc<Peer>) {
     });
 }
 
-async fn write_out(link: &ForwardLink, mut write: OwnedWriteHalf) -> io::Result<()> {
+async fn write_out(link: &ForwardLink, mut write: Outgoing) -> io::Result<()> {
     let mut out = Vec::new();
     loop {
         std::mem::swap(&mut out, &mut link.state.lock().out);
@@ -592,7 +602,7 @@ async fn read_answers(link: &ForwardLink, cluster: &Cluster, mut incoming: Incom
 
 /// Carries out the commands of a member, until its link ends.
 pub(crate) async fn answer_peer(
-    socket: std::net::TcpStream,
+    socket: Socket,
     rest: Vec<u8>,
     member: String,
     shared: Arc<Shared>,
@@ -633,6 +643,11 @@ async fn read_asked(
                     output.clear();
                     let id = frame.id;
                     let carried_out = decode(protocol, request, shared, |request| {
+                        if counters.measured.is_due()
+                            && let Some(router) = &context.router
+                        {
+                            router.note(request, None, &shared.store);
+                        }
                         let missing = here(&context, request, &mut output);
                         missing.map_err(|missing| (missing, shared.store.hash(only_key(&request.command))))
                     });

@@ -1,20 +1,26 @@
 //! Links between members: the handshake, and frames over a socket.
+//!
+//! With -Z links are TLS. The handshake of the cluster's key then also proves that both ends are those of one session.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_protocol::peer::{self, Frame, GREETING_MAX, Greeting, Message, Purpose};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
+
+use crate::config::address::ClientCertificate;
+use crate::net::socket::Socket;
+use crate::net::tls::{Tls, TlsSocket};
 
 /// The longest that a connection and its handshake may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes that one read asks for at least.
+/// Bytes that one read asks for.
 const READ: usize = 16 * 1024;
 
 /// Input buffers above this are given back once they are empty.
@@ -29,8 +35,18 @@ pub(crate) struct Identity {
     /// What all members must have in common, in words.
     pub(crate) settings: String,
     pub(crate) key: hmac::Key,
+    pub(crate) encryption: Encryption,
     /// The longest payload once the handshake is over.
     pub(crate) payload_max: usize,
+}
+
+/// How links are encrypted.
+pub(crate) enum Encryption {
+    None,
+    /// With the certificates of a node.
+    Tls(Arc<Tls>),
+    /// As a program that has none, and dials only.
+    Dialler(Arc<ClientConfig>),
 }
 
 /// Who is at the other end.
@@ -49,17 +65,32 @@ impl Remote {
 
 /// Frames as they arrive.
 pub(crate) struct Incoming {
-    half: OwnedReadHalf,
+    socket: Arc<Socket>,
+    /// What one read brings.
+    piece: Box<[u8]>,
     buffer: Vec<u8>,
     start: usize,
     payload_max: usize,
 }
 
-impl Incoming {
-    fn new(half: OwnedReadHalf, payload_max: usize) -> Incoming {
-        Incoming { half, buffer: Vec::new(), start: 0, payload_max }
-    }
+/// Where frames are written.
+pub(crate) struct Outgoing(Arc<Socket>);
 
+impl Outgoing {
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+}
+
+/// Both ends of a link for frames.
+fn link(socket: Socket, payload_max: usize) -> (Incoming, Outgoing) {
+    let socket = Arc::new(socket);
+    let outgoing = Outgoing(socket.clone());
+    let piece = vec![0; READ].into_boxed_slice();
+    (Incoming { socket, piece, buffer: Vec::new(), start: 0, payload_max }, outgoing)
+}
+
+impl Incoming {
     /// The next frame, where the whole of it has arrived.
     pub(crate) fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
         match peer::decode(&self.buffer[self.start..], self.payload_max) {
@@ -83,29 +114,32 @@ impl Incoming {
             self.buffer.drain(..self.start);
         }
         self.start = 0;
-        // Room grows with what arrives, not with what is announced.
-        self.buffer.reserve(READ);
-        match self.half.read_buf(&mut self.buffer).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
+        loop {
+            match self.socket.try_read(&mut self.piece) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    // Room grows with what arrives, not with what is announced.
+                    self.buffer.extend_from_slice(&self.piece[..read]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
+                Err(error) => return Err(error),
+            }
         }
     }
 
     /// The socket and what was read of it and not yet used, to go on elsewhere.
-    pub(crate) fn into_socket(self, half: OwnedWriteHalf) -> io::Result<(std::net::TcpStream, Vec<u8>)> {
+    pub(crate) fn into_socket(self, outgoing: Outgoing) -> io::Result<(Socket, Vec<u8>)> {
         let rest = self.buffer[self.start..].to_vec();
-        let stream = self.half.reunite(half).map_err(io::Error::other)?;
-        Ok((stream.into_std()?, rest))
+        drop(outgoing);
+        let socket = Arc::into_inner(self.socket).ok_or_else(|| io::Error::other("the link is in use"))?;
+        Ok((socket, rest))
     }
 
-    /// Goes on where [`Incoming::into_socket`] stopped.
-    pub(crate) fn resume(
-        socket: std::net::TcpStream,
-        rest: Vec<u8>,
-        payload_max: usize,
-    ) -> io::Result<(Incoming, OwnedWriteHalf)> {
-        let (read, write) = TcpStream::from_std(socket)?.into_split();
-        Ok((Incoming { buffer: rest, ..Incoming::new(read, payload_max) }, write))
+    /// Goes on where [`Incoming::into_socket`] stopped, in the runtime of the calling thread.
+    pub(crate) fn resume(socket: Socket, rest: Vec<u8>, payload_max: usize) -> io::Result<(Incoming, Outgoing)> {
+        let (incoming, outgoing) = link(socket.move_here()?, payload_max);
+        Ok((Incoming { buffer: rest, ..incoming }, outgoing))
     }
 }
 
@@ -136,20 +170,32 @@ impl Identity {
         }
     }
 
-    fn proof(&self, listener: bool, hello: &Greeting<'_>, welcome: &Greeting<'_>) -> peer::Proof {
-        let tag = hmac::sign(&self.key, &peer::transcript(listener, hello, welcome));
-        tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    fn prove(&self, proved: &[u8]) -> peer::Proof {
+        hmac::sign(&self.key, proved).as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
     }
 
-    fn verify(
-        &self,
-        proof: &peer::Proof,
-        listener: bool,
-        hello: &Greeting<'_>,
-        welcome: &Greeting<'_>,
-    ) -> io::Result<()> {
-        hmac::verify(&self.key, &peer::transcript(listener, hello, welcome), proof)
-            .map_err(|_| refused("it has another key (--cluster-key-file)"))
+    fn verify(&self, proof: &peer::Proof, proved: &[u8]) -> io::Result<()> {
+        hmac::verify(&self.key, proved, proof).map_err(|_| match self.encryption {
+            Encryption::None => refused("it has another key (--cluster-key-file)"),
+            _ => {
+                refused("it has another key (--cluster-key-file), or somebody between has a TLS session with each end")
+            }
+        })
+    }
+
+    /// Encrypts a new connection where links are encrypted. Returns, beside it, what both ends of one session have, and
+    /// nobody else.
+    async fn secure(&self, stream: TcpStream, dials: bool) -> io::Result<(Socket, Vec<u8>)> {
+        stream.set_nodelay(true)?;
+        let socket = match &self.encryption {
+            Encryption::None => return Ok((Socket::Tcp(stream), Vec::new())),
+            Encryption::Tls(tls) if dials => tls.dial(stream)?,
+            Encryption::Tls(tls) => tls.accept(stream, ClientCertificate::NotAsked)?,
+            Encryption::Dialler(config) => TlsSocket::dial(stream, config.clone())?,
+        };
+        let session = socket.handshake().await;
+        let session = session.map_err(|error| refused(format!("no TLS, which -Z asks all members for: {error}")))?;
+        Ok((Socket::Tls(Box::new(socket)), session.to_vec()))
     }
 
     /// What keeps the two apart, in words.
@@ -164,25 +210,23 @@ impl Identity {
     }
 
     /// Connects to a member.
-    pub(crate) async fn dial(&self, address: &str, purpose: Purpose) -> io::Result<(Incoming, OwnedWriteHalf, Remote)> {
+    pub(crate) async fn dial(&self, address: &str, purpose: Purpose) -> io::Result<(Incoming, Outgoing, Remote)> {
         let patience = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
         timeout(GREETING_TIMEOUT, self.dial_patiently(address, purpose)).await.map_err(|_| patience())?
     }
 
-    async fn dial_patiently(&self, address: &str, purpose: Purpose) -> io::Result<(Incoming, OwnedWriteHalf, Remote)> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (read, mut write) = stream.into_split();
+    async fn dial_patiently(&self, address: &str, purpose: Purpose) -> io::Result<(Incoming, Outgoing, Remote)> {
+        let (socket, session) = self.secure(TcpStream::connect(address).await?, true).await?;
+        let (mut incoming, mut write) = link(socket, GREETING_MAX);
         let hello = self.greeting(purpose, nonce()?);
         let mut out = Vec::new();
         Message::Hello(hello.clone()).encode(0, &mut out);
         write.write_all(&out).await?;
-        let mut incoming = Incoming::new(read, GREETING_MAX);
         let (proof, remote) = loop {
             match incoming.next()? {
                 Some(Frame { message: Message::Welcome(welcome, proof), .. }) => {
-                    self.verify(&proof, true, &hello, &welcome)?;
-                    break (self.proof(false, &hello, &welcome), Remote::of(&welcome));
+                    self.verify(&proof, &proved(true, &hello, &welcome, &session))?;
+                    break (self.prove(&proved(false, &hello, &welcome, &session)), Remote::of(&welcome));
                 }
                 Some(Frame { message: Message::Refused(words), .. }) => return Err(refused(words)),
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
@@ -197,18 +241,17 @@ impl Identity {
     }
 
     /// Greets whoever connected. Until it has proved itself it is given nothing and costs a few KiB.
-    pub(crate) async fn welcome(&self, stream: TcpStream) -> io::Result<(Incoming, OwnedWriteHalf, Remote)> {
+    pub(crate) async fn welcome(&self, stream: TcpStream) -> io::Result<(Incoming, Outgoing, Remote)> {
         let patience = || io::Error::new(io::ErrorKind::TimedOut, "no greeting");
         timeout(GREETING_TIMEOUT, self.welcome_patiently(stream)).await.map_err(|_| patience())?
     }
 
-    async fn welcome_patiently(&self, stream: TcpStream) -> io::Result<(Incoming, OwnedWriteHalf, Remote)> {
-        stream.set_nodelay(true)?;
-        let (read, mut write) = stream.into_split();
-        let mut incoming = Incoming::new(read, GREETING_MAX);
+    async fn welcome_patiently(&self, stream: TcpStream) -> io::Result<(Incoming, Outgoing, Remote)> {
+        let (socket, session) = self.secure(stream, false).await?;
+        let (mut incoming, mut write) = link(socket, GREETING_MAX);
         let mut out = Vec::new();
         let nonce = nonce()?;
-        let (hello_bytes, remote) = loop {
+        let (to_prove, remote) = loop {
             match incoming.next()? {
                 Some(Frame { message: Message::Hello(hello), .. }) => {
                     if let Some(words) = self.differs(&hello) {
@@ -217,10 +260,10 @@ impl Identity {
                         return Err(refused(words));
                     }
                     let welcome = self.greeting(hello.purpose, nonce);
-                    let proof = self.proof(true, &hello, &welcome);
+                    let proof = self.prove(&proved(true, &hello, &welcome, &session));
                     Message::Welcome(welcome.clone(), proof).encode(0, &mut out);
                     // What the other side must prove, while its greeting is at hand.
-                    break (peer::transcript(false, &hello, &welcome), Remote::of(&hello));
+                    break (proved(false, &hello, &welcome, &session), Remote::of(&hello));
                 }
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => incoming.fill().await?,
@@ -230,8 +273,7 @@ impl Identity {
         loop {
             match incoming.next()? {
                 Some(Frame { message: Message::Proof(proof), .. }) => {
-                    hmac::verify(&self.key, &hello_bytes, &proof)
-                        .map_err(|_| refused("it has another key (--cluster-key-file)"))?;
+                    self.verify(&proof, &to_prove)?;
                     break;
                 }
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
@@ -241,4 +283,11 @@ impl Identity {
         incoming.payload_max = self.payload_max;
         Ok((incoming, write, remote))
     }
+}
+
+/// What a proof is made over: both greetings, and what is a TLS session's own.
+fn proved(listener: bool, hello: &Greeting<'_>, welcome: &Greeting<'_>, session: &[u8]) -> Vec<u8> {
+    let mut bytes = peer::transcript(listener, hello, welcome);
+    bytes.extend_from_slice(session);
+    bytes
 }

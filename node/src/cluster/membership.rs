@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{Founding, MEMBERS_MAX, Member, Message, Purpose, State, Status, View};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::link::{Incoming, Remote};
-use super::ownership::{Members, Place, common};
+use super::link::{Incoming, Outgoing, Remote};
+use super::ownership::{Members, Place, common, may_eject};
 use super::peers::Peer;
 use super::routing::Routing;
 use super::{Advice, Autoscaler, Cluster, Counts, Figures, Limits, Opened, moves};
@@ -122,6 +120,9 @@ struct Membership {
     figures: Sampler,
     rule: Autoscaler,
     began: Instant,
+    /// The node looked at what is due then, and has done so without a break since the second time.
+    looked: Instant,
+    awake: Instant,
     /// Lists were served up to this number: no lower one may follow.
     served: u32,
     left: Vec<oneshot::Sender<()>>,
@@ -154,6 +155,8 @@ impl Membership {
             figures: Sampler::default(),
             rule: Autoscaler::new(Limits { max: MEMBERS_MAX, worth, ..Limits::default() }),
             began: Instant::now(),
+            looked: Instant::now(),
+            awake: Instant::now(),
             served: 0,
             left: Vec::new(),
         }
@@ -235,6 +238,7 @@ impl Membership {
     async fn step(&mut self) {
         let active = self.view.in_state(State::Active).count();
         if self.figures.sample(&self.shared, active) {
+            self.figures.status.hottest = self.cluster.hot_keys.lock().share();
             self.advise(active);
             self.say_status();
         }
@@ -242,6 +246,14 @@ impl Membership {
             if peer.id != self.me() && peer.last().0.elapsed() > SILENCE {
                 peer.set_reachable(false);
             }
+        }
+        // Whom a node did not hear while it was stopped itself, it does not count as silent.
+        if self.looked.elapsed() > PING {
+            self.awake = Instant::now();
+        }
+        self.looked = Instant::now();
+        if let (Phase::Active, Some(seconds)) = (&self.phase, self.cluster.options.eject_after) {
+            self.eject(Duration::from_secs(seconds)).await;
         }
         match self.phase {
             Phase::Seeking { .. } if !self.seeking => self.seek(),
@@ -405,6 +417,23 @@ impl Membership {
         }
     }
 
+    /// Declares members dead that were silent for so long.
+    async fn eject(&mut self, after: Duration) {
+        let members = &self.routing.members;
+        let is_me = |peer: &Peer| peer.id == self.me();
+        let heard: Vec<bool> = members.iter().map(|peer| is_me(peer) || peer.is_reachable()).collect();
+        let Some(me) = members.iter().position(|peer| is_me(peer)) else { return };
+        let silent = |peer: &Peer| !is_me(peer) && !peer.is_reachable() && peer.last().0.elapsed() > after;
+        let silent: Vec<String> = members.iter().filter(|peer| silent(peer)).map(|peer| peer.id.clone()).collect();
+        if silent.is_empty() || self.awake.elapsed() <= after || !may_eject(&heard, me as Place) {
+            return;
+        }
+        for id in silent {
+            tracing::warn!(id, "the member was silent for --eject-after: it is declared dead");
+            self.forget(&id).await;
+        }
+    }
+
     async fn forget(&mut self, id: &str) -> String {
         match self.view.state(id) {
             None | Some(State::Gone) => format!("there is no member {id}"),
@@ -415,7 +444,7 @@ impl Membership {
                     member.state = State::Gone;
                 }
                 self.adopt(&view).await;
-                tracing::warn!(id, "an operator declares the member dead");
+                tracing::warn!(id, "the member is forgotten");
                 format!("{id} is forgotten")
             }
         }
@@ -604,6 +633,7 @@ impl Membership {
         self.controls.retain(|id, (peer, control)| {
             let stays = alive && peers.get(id).is_some_and(|known| Arc::ptr_eq(known, peer));
             if !stays {
+                peer.depart();
                 // A moment later: it may carry this node's last word.
                 let control = control.abort_handle();
                 tokio::spawn(async move {
@@ -753,7 +783,7 @@ async fn keep(
     peer: &Peer,
     views: &mut watch::Receiver<Arc<View>>,
     mut incoming: Incoming,
-    mut write: OwnedWriteHalf,
+    mut write: Outgoing,
 ) -> io::Result<()> {
     let mut status = cluster.status.subscribe();
     let mut ping = tokio::time::interval(PING);
@@ -847,12 +877,7 @@ async fn accept(
 }
 
 /// Answers on a control link, or to an operator.
-async fn converse(
-    cluster: &Cluster,
-    mut incoming: Incoming,
-    mut write: OwnedWriteHalf,
-    remote: Remote,
-) -> io::Result<()> {
+async fn converse(cluster: &Cluster, mut incoming: Incoming, mut write: Outgoing, remote: Remote) -> io::Result<()> {
     let mut out = Vec::new();
     let view = cluster.routing.borrow().view.clone();
     Message::View(View::clone(&view)).encode(0, &mut out);

@@ -10,6 +10,7 @@
 mod autoscale;
 mod discovery;
 mod forward;
+mod hot_keys;
 mod link;
 mod membership;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use autoscale::{Autoscaler, Decision, Figures, Limits};
 use discovery::LEGACY_KEY;
 pub(crate) use forward::{Incomplete, NotHere, Router, answer_peer, resolve, waits_behind};
+use hot_keys::HotKeys;
 pub(crate) use membership::run;
 use moves::{MoveCounts, Movers};
 pub use operator::Operator;
@@ -47,7 +49,9 @@ pub(crate) use routing::Routing;
 pub(crate) use statistics::statistics;
 
 use crate::config::settings::Settings;
-use link::Identity;
+use crate::net::tls::Tls;
+use crate::store::Hash;
+use link::{Encryption, Identity};
 use membership::Event;
 
 /// A command waits so long for another node before it is a miss or fails.
@@ -72,6 +76,7 @@ pub(crate) struct Cluster {
     pub(crate) counts: Counts,
     movers: Mutex<Movers>,
     pub(crate) moves: MoveCounts,
+    hot_keys: Mutex<HotKeys>,
     /// Sets are carried out without their take: the checker of histories must find it. Debug builds only.
     broken: bool,
 }
@@ -122,8 +127,13 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Opens the port for other members, where the node is to be in a cluster. `clients` is where it listens for clients.
-    pub(crate) fn open(settings: &Settings, clients: Option<SocketAddr>) -> io::Result<Option<(Cluster, Opened)>> {
+    /// Opens the port for other members, where the node is to be in a cluster. `clients` is where it listens for clients,
+    /// and `tls` what it has for them.
+    pub(crate) fn open(
+        settings: &Settings,
+        clients: Option<SocketAddr>,
+        tls: Option<&Arc<Tls>>,
+    ) -> io::Result<Option<(Cluster, Opened)>> {
         let options = &settings.cluster;
         let Some(cluster) = options.cluster.clone() else { return Ok(None) };
         let clients = clients.ok_or_else(|| io::Error::other("--cluster needs a TCP port for clients (-p)"))?;
@@ -191,6 +201,7 @@ impl Cluster {
                     options.cluster_hashing, settings.memory_mebibytes, settings.item_size_max
                 ),
                 key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+                encryption: tls.map_or(Encryption::None, |tls| Encryption::Tls(tls.clone())),
                 payload_max: settings.item_size_max + 64 * 1024,
             },
             peer: format!("{peer_host}:{}", local.port()),
@@ -205,6 +216,7 @@ impl Cluster {
             counts: Counts::default(),
             movers: Mutex::default(),
             moves: MoveCounts::default(),
+            hot_keys: Mutex::default(),
             broken: cfg!(debug_assertions)
                 && std::env::var_os("LARDER_CLUSTER_BREAK").is_some_and(|how| how == "set-without-take"),
             options: options.clone(),
@@ -223,6 +235,16 @@ impl Cluster {
     pub(crate) fn enter(&self) -> MutexGuard<'_, Arc<Routing>> {
         let own = self.gates.len() - 1;
         self.gates[GATE.get().unwrap_or(own)].0.lock()
+    }
+
+    /// Notes that a command on this key is carried out. It is called for those that are measured.
+    pub(crate) fn note_key(&self, key: Hash) {
+        // Where another thread counts just now, one command less is looked at.
+        if hot_keys::is_due()
+            && let Some(mut keys) = self.hot_keys.try_lock()
+        {
+            keys.count(key);
+        }
     }
 
     /// Puts a new routing behind every gate.

@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{BatchWriter, Message, Moved, Purpose, View};
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 
-use super::link::{Incoming, Remote};
+use super::link::{Incoming, Outgoing, Remote};
 use super::membership::Event;
 use super::ownership::Place;
 use super::peers::Peer;
@@ -139,7 +137,7 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    async fn write_to(&self, mut half: OwnedWriteHalf) -> io::Result<()> {
+    async fn write_to(&self, mut half: Outgoing) -> io::Result<()> {
         loop {
             let bytes = std::mem::take(&mut *self.bytes.lock());
             match bytes.is_empty() {
@@ -301,7 +299,7 @@ pub(super) async fn give(
     shared: &Shared,
     cluster: &Cluster,
     mut incoming: Incoming,
-    write: OwnedWriteHalf,
+    write: Outgoing,
     remote: Remote,
 ) -> io::Result<()> {
     let outbox = Outbox::default();

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use larder_protocol::peer::{Message, Purpose, Status, View};
 use ring::hmac;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 
-use super::link::{Identity, Incoming, random};
+use super::link::{Encryption, Identity, Incoming, Outgoing, random};
+use crate::net::tls;
 
 /// The longest answer to an operator, in bytes.
 const ANSWER_MAX: usize = 4 << 20;
@@ -17,7 +16,7 @@ const ANSWER_MAX: usize = 4 << 20;
 #[allow(missing_debug_implementations, reason = "it has nothing to show")]
 pub struct Operator {
     incoming: Incoming,
-    write: OwnedWriteHalf,
+    write: Outgoing,
     /// What the member knows of the cluster.
     pub view: View,
     /// The member's id.
@@ -25,11 +24,11 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Connects to the member at `address`, its port for members.
+    /// Connects to the member at `address`, its port for members. `tls`: members are started with -Z.
     ///
     /// # Errors
-    /// Where it does not answer, is in another cluster, or has another key.
-    pub async fn connect(address: &str, cluster: &str, key_file: Option<&Path>) -> io::Result<Operator> {
+    /// Where it does not answer, is in another cluster, has another key, or speaks TLS against expectation or does not.
+    pub async fn connect(address: &str, cluster: &str, key_file: Option<&Path>, tls: bool) -> io::Result<Operator> {
         let key = key_file.map_or(Ok(Vec::new()), std::fs::read)?;
         let identity = Identity {
             cluster: cluster.to_owned(),
@@ -37,6 +36,10 @@ impl Operator {
             process: random()?,
             settings: String::new(),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.trim_ascii_end()),
+            encryption: match tls {
+                true => Encryption::Dialler(tls::for_operators().map_err(io::Error::other)?),
+                false => Encryption::None,
+            },
             payload_max: ANSWER_MAX,
         };
         let (incoming, write, remote) = identity.dial(address, Purpose::Operator).await?;

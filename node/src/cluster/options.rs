@@ -50,6 +50,10 @@ pub struct ClusterOptions {
     /// Seconds for which a node that left still forwards, until clients know the new list
     #[arg(long, value_name = "SECONDS", default_value_t = 90, hide_short_help = true)]
     pub linger: u64,
+    /// Forget a member that was silent for so many seconds: its keys go to others, and if it lives in truth, who reaches it
+    /// sees old values [default: only an operator forgets members]
+    #[arg(long, value_name = "SECONDS", requires = "cluster", hide_short_help = true, value_parser = clap::value_parser!(u64).range(5..))]
+    pub eject_after: Option<u64>,
 }
 
 /// A hashing, and the name by which it was asked for.

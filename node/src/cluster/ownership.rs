@@ -55,6 +55,15 @@ pub(crate) fn rule(before: &View, view: &View) -> Rule {
     if one_step && same { Rule::PreviousOwner } else { Rule::Everybody }
 }
 
+/// Whether a node may declare silent members dead. `heard`: which live members it hears, itself among them, in the order of
+/// their ids. It is the first of those, and they are most of all; of two halves, the one with the first member of all. So
+/// where a network falls apart, one side at most does so.
+pub(crate) fn may_eject(heard: &[bool], me: Place) -> bool {
+    let count = heard.iter().filter(|&&heard| heard).count();
+    let first = heard.iter().position(|&heard| heard);
+    first == Some(me.into()) && (2 * count > heard.len() || 2 * count == heard.len() && heard[0])
+}
+
 /// What a node knows about one key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Knowledge {
@@ -113,5 +122,26 @@ impl Standing {
     /// Whether the node is the key's authority: nobody else may carry out a command on it.
     pub(crate) fn is_authority(self) -> bool {
         matches!(self, Standing::Mine | Standing::Take(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_sides_that_hear_each_other_one_at_most_ejects_the_rest_and_one_of_its_nodes_does() {
+        for nodes in 1..=7u32 {
+            // Each member is on one of two sides.
+            for sides in 0..1u32 << nodes {
+                let ejecting = (0..nodes).filter(|me| {
+                    let heard: Vec<bool> = (0..nodes).map(|other| sides >> other & 1 == sides >> me & 1).collect();
+                    may_eject(&heard, *me as Place)
+                });
+                assert_eq!(ejecting.count(), 1, "{nodes} nodes, {sides:b}");
+            }
+        }
+        // Where three sides do not hear each other, none is most.
+        assert!(!may_eject(&[true, false, false], 0));
     }
 }

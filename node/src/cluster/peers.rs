@@ -14,6 +14,8 @@ pub(crate) struct Peer {
     /// Where it is reached by other members.
     pub(crate) address: String,
     reachable: AtomicBool,
+    /// It is no member any more: that it does not answer is no news.
+    departed: AtomicBool,
     heard: Mutex<(Instant, Status)>,
     /// Commands that were sent to it, and that came from it.
     pub(crate) forwarded_out: AtomicU64,
@@ -27,6 +29,7 @@ impl Peer {
             generation: member.generation,
             address: member.peer.clone(),
             reachable: AtomicBool::new(true),
+            departed: AtomicBool::new(false),
             heard: Mutex::new((Instant::now(), Status::default())),
             forwarded_out: AtomicU64::new(0),
             forwarded_in: AtomicU64::new(0),
@@ -42,9 +45,15 @@ impl Peer {
         if self.reachable.swap(reachable, Ordering::Relaxed) != reachable {
             match reachable {
                 true => tracing::info!(member = self.id, "the member answers again"),
+                false if self.departed.load(Ordering::Relaxed) => {}
                 false => tracing::warn!(member = self.id, "the member does not answer: its keys are misses for now"),
             }
         }
+    }
+
+    /// It is no member any more.
+    pub(crate) fn depart(&self) {
+        self.departed.store(true, Ordering::Relaxed);
     }
 
     /// It said how it is.

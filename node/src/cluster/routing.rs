@@ -77,6 +77,11 @@ impl Moving {
         Moving { closed: self.closed | members, ..self.clone() }
     }
 
+    /// The members whose acknowledgements are missing, and those that are asked for items.
+    pub(crate) fn waits_for(&self) -> (Members, Members) {
+        (self.sources & !self.acknowledged, self.open())
+    }
+
     /// Whether the node waits for no item of another.
     pub(crate) fn is_complete(&self) -> bool {
         self.sources & !(self.acknowledged & self.closed) == 0

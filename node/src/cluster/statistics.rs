@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Cluster;
+use super::ownership::Members;
 
 /// Names and values, in order.
 pub(crate) fn statistics(cluster: &Cluster) -> Vec<(String, String)> {
@@ -29,12 +30,22 @@ pub(crate) fn statistics(cluster: &Cluster) -> Vec<(String, String)> {
         ("sources_severed".to_owned(), count(&cluster.moves.severed)),
         ("items_swept".to_owned(), count(&cluster.counts.swept)),
     ];
+    if let Some(moving) = &routing.moving {
+        let ids = |members: Members| {
+            let places = (0..).zip(&routing.members).filter(|(place, _)| members >> place & 1 == 1);
+            places.map(|(_, peer)| &*peer.id).collect::<Vec<_>>().join(" ")
+        };
+        let (acknowledgements, items) = moving.waits_for();
+        lines.push(("waits_for_acknowledgements_of".to_owned(), ids(acknowledgements)));
+        lines.push(("waits_for_items_of".to_owned(), ids(items)));
+    }
     let advice = cluster.advice.borrow().clone();
     lines.extend([
         ("wanted_nodes".to_owned(), advice.wanted.to_string()),
         ("one_more_saves_reads".to_owned(), format!("{:.1}", advice.figures.gain)),
         ("one_less_costs_reads".to_owned(), format!("{:.1}", advice.figures.loss)),
         ("workers_busy_percent".to_owned(), format!("{:.1}", advice.figures.cpu * 100.0)),
+        ("hottest_key_percent".to_owned(), format!("{:.1}", advice.figures.hottest * 100.0)),
         ("reason".to_owned(), advice.reason),
     ]);
     for peer in &routing.members {

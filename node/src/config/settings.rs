@@ -278,9 +278,6 @@ impl Settings {
         if self.cluster.cluster.is_some() && self.udp_port != 0 {
             return Err("a datagram cannot wait for another member: leave out -U, or --cluster");
         }
-        if self.cluster.cluster.is_some() && self.tls {
-            return Err("links between members are not encrypted yet, so -Z and --cluster exclude each other");
-        }
         if self.cluster.cluster.is_some() && self.memory_file.is_some() {
             return Err("others own a member's items while it is away, so -e and --cluster exclude each other");
         }

@@ -26,7 +26,7 @@ pub(crate) enum Accepted {
 pub(crate) enum Work {
     Client(Accepted),
     /// A member's link for commands: its socket, what was read of it and not yet used, and the member's id.
-    Peer(std::net::TcpStream, Vec<u8>, String),
+    Peer(Socket, Vec<u8>, String),
 }
 
 impl Accepted {

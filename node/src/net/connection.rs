@@ -21,7 +21,7 @@ use crate::store::Block;
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: Socket, protocol: Option<Protocol>, shared: Arc<Shared>, counters: Arc<Counters>) {
     // Declared after the socket, so that it is dropped before the socket is closed.
-    let open = shared.sockets.register(socket.open(&shared));
+    let open = shared.sockets.register(socket.open(shared.clock.now()));
     tracing::debug!(client = open.descriptor, peer = open.peer_address(), "connected");
     if shared.watchers.wants(Topics::CONNECTIONS) {
         shared.watchers.connected(&open);

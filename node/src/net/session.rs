@@ -246,6 +246,9 @@ impl<'a> Session<'a> {
             if let Some(began) = began {
                 let took = began.elapsed();
                 self.counters.measured.record(&request.command, took);
+                if let Some(router) = &context.router {
+                    router.note(request, *hash, store);
+                }
                 if self.shared.prefixes.on()
                     && let Some(key) = request.command.key()
                 {

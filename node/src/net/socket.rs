@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::net::open_sockets::{OpenSocket, Transport};
 use crate::net::tls::TlsSocket;
-use crate::shared::Shared;
+use crate::store::Time;
 
 /// A stream socket of any kind.
 pub(crate) enum Socket {
@@ -18,8 +18,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) fn open(&self, shared: &Shared) -> OpenSocket {
-        let now = shared.clock.now();
+    pub(crate) fn open(&self, now: Time) -> OpenSocket {
         let tcp = |socket: &TcpStream| {
             OpenSocket::connection(socket, Transport::Tcp, socket.peer_addr().ok(), socket.local_addr().ok(), now)
         };
@@ -75,6 +74,33 @@ impl Socket {
             Socket::Tcp(socket) => socket.writable().await,
             Socket::Unix(socket) => socket.writable().await,
             Socket::Tls(socket) => socket.writable().await,
+        }
+    }
+
+    /// Registers the socket with the runtime of the calling thread.
+    pub(crate) fn move_here(self) -> io::Result<Socket> {
+        Ok(match self {
+            Socket::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket.into_std()?)?),
+            Socket::Unix(socket) => Socket::Unix(UnixStream::from_std(socket.into_std()?)?),
+            Socket::Tls(mut socket) => {
+                socket.move_here()?;
+                Socket::Tls(socket)
+            }
+        })
+    }
+
+    /// Sends all of `bytes`.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        match self {
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
+            Socket::Tls(socket) => socket.flush().await,
         }
     }
 

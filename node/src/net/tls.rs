@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, HandshakeKind, InconsistentKeys,
-    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, ClientConnection, Connection, DigitallySignedStruct,
+    DistinguishedName, HandshakeKind, InconsistentKeys, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
+    SignatureScheme,
 };
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -57,6 +60,8 @@ struct Certificates {
     not_asked: Arc<ServerConfig>,
     requested: Arc<ServerConfig>,
     required: Arc<ServerConfig>,
+    /// For links to other members of a cluster.
+    members: Arc<ClientConfig>,
     read: Instant,
 }
 
@@ -109,7 +114,12 @@ impl Tls {
         };
         let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
         session.set_buffer_limit(Some(self.options.write_buffer));
-        Ok(TlsSocket { stream, session: Mutex::new(session), tls: self.clone() })
+        Ok(TlsSocket { stream, session: Mutex::new(session.into()), tls: Some(self.clone()) })
+    }
+
+    /// Starts a session with a member that this node has just connected to.
+    pub(crate) fn dial(&self, stream: TcpStream) -> io::Result<TlsSocket> {
+        TlsSocket::dial(stream, self.certificates.read().members.clone())
     }
 
     /// Returns the counts so far.
@@ -122,12 +132,12 @@ impl Tls {
         }
     }
 
-    fn count_error(&self, session: &ServerConnection) {
+    fn count_error(&self, session: &Connection) {
         let count = if session.is_handshaking() { &self.handshake_errors } else { &self.protocol_errors };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count_session(&self, session: &ServerConnection) {
+    fn count_session(&self, session: &Connection) {
         if session.handshake_kind() != Some(HandshakeKind::Resumed) {
             self.new_sessions.fetch_add(1, Ordering::Relaxed);
         }
@@ -190,6 +200,7 @@ fn read_certificates(options: &TlsOptions, provider: &Arc<CryptoProvider>) -> Re
         not_asked: config(ClientCertificate::NotAsked)?,
         requested: config(ClientCertificate::Requested)?,
         required: config(ClientCertificate::Required)?,
+        members: for_members(roots.clone(), trusted.clone(), provider.clone())?,
         read: Instant::now(),
     })
 }
@@ -252,6 +263,76 @@ fn verifier(
         Ok(authorities) => Arc::new(Verifier { authorities, trusted: trusted.clone() }),
         // This fails only without roots.
         Err(_) => Arc::new(TrustsNobody { mandatory, provider: provider.clone() }),
+    }
+}
+
+/// What an operator's program dials members with: it has no files of theirs.
+pub(crate) fn for_operators() -> Result<Arc<ClientConfig>, rustls::Error> {
+    for_members(Arc::new(RootCertStore::empty()), Arc::from([]), Arc::new(ring::default_provider()))
+}
+
+/// Links speak TLS 1.3 alone: what its exporter gives is a session's own, whoever stands between.
+fn for_members(
+    roots: Arc<RootCertStore>,
+    trusted: Arc<[CertificateDer<'static>]>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let verifier = Arc::new(MemberVerifier { roots, trusted, provider: provider.clone() });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// Who is a member is proved by the cluster's key, over this session's own secret: the certificate need not say so, and its
+/// name is that for clients. Where there is `ssl_ca_cert`, it must be of those authorities, or itself in their file.
+#[derive(Debug)]
+struct MemberVerifier {
+    roots: Arc<RootCertStore>,
+    trusted: Arc<[CertificateDer<'static>]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for MemberVerifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !self.trusted.is_empty() && !self.trusted.iter().any(|trusted| trusted == certificate) {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            let certificate = ParsedCertificate::try_from(certificate)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, chain, now, algorithms)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -360,14 +441,85 @@ impl ClientCertVerifier for TrustsNobody {
 pub(crate) struct TlsSocket {
     stream: TcpStream,
     /// Only the connection's own worker uses it, one call at a time.
-    session: Mutex<ServerConnection>,
-    tls: Arc<Tls>,
+    session: Mutex<Connection>,
+    /// Where sessions and errors are counted.
+    tls: Option<Arc<Tls>>,
 }
 
 impl TlsSocket {
+    /// Starts a session with a server that was just connected to.
+    pub(crate) fn dial(stream: TcpStream, config: Arc<ClientConfig>) -> io::Result<TlsSocket> {
+        let name = ServerName::from(stream.peer_addr()?.ip());
+        let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Ok(TlsSocket { stream, session: Mutex::new(session.into()), tls: None })
+    }
+
     /// The socket below.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Registers the socket with the runtime of the calling thread.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        let stream = SockRef::from(&self.stream).try_clone()?;
+        self.stream = TcpStream::from_std(stream.into())?;
+        Ok(())
+    }
+
+    /// Completes the handshake. Returns bytes that both ends of this session have, and nobody else (RFC 9266).
+    pub(crate) async fn handshake(&self) -> io::Result<[u8; 32]> {
+        while let Some(waits) = self.handshake_step()? {
+            if waits {
+                self.readable().await?;
+            }
+        }
+        self.flush().await?;
+        let session = &*self.session.lock();
+        if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "members speak TLS 1.3"));
+        }
+        session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).map_err(io::Error::other)
+    }
+
+    /// Goes on with the handshake. Returns whether the other side's turn is awaited; `None`: it is complete.
+    fn handshake_step(&self) -> io::Result<Option<bool>> {
+        let session = &mut *self.session.lock();
+        match self.send(session) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ if !session.is_handshaking() => {
+                self.count_session(session);
+                return Ok(None);
+            }
+            _ => {}
+        }
+        match session.read_tls(&mut Ciphertext(&self.stream)) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => self.process(session).map(|_| Some(false)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(true)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in what was read. Returns whether what had to be sent then could be.
+    fn process(&self, session: &mut Connection) -> io::Result<io::Result<()>> {
+        let processed = session.process_new_packets();
+        // The session may have an alert to send. What cannot be sent now is sent before the next wait.
+        let sent = self.send(session);
+        match processed {
+            Ok(_) => Ok(sent),
+            Err(error) => {
+                if let Some(tls) = &self.tls {
+                    tls.count_error(session);
+                }
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
+    }
+
+    fn count_session(&self, session: &Connection) {
+        if let Some(tls) = &self.tls {
+            tls.count_session(session);
+        }
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -382,18 +534,12 @@ impl TlsSocket {
                 return Ok(0);
             }
             let handshaking = session.is_handshaking();
-            let processed = session.process_new_packets();
-            // The session may have an alert to send. What cannot be sent now is sent before the next wait.
-            let sent = self.send(session);
-            if let Err(error) = processed {
-                self.tls.count_error(session);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
+            let sent = self.process(session)?;
             if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
                 return Ok(0);
             }
             if handshaking && !session.is_handshaking() {
-                self.tls.count_session(session);
+                self.count_session(session);
             }
         }
     }
@@ -409,7 +555,7 @@ impl TlsSocket {
         }
     }
 
-    fn send(&self, session: &mut ServerConnection) -> io::Result<()> {
+    fn send(&self, session: &mut Connection) -> io::Result<()> {
         while session.wants_write() {
             session.write_tls(&mut Ciphertext(&self.stream))?;
         }
@@ -440,6 +586,11 @@ impl TlsSocket {
     /// Sends all that the session holds, then a close_notify alert.
     pub(crate) async fn finish(&self) -> io::Result<()> {
         self.session.lock().send_close_notify();
+        self.flush().await
+    }
+
+    /// Sends all that the session holds.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
         loop {
             match self.send(&mut self.session.lock()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
