@@ -1,4 +1,5 @@
-//! `larder-cluster up` follows a day's load: nodes come while it is high and go when it is low, and clients see nothing of it.
+//! `larder-cluster up` follows a day's load: nodes come while it is high and go when it is low, and clients see nothing
+//! of it.
 //!
 //! `LARDER_DAY=seconds` sets how long the day is; without it, it is short. One of five minutes:
 //!

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn the_share_of_the_hottest_key_is_found_among_many_others_and_forgotten_with_time() {
         let config =
-            Config { memory_limit: 1 << 20, item_size_max: 1 << 10, eviction: Eviction::default(), now: Time(1) };
+            Config { memory_limit: 8 << 20, item_size_max: 128 << 10, eviction: Eviction::default(), now: Time(1) };
         let store = Store::new(&config).unwrap();
         let hash = |number: u32| store.hash(&number.to_be_bytes());
         let mut keys = HotKeys::default();
@@ -77,7 +77,7 @@ mod tests {
         let share = keys.share();
         assert!((0.3..0.32).contains(&share), "{share}");
         let mut share = share;
-        for _ in 0..40 {
+        for _ in 0..60 {
             (0..1000).for_each(|number| keys.count(hash(number)));
             share = keys.share();
         }

@@ -55,9 +55,9 @@ pub(crate) fn rule(before: &View, view: &View) -> Rule {
     if one_step && same { Rule::PreviousOwner } else { Rule::Everybody }
 }
 
-/// Whether a node may declare silent members dead. `heard`: which live members it hears, itself among them, in the order of
-/// their ids. It is the first of those, and they are most of all; of two halves, the one with the first member of all. So
-/// where a network falls apart, one side at most does so.
+/// Whether a node may declare silent members dead. `heard`: which live members it hears, itself among them, in the order
+/// of their ids. It is the first of those, and they are most of all; of two halves, the one with the first member of
+/// all. So where a network falls apart, one side at most does so.
 pub(crate) fn may_eject(heard: &[bool], me: Place) -> bool {
     let count = heard.iter().filter(|&&heard| heard).count();
     let first = heard.iter().position(|&heard| heard);

@@ -287,8 +287,8 @@ fn for_members(
     Ok(Arc::new(config))
 }
 
-/// Who is a member is proved by the cluster's key, over this session's own secret: the certificate need not say so, and its
-/// name is that for clients. Where there is `ssl_ca_cert`, it must be of those authorities, or itself in their file.
+/// Who is a member is proved by the cluster's key, over this session's own secret: the certificate need not say so, and
+/// its name is that for clients. Where there is `ssl_ca_cert`, it must be of those authorities, or itself in their file.
 #[derive(Debug)]
 struct MemberVerifier {
     roots: Arc<RootCertStore>,
