@@ -72,6 +72,7 @@ impl Cluster {
             down_after: after,
             rest_after_up: after,
             rest_after_down: after,
+            ..Limits::default()
         });
         let used = || instances.iter().map(|instance| cpu_seconds_of(*instance)).sum::<anyhow::Result<f64>>();
         // The load itself and the nodes use the rest of this machine.
