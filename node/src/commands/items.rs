@@ -56,6 +56,7 @@ fn get_item(key: &[u8], hash: Hash, get: &Get<'_>, turn: &mut Turn<'_>) -> Resul
     // Meta flag `N`: the first client that misses gets an empty item to fill. The others find that it is won. It never
     // expires here; its time is set last, with that of an item which was there.
     if get.vivify.is_some() && !entry.is_occupied() {
+        counters.count_lost(entry.lost());
         let stub = NewItem { won: true, cas: get.set_cas, ..NewItem::new(b"", 0, Expiry::NEVER) };
         ttls.created = entry.insert(stub).is_ok();
     }
@@ -284,6 +285,7 @@ pub(super) fn arithmetic(arithmetic: &Arithmetic<'_>, turn: &Turn<'_>) -> Result
             count_miss(misses, &entry, counters);
             return Ok(Outcome::NotFound);
         }
+        counters.count_lost(entry.lost());
         let value = buffer.format(arithmetic.initial).as_bytes();
         let mut ttls = Ttls { created: true, ..Ttls::default() };
         let Arithmetic { touch, vivify, touch_vivified, .. } = *arithmetic;
@@ -344,6 +346,7 @@ pub(super) fn touch(key: &[u8], exptime: Exptime, turn: &Turn<'_>) -> Result<Out
 pub(super) fn debug(key: &[u8], turn: &mut Turn<'_>) -> Result<(), NotHere> {
     let entry = turn.entry(key)?;
     let Some(item) = entry.item() else {
+        turn.counters.count_lost(entry.lost());
         turn.write_reply(Outcome::Miss);
         return Ok(());
     };
