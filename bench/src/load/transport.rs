@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use larder_client::Tls;
 use larder_protocol::HostPort;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -192,7 +193,8 @@ impl Transport {
         let mut session = ClientConnection::new(config.clone(), name)?;
         stream.set_read_timeout(Some(patience))?;
         while session.is_handshaking() {
-            session.complete_io(&mut stream).with_context(|| format!("the TLS handshake with {host} failed"))?;
+            let done = session.complete_io(&mut stream).map_err(Tls::explain);
+            done.with_context(|| format!("the TLS handshake with {host} failed"))?;
         }
         stream.set_read_timeout(None)?;
         Ok(Transport::Tls(Box::new(StreamOwned::new(session, stream))))

@@ -144,7 +144,25 @@ impl Tls {
             None => ServerName::try_from(host.to_owned())
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
         };
-        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(explained)
+        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(Tls::explain)
+    }
+
+    /// Adds to the error of a handshake what to change, where a set-up that OpenSSL takes is the cause: for connections
+    /// of one's own, with [`Tls::config`].
+    pub fn explain(error: io::Error) -> io::Error {
+        let text = error.to_string();
+        let advice = if text.contains("UnsupportedCertVersion") {
+            "the node's certificate is of X.509 version 1: sign it again with extensions (openssl x509 -req -extfile \
+             FILE, with a line subjectAltName=DNS:NAME)"
+        } else if text.contains("CaUsedAsEndEntity") {
+            "the node shows the certificate of an authority: list that very certificate in the file of trusted ones, \
+             or sign one for the node with it"
+        } else if text.contains("HandshakeFailure") {
+            "no common cipher suite or signature: a key on curve P-521 is not supported, use P-256 or P-384"
+        } else {
+            return error;
+        };
+        io::Error::new(error.kind(), format!("{text}: {advice}"))
     }
 }
 
@@ -212,23 +230,6 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.authorities.supported_verify_schemes()
     }
-}
-
-/// Adds to an error what to change, where a set-up that OpenSSL takes is the cause.
-fn explained(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    let advice = if text.contains("UnsupportedCertVersion") {
-        "the node's certificate is of X.509 version 1: sign it again with extensions (openssl x509 -req -extfile FILE, \
-         with a line subjectAltName=DNS:NAME)"
-    } else if text.contains("CaUsedAsEndEntity") {
-        "the node shows the certificate of an authority: list that very certificate in the file of trusted ones, or sign \
-         one for the node with it"
-    } else if text.contains("HandshakeFailure") {
-        "no common cipher suite or signature: a key on curve P-521 is not supported, use P-256 or P-384"
-    } else {
-        return error;
-    };
-    io::Error::new(error.kind(), format!("{text}: {advice}"))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
