@@ -206,6 +206,57 @@ fn half_sent_values_of_16_megabytes_are_within_the_memory_limit_or_refused_in_st
     half_sent_values("64", "16m", 20, 16_000_000);
 }
 
+/// Stores a value and reads it back. Returns whether it was stored, and whether it was still there.
+fn stores_and_reads(node: &Node, form: Form, key: &str, value: &[u8]) -> (bool, bool) {
+    let mut connection = node.connect();
+    connection.send(&form.set(key, value));
+    connection.send(&form.marker());
+    // A quiet set says nothing when it succeeds.
+    let stored = form.answer(&mut connection).unwrap_or(true);
+    let mut reader = node.connect();
+    reader.send(format!("get {key}\r\n").as_bytes());
+    let line = reader.line();
+    if line == "END\r\n" {
+        return (stored, false);
+    }
+    assert_eq!(line, format!("VALUE {key} 0 {}\r\n", value.len()));
+    assert!(reader.read(value.len()) == value, "{form:?} {key}: another value");
+    assert_eq!((reader.line(), reader.line()), ("\r\n".to_owned(), "END\r\n".to_owned()));
+    (stored, true)
+}
+
+#[test]
+fn values_of_nearly_half_the_memory_are_stored_and_read_back() {
+    let node = Node::start(&["-m", "64", "-I", "32m"]);
+    for (number, form) in FORMS.into_iter().enumerate() {
+        let value = vec![b'a' + number as u8; 30_000_000];
+        assert_eq!(stores_and_reads(&node, form, "large", &value), (true, true), "{form:?}");
+        assert_eq!(stores_and_reads(&node, form, &format!("other{number}"), &value), (true, true), "{form:?}");
+    }
+    node.is_bounded(64, FORMS.len() * 4);
+}
+
+#[test]
+fn large_values_that_several_connections_send_at_once_are_whole_or_refused() {
+    let node = Node::start(&["-m", "64", "-I", "16m"]);
+    let stored: usize = std::thread::scope(|scope| {
+        let senders = [0, 1, 2, 3, 4, 5].map(|sender| {
+            let node = &node;
+            scope.spawn(move || {
+                let value = vec![b'a' + sender as u8; 15_000_000];
+                let key = format!("key{sender}");
+                (0..5).filter(|_| stores_and_reads(node, FORMS[sender], &key, &value).0).count()
+            })
+        });
+        senders.into_iter().map(|sender| sender.join().unwrap()).sum()
+    });
+    assert!(stored > 0);
+    for form in FORMS {
+        assert_eq!(stores_and_reads(&node, form, "last", &vec![b'z'; 15_000_000]), (true, true), "{form:?}");
+    }
+    node.is_bounded(64, 100);
+}
+
 #[test]
 fn answers_that_nobody_reads_are_bounded() {
     let (node, count) = (Node::start(&["-m", "16"]), 500);
