@@ -196,6 +196,25 @@ fn nodes_that_are_seeds_of_each_other_found_one_cluster() {
     assert!(versions.iter().all(|version| *version == versions[0]), "{versions:?}");
 }
 
+#[test]
+fn seeds_that_did_not_reach_each_other_at_the_start_become_one_cluster() {
+    let ports = [free_port(), free_port()];
+    let seeds = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
+    let start = |port: u16| {
+        let listen = format!("127.0.0.1:{port}");
+        Member::of(Server::node(&["--cluster", "test", "--cluster-listen", &listen, "--seeds", &seeds]))
+    };
+    let mut first = start(ports[0]);
+    first.settles(1);
+    first.server.signal("STOP");
+    let mut second = start(ports[1]);
+    second.settles(1);
+    first.server.signal("CONT");
+    first.settles(2);
+    second.settles(2);
+    assert_eq!(first.figure("version"), second.figure("version"));
+}
+
 /// Starts a node that must refuse to, and returns what it says.
 fn refusal(arguments: &[&str]) -> String {
     let output = std::process::Command::new(binary("larder-node")).args(arguments).output().unwrap();

@@ -59,6 +59,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// So long seeds may take to answer before another one founds the cluster.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(3);
 
+/// So often a member asks seeds that are no members: they may have founded another cluster.
+const SEEK_AGAIN: Duration = Duration::from_secs(10);
+
 /// A node waits so long for another change to be over. Safety does not need it.
 const POLITENESS: Duration = Duration::from_secs(10);
 
@@ -117,6 +120,7 @@ struct Membership {
     controls: HashMap<String, (Arc<Peer>, JoinHandle<()>)>,
     views: watch::Sender<Arc<View>>,
     seeking: bool,
+    sought: Instant,
     figures: Sampler,
     rule: Autoscaler,
     began: Instant,
@@ -152,6 +156,7 @@ impl Membership {
             view,
             cluster,
             seeking: false,
+            sought: Instant::now(),
             figures: Sampler::default(),
             rule: Autoscaler::new(Limits { max: MEMBERS_MAX, worth, ..Limits::default() }),
             began: Instant::now(),
@@ -257,6 +262,7 @@ impl Membership {
         }
         match self.phase {
             Phase::Seeking { .. } if !self.seeking => self.seek(),
+            Phase::Active if !self.seeking && self.sought.elapsed() > SEEK_AGAIN => self.seek(),
             Phase::Joining { since } => {
                 let everybody_knows = self.routing.members.iter().all(|peer| {
                     peer.id == self.me() || self.known.get(&peer.id).is_some_and(|known| known.covers(&self.view))
@@ -302,10 +308,11 @@ impl Membership {
         })
     }
 
-    /// Asks all seeds, in the background.
+    /// Asks all seeds that are no members, in the background.
     fn seek(&mut self) {
-        self.seeking = true;
+        (self.seeking, self.sought) = (true, Instant::now());
         let cluster = self.cluster.clone();
+        let members: Vec<String> = self.view.live().map(|(_, member)| member.peer.clone()).collect();
         tokio::spawn(async move {
             let mut addresses = Vec::new();
             for seed in &cluster.options.seeds {
@@ -316,6 +323,7 @@ impl Membership {
             }
             addresses.sort_unstable();
             addresses.dedup();
+            addresses.retain(|address| !members.contains(address));
             let answers = addresses.iter().map(|address| ask_seed(&cluster, address));
             let seeds = futures_util::future::join_all(answers).await.into_iter().flatten().collect();
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -325,7 +333,16 @@ impl Membership {
 
     /// Joins the cluster that a seed knows, or founds one.
     async fn sought(&mut self, seeds: Vec<Seed>) {
-        let Phase::Seeking { since } = self.phase else { return };
+        let Phase::Seeking { since } = self.phase else {
+            // Nodes that did not reach each other at the start have founded a cluster each: those of the younger one join.
+            let older = |seed: &&Seed| seed.view.founding < self.view.founding;
+            if matches!(self.phase, Phase::Active)
+                && let Some(other) = seeds.iter().find(older)
+            {
+                self.adopt(&other.view).await;
+            }
+            return;
+        };
         let own = self.cluster.identity.process;
         if let Some(other) = seeds.iter().find(|seed| seed.id == self.me() && seed.process != own) {
             tracing::error!(id = other.id, "another process has the id of this node: give each its own --node-id");
