@@ -371,7 +371,8 @@ fn larders_client_follows_the_list_of_nodes_and_sees_no_error() {
         let client = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async {
-                let cache = larder_client::Client::builder().discover(address).connect().await.unwrap();
+                let builder = larder_client::Client::builder().timeout(Duration::from_secs(2));
+                let cache = builder.discover(address).connect().await.unwrap();
                 let ttl = Duration::from_secs(600);
                 let mut number = 0_u64;
                 while !done.load(Ordering::Relaxed) {
