@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_tests::{Connection, PATIENCE, Server, binary, connect_to};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -96,6 +97,73 @@ fn small_and_large_answers_come_whole_over_both_versions() {
         let answer = format!("VALUE large 0 {}\r\n{large}\r\nEND\r\n", large.len());
         assert!(connection.read_to_end() == answer.repeat(20).as_bytes());
     }
+}
+
+/// Bytes of a handshake message that says it has 65,000, without its last ones.
+fn long_hello() -> Vec<u8> {
+    const LEN: usize = 65_000;
+    let message = [&[1, 0, (LEN >> 8) as u8, LEN as u8, 3, 3][..], &vec![0; LEN - 100]].concat();
+    let records =
+        message.chunks(16_384).map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat());
+    records.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn handshakes_and_records_that_stop_in_the_middle_take_bounded_memory() {
+    const EACH: usize = 1250;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let authority = Authority::new();
+    let node = Server::node(&["-m", "16", "-c", "6000", "-Z", "-o", &authority.options("")]);
+    let client = authority.client(&[&rustls::version::TLS13], None);
+    let mut hello = Vec::new();
+    let mut session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    session.write_tls(&mut hello).unwrap();
+    // A command in one record of which the end is missing.
+    let value = [b'x'; 16_000];
+    let set = [&b"set key 0 0 16000\r\n"[..], &value, b"\r\n"].concat();
+    let half_a_record = || {
+        let session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut stream = StreamOwned::new(session, connect_to(node.port()));
+        stream.write_all(b"mn\r\n").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        let StreamOwned { mut conn, mut sock } = stream;
+        conn.writer().write_all(&set).unwrap();
+        let mut record = Vec::new();
+        while conn.wants_write() {
+            conn.write_tls(&mut record).unwrap();
+        }
+        let rest = record.split_off(record.len() - 100);
+        // The node closes connections once there are too many.
+        let _ = sock.write_all(&record);
+        (conn, sock, rest)
+    };
+    let (mut conn, mut first, rest) = half_a_record();
+    let mut stalled = Vec::new();
+    let long = long_hello();
+    for bytes in [&hello[..1], &hello[..hello.len() - 5], &hello, &long] {
+        for _ in 0..EACH {
+            let mut socket = connect_to(node.port());
+            let _ = socket.write_all(bytes);
+            stalled.push(socket);
+        }
+    }
+    let records: Vec<_> = (0..100).map(|_| half_a_record()).collect();
+    let connections = stalled.len() + records.len();
+    // Who was there before is served.
+    first.write_all(&rest).unwrap();
+    let mut connection = Connection::over(rustls::Stream::new(&mut conn, &mut first));
+    assert_eq!(connection.line(), "STORED\r\n");
+    assert_eq!(connection.exchange(b"get key\r\n").len(), "VALUE key 0 16000\r\n\r\nEND\r\n".len() + value.len());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("{peak} KiB of memory with {connections} connections");
+    assert!(peak <= (16 + 64) * 1024 + 16 * connections, "{peak} KiB of memory with {connections} connections");
+    // The node takes new connections, and their large records, as before once the others are gone.
+    drop((stalled, records));
+    let mut connection = connect(&client, node.port());
+    assert_eq!(connection.exchange(&set), "STORED\r\n");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +31,13 @@ use crate::error::StartError;
 /// Number of sessions kept for resumption (`ssl_session_cache`); OpenSSL's default.
 const SESSIONS: usize = 20 * 1024;
 
+/// Bytes that a session may hold of its client's bytes, or for its client, without being counted: one read of rustls.
+const UNCOUNTED: usize = 4 * 1024;
+
+/// The most bytes that all sessions together hold beyond [`UNCOUNTED`] each: of records and handshakes that are not
+/// complete, and of records that clients do not read.
+const HELD_MAX: usize = 16 * 1024 * 1024;
+
 /// OpenSSL's names (`ssl_ciphers`) of rustls' cipher suites for TLS 1.2.
 const TLS12_CIPHERS: [(&str, CipherSuite); 6] = [
     ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
@@ -52,6 +59,8 @@ pub(crate) struct Tls {
     handshake_errors: AtomicU64,
     /// Errors after the handshake.
     protocol_errors: AtomicU64,
+    /// Bytes that sessions hold, but for [`UNCOUNTED`] of each.
+    held: AtomicUsize,
 }
 
 /// The rustls configurations made from the files, one for each mode of client certificates.
@@ -91,6 +100,7 @@ impl Tls {
             new_sessions: AtomicU64::new(0),
             handshake_errors: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
         })
     }
 
@@ -112,9 +122,8 @@ impl Tls {
             }
             .clone()
         };
-        let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
-        session.set_buffer_limit(Some(self.options.write_buffer));
-        Ok(TlsSocket { stream, session: Mutex::new(session.into()), tls: Some(self.clone()) })
+        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        Ok(TlsSocket { stream, session: Mutex::new(Session::new(session.into())), tls: Some(self.clone()) })
     }
 
     /// Starts a session with a member that this node has just connected to.
@@ -441,9 +450,58 @@ impl ClientCertVerifier for TrustsNobody {
 pub(crate) struct TlsSocket {
     stream: TcpStream,
     /// Only the connection's own worker uses it, one call at a time.
-    session: Mutex<Connection>,
-    /// Where sessions and errors are counted.
+    session: Mutex<Session>,
+    /// Where sessions, errors and what sessions hold are counted; `None` for a session with a member, which has proved
+    /// that it may be trusted.
     tls: Option<Arc<Tls>>,
+}
+
+/// A session and what it holds.
+#[derive(Debug)]
+struct Session {
+    rustls: Connection,
+    /// Bytes read since the last of them made plaintext or ended the handshake: rustls waits with them, or with fewer.
+    received: usize,
+    /// Bytes of plaintext that are not read yet.
+    plaintext: usize,
+    /// Bytes of answers that the socket has not taken yet.
+    unsent: usize,
+    /// The bytes that are counted in [`Tls::held`].
+    counted: usize,
+}
+
+impl Session {
+    fn new(rustls: Connection) -> Session {
+        Session { rustls, received: 0, plaintext: 0, unsent: 0, counted: 0 }
+    }
+
+    /// Sets how many bytes rustls takes before they are sent.
+    fn set_buffer_limit(&mut self, limit: usize) {
+        match &mut self.rustls {
+            Connection::Client(session) => session.set_buffer_limit(Some(limit)),
+            Connection::Server(session) => session.set_buffer_limit(Some(limit)),
+        }
+    }
+
+    fn holds(&self) -> usize {
+        (self.received + self.plaintext + self.unsent).saturating_sub(UNCOUNTED)
+    }
+
+    /// Stops counting what the session no longer holds.
+    fn release(&mut self, held: &AtomicUsize) {
+        let less = self.counted.saturating_sub(self.holds());
+        self.counted -= less;
+        held.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    /// Counts what the session holds now. Returns `false` if that is more than before, and all sessions together hold
+    /// more than they may.
+    fn count(&mut self, held: &AtomicUsize) -> bool {
+        self.release(held);
+        let more = self.holds() - self.counted;
+        self.counted += more;
+        more == 0 || held.fetch_add(more, Ordering::Relaxed) + more <= HELD_MAX
+    }
 }
 
 impl TlsSocket {
@@ -451,7 +509,7 @@ impl TlsSocket {
     pub(crate) fn dial(stream: TcpStream, config: Arc<ClientConfig>) -> io::Result<TlsSocket> {
         let name = ServerName::from(stream.peer_addr()?.ip());
         let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(TlsSocket { stream, session: Mutex::new(session.into()), tls: None })
+        Ok(TlsSocket { stream, session: Mutex::new(Session::new(session.into())), tls: None })
     }
 
     /// The socket below.
@@ -474,7 +532,7 @@ impl TlsSocket {
             }
         }
         self.flush().await?;
-        let session = &*self.session.lock();
+        let session = &self.session.lock().rustls;
         if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "members speak TLS 1.3"));
         }
@@ -486,13 +544,13 @@ impl TlsSocket {
         let session = &mut *self.session.lock();
         match self.send(session) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ if !session.is_handshaking() => {
+            _ if !session.rustls.is_handshaking() => {
                 self.count_session(session);
                 return Ok(None);
             }
             _ => {}
         }
-        match session.read_tls(&mut Ciphertext(&self.stream)) {
+        match session.rustls.read_tls(&mut Ciphertext(&self.stream)) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => self.process(session).map(|_| Some(false)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(true)),
@@ -500,47 +558,67 @@ impl TlsSocket {
         }
     }
 
-    /// Takes in what was read. Returns whether what had to be sent then could be.
-    fn process(&self, session: &mut Connection) -> io::Result<io::Result<()>> {
-        let processed = session.process_new_packets();
+    /// Takes in what was read. Returns the bytes of plaintext that are there now, and whether what had to be sent then
+    /// could be.
+    fn process(&self, session: &mut Session) -> io::Result<(usize, io::Result<()>)> {
+        let processed = session.rustls.process_new_packets();
         // The session may have an alert to send. What cannot be sent now is sent before the next wait.
         let sent = self.send(session);
         match processed {
-            Ok(_) => Ok(sent),
+            Ok(state) => Ok((state.plaintext_bytes_to_read(), sent)),
             Err(error) => {
                 if let Some(tls) = &self.tls {
-                    tls.count_error(session);
+                    tls.count_error(&session.rustls);
                 }
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
         }
     }
 
-    fn count_session(&self, session: &Connection) {
+    fn count_session(&self, session: &Session) {
         if let Some(tls) = &self.tls {
-            tls.count_session(session);
+            tls.count_session(&session.rustls);
         }
     }
 
+    /// Reads decrypted bytes. It is an error if the session holds more than before, and all together too much.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let session = &mut *self.session.lock();
+        let read = self.read(session, buffer);
+        if self.tls.as_ref().is_some_and(|tls| !session.count(&tls.held)) {
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                "unfinished TLS records of all clients are too long",
+            ));
+        }
+        read
+    }
+
+    fn read(&self, session: &mut Session, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match session.reader().read(buffer) {
+            match session.rustls.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
+                read => {
+                    session.plaintext = session.plaintext.saturating_sub(*read.as_ref().unwrap_or(&0));
+                    return read;
+                }
             }
             // A client that closes without a close_notify alert has closed all the same.
-            if session.read_tls(&mut Ciphertext(&self.stream))? == 0 {
+            let read = session.rustls.read_tls(&mut Ciphertext(&self.stream))?;
+            if read == 0 {
                 return Ok(0);
             }
-            let handshaking = session.is_handshaking();
-            let sent = self.process(session)?;
+            let handshaking = session.rustls.is_handshaking();
+            let (plaintext, sent) = self.process(session)?;
             if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
                 return Ok(0);
             }
-            if handshaking && !session.is_handshaking() {
+            let established = handshaking && !session.rustls.is_handshaking();
+            if established {
                 self.count_session(session);
             }
+            session.plaintext = plaintext;
+            session.received = if established || session.plaintext > 0 { read } else { session.received + read };
         }
     }
 
@@ -548,23 +626,44 @@ impl TlsSocket {
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let session = &mut *self.session.lock();
         self.send(session)?;
-        let taken = session.writer().write_vectored(slices)?;
-        match self.send(session) {
+        if let Some(tls) = &self.tls {
+            let room = tls.options.write_buffer;
+            let is_full = tls.held.load(Ordering::Relaxed) >= HELD_MAX;
+            session.set_buffer_limit(if is_full { room.min(UNCOUNTED) } else { room });
+        }
+        let taken = session.rustls.writer().write_vectored(slices)?;
+        session.unsent += taken;
+        let sent = self.send(session);
+        // Answers that are not read close no connection: from now on sessions take fewer of them.
+        if let Some(tls) = &self.tls {
+            session.count(&tls.held);
+        }
+        match sent {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(taken),
         }
     }
 
-    fn send(&self, session: &mut Connection) -> io::Result<()> {
-        while session.wants_write() {
-            session.write_tls(&mut Ciphertext(&self.stream))?;
+    fn send(&self, session: &mut Session) -> io::Result<()> {
+        let sent = loop {
+            if !session.rustls.wants_write() {
+                session.unsent = 0;
+                break Ok(());
+            }
+            match session.rustls.write_tls(&mut Ciphertext(&self.stream)) {
+                Ok(sent) => session.unsent = session.unsent.saturating_sub(sent),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(tls) = &self.tls {
+            session.release(&tls.held);
         }
-        Ok(())
+        sent
     }
 
     /// Waits until there may be something to read, and sends what the session holds meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        while self.session.lock().wants_write() {
+        while self.session.lock().rustls.wants_write() {
             let ready = self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
             if ready.is_writable() {
                 match self.send(&mut self.session.lock()) {
@@ -585,7 +684,7 @@ impl TlsSocket {
 
     /// Sends all that the session holds, then a close_notify alert.
     pub(crate) async fn finish(&self) -> io::Result<()> {
-        self.session.lock().send_close_notify();
+        self.session.lock().rustls.send_close_notify();
         self.flush().await
     }
 
@@ -605,9 +704,12 @@ impl Drop for TlsSocket {
     /// Sends a close_notify alert if the socket takes it at once: some clients treat an end without it as an attack.
     fn drop(&mut self) {
         let mut session = self.session.lock();
-        session.send_close_notify();
+        session.rustls.send_close_notify();
         // An error is ignored: the client may be gone.
         let _ = self.send(&mut session);
+        if let Some(tls) = &self.tls {
+            tls.held.fetch_sub(session.counted, Ordering::Relaxed);
+        }
     }
 }
 
