@@ -42,7 +42,7 @@ impl Files {
         self.folder.path().join(name)
     }
 
-    /// A member that speaks TLS, beside a plain port for looking at it. `authority`: who signs the others' certificates.
+    /// A member that speaks TLS, beside a plain port for looking at it. `authority`: who signs others' certificates.
     fn member(&self, seeds: &[&str], authority: Option<&Path>) -> Member {
         let ca = authority.map_or(String::new(), |file| format!(",ssl_ca_cert={}", file.display()));
         let options = format!("ssl_chain_cert={}{ca}", self.file("node").display());
