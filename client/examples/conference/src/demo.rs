@@ -73,13 +73,13 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let busy = load::Options { seconds, ..load(&cached) };
     let busy = nodes.follow(&program, &processes, busy).await?;
     println!("  busy, {} nodes      {busy}", nodes.len());
+    let registered = [&before, &after, &killed, &busy].iter().map(|report| report.registered).sum();
+    // Instances are idle once they have caught up with the mails.
+    let sent = mails(&http, &cached[0].url, &mail, registered).await?;
+    println!("{registered} registrations were answered, {sent} confirmations were mailed.");
     let idle = load::Options { seconds, pause: 200, ..load(&cached) };
     let idle = nodes.follow(&program, &processes, idle).await?;
     println!("  idle, {} nodes      {idle}", nodes.len());
-
-    let registered = [&before, &after, &killed, &busy, &idle].iter().map(|report| report.registered).sum();
-    let sent = mails(&http, &cached[0].url, &mail, registered).await?;
-    println!("{registered} registrations were answered, {sent} confirmations were mailed.");
     for id in 1..=options.conferences {
         let found: Value = http.get(format!("{}/api/conferences/{id}", cached[0].url)).send().await?.json().await?;
         let left = found["seats_available"].as_i64().context("a conference has seats")?;

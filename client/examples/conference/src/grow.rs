@@ -51,7 +51,7 @@ impl Cluster {
         if let Some(seed) = &self.seed {
             command.args(["--seeds", seed]);
         }
-        self.members.push(ServerProcess::start(&mut command)?);
+        self.members.push(ServerProcess::start(command.env("RUST_LOG", "off"))?);
         Ok(())
     }
 
