@@ -13,14 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SETTLING: Duration = Duration::from_secs(120);
 
 /// Names and values of `stats cluster`.
-pub(crate) type Figures = BTreeMap<String, String>;
+pub type Figures = BTreeMap<String, String>;
 
 /// Asks a node for its `stats cluster`.
 ///
 /// # Errors
 ///
 /// The node does not answer, or is in no cluster.
-pub(crate) fn figures(address: &str) -> anyhow::Result<Figures> {
+pub fn figures(address: &str) -> anyhow::Result<Figures> {
     let ask = || {
         let client = Client::builder().server(address).timeout(PATIENCE).build_blocking()?;
         anyhow::Ok(client.wait(async |client| client.stats("cluster").await))

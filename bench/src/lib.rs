@@ -1,7 +1,7 @@
 //! Load generator and reports for any memcache server. Each subcommand of `larder-bench` is a module here.
 #![forbid(unsafe_code)]
 
-mod cluster;
+pub mod cluster;
 pub mod coherence;
 pub mod compare;
 pub mod demo;

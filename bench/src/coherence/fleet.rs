@@ -182,7 +182,6 @@ impl Fleet<'_> {
             }
             None => Vec::new(),
         };
-        let joiner = membership("joiner", "127.0.0.1:0", self.nodes.iter());
         let node = &mut self.nodes[which];
         match what {
             0 => {
@@ -240,8 +239,9 @@ impl Fleet<'_> {
             }
             RESIZE => {
                 // No client learns of it: its keys are reached through the other nodes.
+                let further = membership("joiner", "127.0.0.1:0", self.nodes.iter());
                 let joiner = tokio::task::block_in_place(|| {
-                    let joiner = spawn_node(self.program, &joiner)?;
+                    let joiner = spawn_node(self.program, &further)?;
                     settle(&[joiner.address()], self.nodes.len() + 1)?;
                     anyhow::Ok(joiner)
                 })?;

@@ -490,8 +490,11 @@ impl Session {
     /// Stops counting what the session no longer holds.
     fn release(&mut self, held: &AtomicUsize) {
         let less = self.counted.saturating_sub(self.holds());
-        self.counted -= less;
-        held.fetch_sub(less, Ordering::Relaxed);
+        // Mostly there is nothing, and all workers share this count.
+        if less > 0 {
+            self.counted -= less;
+            held.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 
     /// Counts what the session holds now. Returns `false` if that is more than before, and all sessions together hold

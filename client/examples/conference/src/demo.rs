@@ -31,7 +31,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let sqlite = format!("sqlite://{}", folder.path().join("conference.db").display());
     let datastore = options.datastore.unwrap_or(sqlite);
     let program = std::env::current_exe()?;
-    let mut nodes = Cluster::start(&program).await?;
+    let mut nodes = Cluster::start(&program)?;
     let servers = nodes.servers();
     println!("Nodes in a cluster: {servers}. Datastore: {datastore}");
     let mail = folder.path().join("mail");

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use larder_bench::cluster::figures;
 use larder_bench::process::{ServerProcess, cpu_seconds_of};
-use larder_client::Client;
 use larder_node::cluster::{Autoscaler, Figures, Limits};
 
 use crate::load;
@@ -22,20 +21,13 @@ pub(crate) struct Cluster {
     members: Vec<ServerProcess>,
     /// A node that hands on its items, and forwards for a while.
     leaving: Vec<ServerProcess>,
-    seed: Option<String>,
 }
 
 impl Cluster {
-    pub(crate) async fn start(program: &Path) -> anyhow::Result<Cluster> {
-        let mut cluster = Cluster { members: Vec::new(), leaving: Vec::new(), seed: None };
+    pub(crate) fn start(program: &Path) -> anyhow::Result<Cluster> {
+        let mut cluster = Cluster { members: Vec::new(), leaving: Vec::new() };
         for _ in 0..NODES {
             cluster.add(program)?;
-            if cluster.seed.is_none() {
-                let founder = Client::builder().server(cluster.members[0].address()).build()?;
-                let mut answers = founder.stats("cluster").await;
-                let figures = answers.pop().context("a client of one node")?.1?;
-                cluster.seed = figures.get("peer_address").cloned();
-            }
         }
         Ok(cluster)
     }
@@ -48,8 +40,8 @@ impl Cluster {
         let mut command = Command::new(program);
         command.args(["node", "-p", "-1", "-m", "64", "-t", "1", "--cluster", "conference"]);
         command.args(["--cluster-listen", "127.0.0.1:0", "--linger", "2"]);
-        if let Some(seed) = &self.seed {
-            command.args(["--seeds", seed]);
+        if let Some(first) = self.members.first() {
+            command.args(["--seeds", &figures(&first.address())?["peer_address"]]);
         }
         self.members.push(ServerProcess::start(command.env("RUST_LOG", "off"))?);
         Ok(())
@@ -67,7 +59,6 @@ impl Cluster {
         let mut rule = Autoscaler::new(Limits {
             min: NODES,
             max: NODES + 1,
-            worth: None,
             up_after: after,
             down_after: after,
             rest_after_up: after,
@@ -82,18 +73,18 @@ impl Cluster {
         while !running.is_finished() {
             tokio::time::sleep(LOOK).await;
             let (now, time) = (used()?, looked.elapsed());
-            let figures = Figures {
+            let looked_at = Figures {
                 nodes: self.members.len(),
                 cpu: (now - before) / time.as_secs_f64() / share,
                 ..Figures::default()
             };
             (before, looked) = (now, Instant::now());
-            let decision = rule.decide(began.elapsed(), &figures);
-            if decision.wanted == figures.nodes {
+            let decision = rule.decide(began.elapsed(), &looked_at);
+            if decision.wanted == looked_at.nodes {
                 continue;
             }
-            println!("  {} -> {} nodes: {}", figures.nodes, decision.wanted, decision.reason);
-            if decision.wanted > figures.nodes {
+            println!("  {} -> {} nodes: {}", looked_at.nodes, decision.wanted, decision.reason);
+            if decision.wanted > looked_at.nodes {
                 tokio::task::block_in_place(|| self.add(program))?;
             } else if let Some(leaver) = self.members.pop() {
                 leaver.terminate()?;
