@@ -9,37 +9,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{Greeting, HEADER_LEN, Message, Purpose};
+use larder_tests::authority::Authority;
 use larder_tests::fleet::Member;
 use larder_tests::{Connection, PATIENCE, binary, connect_to};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
 /// An authority, certificates that it has signed, and the cluster's key, as files.
-struct Files {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
+struct Files(Authority);
 
 impl Files {
     fn new() -> Files {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let files = Files { issuer, folder: tempfile::tempdir().unwrap() };
-        std::fs::write(files.file("ca"), files.issuer.pem()).unwrap();
-        std::fs::write(files.file("key"), "k".repeat(40)).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["cache.example".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &files.issuer).unwrap();
-        std::fs::write(files.file("node"), certificate.pem() + &key.serialize_pem()).unwrap();
-        files
+        let authority = Authority::default();
+        std::fs::write(authority.file("key"), "k".repeat(40)).unwrap();
+        authority.sign("node", &["cache.example", "127.0.0.1"]);
+        Files(authority)
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.0.file(name)
     }
 
     /// A member that speaks TLS, beside a plain port for looking at it. `authority`: who signs others' certificates.
@@ -52,9 +42,7 @@ impl Files {
     }
 
     fn client(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build().unwrap();
+        let verifier = WebPkiServerVerifier::builder(Arc::new(self.0.roots())).build().unwrap();
         Arc::new(ClientConfig::builder().with_webpki_verifier(verifier).with_no_client_auth())
     }
 

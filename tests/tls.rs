@@ -2,67 +2,40 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use larder_tests::authority::Authority;
 use larder_tests::{Connection, PATIENCE, Server, binary, connect_to};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned, SupportedProtocolVersion};
 
-/// A certificate authority and its certificates, as files.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
+/// Returns the options of a node with a certificate for `localhost`, followed by `further`.
+fn options(authority: &Authority, further: &str) -> String {
+    format!("ssl_chain_cert={}{further}", authority.sign("server", &["localhost"]).display())
 }
 
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let authority = Authority { issuer, folder: tempfile::tempdir().unwrap() };
-        std::fs::write(authority.file("ca"), authority.issuer.pem()).unwrap();
-        authority
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Signs a certificate for `name` and writes it, with its key, to one file.
-    fn sign(&self, file: &str, name: &str) -> PathBuf {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let file = self.file(file);
-        std::fs::write(&file, certificate.pem() + &key.serialize_pem()).unwrap();
-        file
-    }
-
-    /// Returns the options of a node with a certificate for `localhost`, followed by `more`.
-    fn options(&self, further: &str) -> String {
-        format!("ssl_chain_cert={}{further}", self.sign("server", "localhost").display())
-    }
-
-    /// A client that trusts this authority.
-    fn client(&self, versions: &[&'static SupportedProtocolVersion], certificate: Option<&Path>) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
-        Arc::new(match certificate {
-            None => builder.with_no_client_auth(),
-            Some(file) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(file).unwrap()],
-                    PrivateKeyDer::from_pem_file(file).unwrap(),
-                )
-                .unwrap(),
-        })
-    }
+/// A client that trusts this authority.
+fn client_of(
+    authority: &Authority,
+    versions: &[&'static SupportedProtocolVersion],
+    certificate: Option<&Path>,
+) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(authority.roots());
+    Arc::new(match certificate {
+        None => builder.with_no_client_auth(),
+        Some(file) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_file(file).unwrap()],
+                PrivateKeyDer::from_pem_file(file).unwrap(),
+            )
+            .unwrap(),
+    })
 }
 
 type Tls = Connection<StreamOwned<ClientConnection, TcpStream>>;
@@ -83,11 +56,11 @@ fn is_served(client: &Arc<ClientConfig>, port: u16) -> bool {
 
 #[test]
 fn small_and_large_answers_come_whole_over_both_versions() {
-    let authority = Authority::new();
-    let node = Server::node(&["-Z", "-o", &authority.options(",ssl_wbuf_size=4")]);
+    let authority = Authority::default();
+    let node = Server::node(&["-Z", "-o", &options(&authority, ",ssl_wbuf_size=4")]);
     let large = "x".repeat(500_000);
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let client = authority.client(&[version], None);
+        let client = client_of(&authority, &[version], None);
         let mut connection = connect(&client, node.port());
         assert_eq!(connection.exchange(b"set a 0 0 1\r\nx\r\nget a\r\n"), "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
         let set = format!("set large 0 0 {}\r\n{large}\r\n", large.len());
@@ -113,9 +86,9 @@ fn handshakes_and_records_that_stop_in_the_middle_take_bounded_memory() {
     const EACH: usize = 1250;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let authority = Authority::new();
-    let node = Server::node(&["-m", "16", "-c", "6000", "-Z", "-o", &authority.options("")]);
-    let client = authority.client(&[&rustls::version::TLS13], None);
+    let authority = Authority::default();
+    let node = Server::node(&["-m", "16", "-c", "6000", "-Z", "-o", &options(&authority, "")]);
+    let client = client_of(&authority, &[&rustls::version::TLS13], None);
     let mut hello = Vec::new();
     let mut session = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
     session.write_tls(&mut hello).unwrap();
@@ -168,18 +141,18 @@ fn handshakes_and_records_that_stop_in_the_middle_take_bounded_memory() {
 
 #[test]
 fn clients_are_asked_for_certificates_as_the_mode_tells() {
-    let (authority, strangers) = (Authority::new(), Authority::new());
-    let own = authority.sign("client", "client");
-    let foreign = strangers.sign("client", "client");
+    let (authority, strangers) = (Authority::default(), Authority::default());
+    let own = authority.sign("client", &["client"]);
+    let foreign = strangers.sign("client", &["client"]);
     // The mode, and whether a client is served without a certificate, with one of the authority, with one of strangers.
     let cases = [("0", [true, true, true]), ("1", [true, true, false]), ("2", [false, true, false])];
     for (mode, served) in cases {
         let ca = authority.file("ca");
-        let options = authority.options(&format!(",ssl_verify_mode={mode},ssl_ca_cert={}", ca.display()));
+        let options = options(&authority, &format!(",ssl_verify_mode={mode},ssl_ca_cert={}", ca.display()));
         let node = Server::node(&["-Z", "-o", &options]);
         for (certificate, served) in [None, Some(&*own), Some(&*foreign)].into_iter().zip(served) {
             for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-                let client = authority.client(&[version], certificate);
+                let client = client_of(&authority, &[version], certificate);
                 assert_eq!(is_served(&client, node.port()), served, "mode {mode}, {certificate:?}, {version:?}");
             }
         }
@@ -188,14 +161,14 @@ fn clients_are_asked_for_certificates_as_the_mode_tells() {
 
 #[test]
 fn a_listener_may_speak_plainly_or_ask_for_more_than_the_others() {
-    let authority = Authority::new();
-    let own = authority.sign("client", "client");
-    let options = authority.options(&format!(",ssl_ca_cert={}", authority.file("ca").display()));
+    let authority = Authority::default();
+    let own = authority.sign("client", &["client"]);
+    let options = options(&authority, &format!(",ssl_ca_cert={}", authority.file("ca").display()));
     let node = Server::node(&["-Z", "-o", &options, "-l", "notls:127.0.0.1,127.0.0.1,mtls:127.0.0.1"]);
     let [plain, tls, mutual] = *node.ports() else { panic!("three ports") };
     assert_eq!(Connection::over(connect_to(plain)).exchange(b"get a\r\n"), "END\r\n");
     let (with, without) =
-        (authority.client(rustls::ALL_VERSIONS, Some(&own)), authority.client(rustls::ALL_VERSIONS, None));
+        (client_of(&authority, rustls::ALL_VERSIONS, Some(&own)), client_of(&authority, rustls::ALL_VERSIONS, None));
     assert!(is_served(&without, tls));
     assert!(!is_served(&without, mutual));
     assert!(is_served(&with, mutual));
@@ -203,10 +176,10 @@ fn a_listener_may_speak_plainly_or_ask_for_more_than_the_others() {
 
 #[test]
 fn the_status_page_is_plain_http_beside_tls() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let http = format!("127.0.0.1:{}", larder_tests::free_port());
-    let node = Server::node(&["-Z", "-o", &authority.options(""), "--http", &http]);
-    assert!(is_served(&authority.client(rustls::ALL_VERSIONS, None), node.port()));
+    let node = Server::node(&["-Z", "-o", &options(&authority, ""), "--http", &http]);
+    assert!(is_served(&client_of(&authority, rustls::ALL_VERSIONS, None), node.port()));
     for (path, words) in [("/readyz", "ready\n"), ("/metrics", "memcached_up 1"), ("/", "<h1>larder-node</h1>")] {
         let mut socket = std::net::TcpStream::connect(&http).unwrap();
         write!(socket, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
@@ -218,11 +191,11 @@ fn the_status_page_is_plain_http_beside_tls() {
 
 #[test]
 fn without_an_authority_no_client_certificate_is_trusted() {
-    let authority = Authority::new();
-    let own = authority.sign("client", "client");
-    let node = Server::node(&["-Z", "-o", &authority.options(""), "-l", "127.0.0.1,mtls:127.0.0.1"]);
+    let authority = Authority::default();
+    let own = authority.sign("client", &["client"]);
+    let node = Server::node(&["-Z", "-o", &options(&authority, ""), "-l", "127.0.0.1,mtls:127.0.0.1"]);
     for certificate in [None, Some(&*own)] {
-        assert!(!is_served(&authority.client(rustls::ALL_VERSIONS, certificate), node.ports()[1]));
+        assert!(!is_served(&client_of(&authority, rustls::ALL_VERSIONS, certificate), node.ports()[1]));
     }
 }
 
@@ -234,13 +207,13 @@ fn shown(connection: &mut Tls) -> Vec<u8> {
 
 #[test]
 fn certificates_are_read_again_when_asked_and_old_connections_go_on() {
-    let authority = Authority::new();
-    let node = Server::node(&["-Z", "-o", &authority.options("")]);
-    let client = authority.client(rustls::ALL_VERSIONS, None);
+    let authority = Authority::default();
+    let node = Server::node(&["-Z", "-o", &options(&authority, "")]);
+    let client = client_of(&authority, rustls::ALL_VERSIONS, None);
     let mut old = connect(&client, node.port());
     let first = shown(&mut old);
 
-    authority.sign("server", "localhost");
+    authority.sign("server", &["localhost"]);
     assert_eq!(old.exchange(b"refresh_certs\r\n"), "OK\r\n");
     let second = shown(&mut connect(&client, node.port()));
     assert_ne!(second, first);
@@ -250,7 +223,7 @@ fn certificates_are_read_again_when_asked_and_old_connections_go_on() {
     assert!(old.exchange(b"refresh_certs\r\n").starts_with("Error loading the certificate"));
     assert_eq!(shown(&mut connect(&client, node.port())), second);
 
-    authority.sign("server", "localhost");
+    authority.sign("server", &["localhost"]);
     node.signal("HUP");
     let deadline = Instant::now() + PATIENCE;
     while shown(&mut connect(&client, node.port())) == second {
@@ -260,11 +233,11 @@ fn certificates_are_read_again_when_asked_and_old_connections_go_on() {
 
 #[test]
 fn sessions_are_resumed_only_with_a_cache() {
-    let authority = Authority::new();
-    for (options, resumed, new) in [(",ssl_session_cache", HandshakeKind::Resumed, "1"), ("", HandshakeKind::Full, "")]
+    let authority = Authority::default();
+    for (further, resumed, new) in [(",ssl_session_cache", HandshakeKind::Resumed, "1"), ("", HandshakeKind::Full, "")]
     {
-        let node = Server::node(&["-Z", "-o", &authority.options(options)]);
-        let client = authority.client(&[&rustls::version::TLS12], None);
+        let node = Server::node(&["-Z", "-o", &options(&authority, further)]);
+        let client = client_of(&authority, &[&rustls::version::TLS12], None);
         connect(&client, node.port()).exchange(b"get a\r\n");
         let mut second = connect(&client, node.port());
         assert_eq!(second.statistic("ssl_new_sessions"), new);
@@ -274,22 +247,22 @@ fn sessions_are_resumed_only_with_a_cache() {
 
 #[test]
 fn a_client_without_tls_or_with_an_old_version_is_refused_and_counted() {
-    let authority = Authority::new();
-    let node = Server::node(&["-Z", "-o", &authority.options(",ssl_min_version=3")]);
+    let authority = Authority::default();
+    let node = Server::node(&["-Z", "-o", &options(&authority, ",ssl_min_version=3")]);
     let mut plain = node.connect();
     plain.send(b"get a\r\nget b\r\n");
     assert!(!plain.read_to_end().starts_with(b"END"));
-    assert!(!is_served(&authority.client(&[&rustls::version::TLS12], None), node.port()));
-    let mut served = connect(&authority.client(&[&rustls::version::TLS13], None), node.port());
+    assert!(!is_served(&client_of(&authority, &[&rustls::version::TLS12], None), node.port()));
+    let mut served = connect(&client_of(&authority, &[&rustls::version::TLS13], None), node.port());
     assert_eq!(served.statistic("ssl_handshake_errors"), "2");
     assert_eq!(served.statistic("ssl_proto_errors"), "0");
 }
 
 #[test]
 fn an_idle_client_is_told_goodbye() {
-    let authority = Authority::new();
-    let node = Server::node(&["-Z", "-o", &authority.options(",idle_timeout=1")]);
-    let mut connection = connect(&authority.client(rustls::ALL_VERSIONS, None), node.port());
+    let authority = Authority::default();
+    let node = Server::node(&["-Z", "-o", &options(&authority, ",idle_timeout=1")]);
+    let mut connection = connect(&client_of(&authority, rustls::ALL_VERSIONS, None), node.port());
     connection.exchange(b"");
     // A connection that ends without the TLS goodbye would be an error.
     assert_eq!(connection.try_read_to_end().unwrap(), b"");
@@ -297,8 +270,8 @@ fn an_idle_client_is_told_goodbye() {
 
 #[test]
 fn what_tls_lacks_is_told_at_the_start() {
-    let authority = Authority::new();
-    let chain = authority.options("");
+    let authority = Authority::default();
+    let chain = options(&authority, "");
     let cases: [(&[&str], &str); 4] = [
         (&["-Z"], "ssl_chain_cert"),
         (
@@ -380,8 +353,8 @@ fn a_key_that_cannot_be_used_is_refused_with_what_to_change() {
     };
     let said = refusal(&options("p521.pem", "p521.key"));
     assert!(said.contains("p521.key is not supported: ") && said.contains("ec_paramgen_curve:P-256"), "{said}");
-    let authority = Authority::new();
-    let other = authority.sign("other", "localhost");
+    let authority = Authority::default();
+    let other = authority.sign("other", &["localhost"]);
     let said =
         refusal(&format!("ssl_chain_cert={},ssl_key={}", folder.path().join("rsa.pem").display(), other.display()));
     assert!(said.contains("does not belong to the certificate"), "{said}");

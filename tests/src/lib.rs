@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod authority;
 pub mod exporter;
 pub mod fleet;
 pub mod history;
@@ -68,6 +69,12 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+fn node_command(port: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("larder-node"));
+    command.args(["-t", "2", "-p", port]).args(arguments);
+    command
+}
+
 /// A memcache server in a process of its own, killed when dropped.
 #[derive(Debug)]
 pub struct Server(ServerProcess);
@@ -80,20 +87,18 @@ impl Server {
 
     /// Starts a larder-node on a free port, with further variables in its environment.
     pub fn node_in(environment: &[(&str, &str)], arguments: &[&str]) -> Server {
-        let mut command = Command::new(binary("larder-node"));
-        Server::start(command.envs(environment.iter().copied()).args(["-t", "2", "-p", "-1"]).args(arguments))
+        Server::start(node_command("-1", arguments).envs(environment.iter().copied()))
     }
 
     /// Starts a larder-node on this port.
     pub fn node_on(port: u16, arguments: &[&str]) -> Server {
-        Server::start(Command::new(binary("larder-node")).args(["-t", "2", "-p", &port.to_string()]).args(arguments))
+        Server::start(&mut node_command(&port.to_string(), arguments))
     }
 
     /// Starts a larder-node on a free port, which writes its log to this file.
     pub fn node_with_log(log: std::fs::File, arguments: &[&str]) -> Server {
-        let mut command = Command::new(binary("larder-node"));
-        command.args(["-t", "2", "-p", "-1"]).args(arguments).stderr(log);
-        Server(ServerProcess::start(&mut command).expect("the server starts"))
+        let mut command = node_command("-1", arguments);
+        Server(ServerProcess::start(command.stderr(log)).expect("the server starts"))
     }
 
     /// Starts Debian's memcached as a reference. Returns `None`, and says so on standard error, if it cannot be
