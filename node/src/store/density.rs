@@ -2,7 +2,7 @@
 //!
 //! Eviction looks at items in turn. Between two looks an item's uses are counted up to 3; at a look they are added to the
 //! *past* of the item, a decayed count of uses in half octaves. The density of an item is `past × correction / bytes`,
-//! and the items with the highest densities stay: so many that a fixed share of the bytes looked at lately stays.
+//! and the items with the highest densities stay: so many that a set share of the bytes looked at lately stays.
 //!
 //! Uses fade from look to look, by half an octave where a round of the queue replaces many items. Where large values
 //! take most of the bytes, few items of many leave at each round, and uses fade more slowly: else items would be
@@ -29,19 +29,20 @@ pub(super) struct Tuning {
     pub(super) probation: u64,
     /// Octaves of density that an item is given more if it was used since the last look.
     pub(super) recency: f32,
+    /// The share of the bytes looked at that stays.
+    pub(super) keep: f32,
 }
 
-/// The tunings that a store chooses from; the first at its start. The others are for popularity that moves on: new
-/// items have more time to be used before they are looked at, and the latest uses count more. `estimate.rs` finds the
-/// best.
-pub(super) const TUNINGS: [Tuning; 3] = [
-    Tuning { probation: 10, recency: 0.0 },
-    Tuning { probation: 30, recency: 1.0 },
-    Tuning { probation: 60, recency: 1.0 },
+/// The tunings that a store chooses from, by how much they copy; the first at its start. The second is for stores that
+/// have room for most of what is popular: with more bytes that stay, the order by density is finer, and uses fade
+/// faster. The others are for popularity that moves on: new items have more time to be used before they are looked at,
+/// and the latest uses count more. `estimate.rs` finds the best.
+pub(super) const TUNINGS: [Tuning; 4] = [
+    Tuning { probation: 10, recency: 0.0, keep: 0.4 },
+    Tuning { probation: 10, recency: 0.0, keep: 0.6 },
+    Tuning { probation: 30, recency: 1.0, keep: 0.6 },
+    Tuning { probation: 60, recency: 2.0, keep: 0.7 },
 ];
-
-/// The share of the bytes looked at that stays. 30 % and 45 % came to the same mean hit ratio, and to other losers.
-const KEEP: f32 = 0.4;
 
 /// The power of the correction. With 1 the learned uses alone would rank items: worse on loops by up to 3 points.
 const TRUST: f32 = 0.6;
@@ -191,13 +192,13 @@ impl Density {
         Some(if fades { uses.next_level() } else { level(uses.count()) })
     }
 
-    /// Returns the class above which [`KEEP`] of the bytes looked at lately lie, at most. Items of one class leave
-    /// together: so the oldest leave first where all are alike.
+    /// Returns the class above which the tuning's share of the bytes looked at lately lies, at most. Items of one class
+    /// leave together: so the oldest leave first where all are alike.
     fn lowest_class_that_stays(&self) -> usize {
         let mut above = 0.0;
         for class in (0..CLASSES).rev() {
             above += self.looked[class];
-            if above > KEEP * self.looked_all {
+            if above > self.tuning.keep * self.looked_all {
                 return class + 1;
             }
         }

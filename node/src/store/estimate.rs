@@ -48,8 +48,13 @@ const SLOT: u32 = 9;
 /// Reads, for each item of a miniature, after which earlier hits count half in the choice of a tuning.
 const MEMORY: usize = 8;
 
-/// The share of the reads that must hit more with another tuning for the store to take it over.
-const MARGIN: f64 = 0.002;
+/// The fewest reads, for each item of a miniature, that a difference between tunings is compared with: the first few
+/// hits more are chance.
+const LEAST_READS: f64 = 2.0;
+
+/// The share of the reads that must hit more with another tuning for the store to take it over; and as much again if
+/// the other one is not the first, which copies the least.
+const MARGIN: f64 = 0.001;
 
 /// Items looked at between two updates of what a miniature has learned about densities.
 const LOOKS: u32 = 64;
@@ -260,13 +265,17 @@ impl Estimator {
         if hits.len() < TUNINGS.len() {
             return;
         }
-        if self.reads > (MEMORY * self.alike[self.chosen].items.len()) as f64 {
+        let items = self.alike[self.chosen].items.len();
+        if self.reads > (MEMORY * items) as f64 {
             self.lately.iter_mut().chain([&mut self.reads]).for_each(|count| *count /= 2.0);
         }
         self.reads += reads;
         self.lately.iter_mut().zip(hits).for_each(|(lately, hits)| *lately += hits);
-        let best = (0..TUNINGS.len()).max_by(|&a, &b| self.lately[a].total_cmp(&self.lately[b])).unwrap_or(0);
-        if self.lately[best] - self.lately[self.chosen] > MARGIN * self.reads {
+        let margin = MARGIN * self.reads.max(LEAST_READS * items as f64);
+        let worth = |tuning: usize| self.lately[tuning] - if tuning == 0 { 0.0 } else { margin };
+        // Of equals the one that copies less.
+        let best = (0..TUNINGS.len()).rev().max_by(|&a, &b| worth(a).total_cmp(&worth(b))).unwrap_or(0);
+        if worth(best) - worth(self.chosen) > margin {
             self.chosen = best;
         }
     }
@@ -568,6 +577,28 @@ mod tests {
         // Half of the requests are for a thousand keys, the others read each key once.
         let lasting = tuning(&|n| if n % 2 == 0 { spread(n) % 1000 } else { 10_000 + n });
         assert_eq!(lasting, TUNINGS[0]);
+    }
+
+    #[test]
+    fn another_tuning_is_taken_over_only_for_more_hits_than_chance_brings() {
+        let mut estimator = Estimator::new(Eviction::Density);
+        let mut miniature = Miniature { limit: 1 << 20, ..Miniature::new(Eviction::Density) };
+        for hash in 0..1000 {
+            miniature.insert(hash, 100, Expiry::NEVER, Time(1));
+        }
+        estimator.alike = vec![miniature; TUNINGS.len()];
+        // Of the first few reads, and of 2000, four hits more are no more than chance.
+        for (reads, hits, chosen) in [
+            (4.0, [0.0, 0.0, 4.0, 0.0], 0),
+            (1996.0, [1000.0; 4], 0),
+            (0.0, [0.0, 0.0, 1.0, 1.0], 2),
+            (0.0, [0.0, 0.0, 0.0, 5.0], 2),
+            (0.0, [4.0, 0.0, 0.0, 0.0], 2),
+            (0.0, [2.0, 0.0, 0.0, 0.0], 0),
+        ] {
+            estimator.choose(reads, &hits);
+            assert_eq!(estimator.chosen, chosen, "{hits:?}");
+        }
     }
 
     #[test]
