@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// How long each phase lasts, in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How long a device waits between two requests, in milliseconds; with 0 the phases show what the app can bear
+    #[arg(long, default_value_t = 20)]
+    pause: u64,
     /// How many conferences there are, with 100 seats each
     #[arg(long, default_value_t = 200)]
     conferences: i64,
@@ -44,16 +47,20 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         instances: instances.iter().map(|instance| instance.url.clone()).collect(),
         seconds: options.seconds,
         at_a_time: 32,
-        pause: 0,
+        pause: options.pause,
         conferences: options.conferences,
         people: 1000,
     };
     println!("Two instances that read the datastore, then the same with the cache, then one of them is killed:");
+    // Pools and caches are empty at first: each begins with a load that is not shown.
+    let warm = async |instances: &[Instance]| load::run(&load::Options { seconds: 3, ..load(instances) }).await;
+    let mut warmed = warm(&plain).await?.registered;
     let before = load::run(&load(&plain)).await?;
     println!("  without the cache  {before}");
     drop(plain);
 
     let mut cached = [instance(&[]).await?, instance(&[]).await?];
+    warmed += warm(&cached).await?.registered;
     let after = load::run(&load(&cached)).await?;
     println!("  with the cache     {after}");
 
@@ -70,10 +77,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     println!("Busy instances, then idle ones; no client and no instance learns of the nodes that come and go:");
     let processes: Vec<u32> = cached.iter().filter_map(|instance| instance.process.id()).collect();
     let seconds = options.seconds.max(8);
-    let busy = load::Options { seconds, ..load(&cached) };
+    let busy = load::Options { seconds, pause: 0, ..load(&cached) };
     let busy = nodes.follow(&program, &processes, busy).await?;
     println!("  busy, {} nodes      {busy}", nodes.len());
-    let registered = [&before, &after, &killed, &busy].iter().map(|report| report.registered).sum();
+    let shown: u64 = [&before, &after, &killed, &busy].iter().map(|report| report.registered).sum();
+    let registered = warmed + shown;
     // Instances are idle once they have caught up with the mails.
     let sent = mails(&http, &cached[0].url, &mail, registered).await?;
     println!("{registered} registrations were answered, {sent} confirmations were mailed.");
