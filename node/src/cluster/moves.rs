@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 const BATCH: u32 = 64 * 1024;
 
 /// Larger values are moved only when a command asks for them: takes do not wait behind them.
-const PULLED_MAX: usize = 256 * 1024;
+const PULLED_MAX: usize = 1024 * 1024;
 
 /// Slices of the store that one pull looks at.
 const SLICES: usize = 32;
@@ -334,24 +334,33 @@ fn belongs_to(routing: &Routing, member: &str, key: &[u8]) -> bool {
 
 fn give_one(shared: &Shared, cluster: &Cluster, to: &str, key: &[u8], id: u32, out: &mut Vec<u8>) {
     let gate = cluster.enter();
-    if !belongs_to(&gate, to, key)
-        || !unlink(shared, key, usize::MAX, |item| Message::Taken(Some(*item)).encode(id, out))
-    {
-        Message::Taken(None).encode(id, out);
-        return;
+    let given = belongs_to(&gate, to, key)
+        && unlink(shared, key, usize::MAX, |item| Message::Taken(Some(*item)).encode(id, out)) == Unlinked::Shown;
+    match given {
+        true => Counts::add(&cluster.moves.given, 1),
+        false => Message::Taken(None).encode(id, out),
     }
-    Counts::add(&cluster.moves.given, 1);
+}
+
+/// What became of an item that is to be handed on.
+#[derive(PartialEq, Eq)]
+enum Unlinked {
+    Shown,
+    /// There is nothing to hand on.
+    Nothing,
+    /// It stays, since its value is longer than was asked for.
+    TooLong,
 }
 
 /// Shows an item and removes it. A stub that a reader is about to fill is removed unseen: that fill finds nothing, and the
-/// next reader loads. False: there is nothing to show.
-fn unlink(shared: &Shared, key: &[u8], value_max: usize, show: impl FnOnce(&Moved<'_>)) -> bool {
+/// next reader loads.
+fn unlink(shared: &Shared, key: &[u8], value_max: usize, show: impl FnOnce(&Moved<'_>)) -> Unlinked {
     let store = &shared.store;
     let now = shared.clock.now();
     let mut entry = store.entry(key, store.hash(key), now);
-    let Some(item) = entry.item() else { return false };
+    let Some(item) = entry.item() else { return Unlinked::Nothing };
     if item.value.len() > value_max {
-        return false;
+        return Unlinked::TooLong;
     }
     let is_stub = item.won && item.value.is_empty();
     if !is_stub {
@@ -359,7 +368,7 @@ fn unlink(shared: &Shared, key: &[u8], value_max: usize, show: impl FnOnce(&Move
         show(&Moved { key, flags: item.flags, ttl, stale: item.stale, value: item.value });
     }
     entry.remove();
-    !is_stub
+    if is_stub { Unlinked::Nothing } else { Unlinked::Shown }
 }
 
 /// How far a member has pulled.
@@ -367,6 +376,10 @@ fn unlink(shared: &Shared, key: &[u8], value_max: usize, show: impl FnOnce(&Move
 struct Scan {
     pass: usize,
     cursor: Cursor,
+    /// Keys that were found, and for which the last batch had no room.
+    found: VecDeque<Vec<u8>>,
+    /// The routing under which they belonged to the member.
+    epoch: u64,
 }
 
 impl Scan {
@@ -387,31 +400,41 @@ impl Scan {
         let now = shared.clock.now();
         let start = out.len();
         let mut batch = BatchWriter::begin(id, out);
-        let mut keys: Vec<Vec<u8>> = Vec::new();
         let mut given = 0;
-        for _ in 0..SLICES {
+        if self.epoch != gate.epoch {
+            self.epoch = gate.epoch;
+            self.found.retain(|key| belongs_to(&gate, to, key));
+        }
+        'batch: for _ in 0..SLICES {
+            while let Some(key) = self.found.front() {
+                if batch.bytes() >= bytes as usize {
+                    break 'batch;
+                }
+                // A frame has room for one item of any size, or for about as many bytes as were asked for.
+                let room = if batch.bytes() == 0 { PULLED_MAX } else { (bytes as usize).saturating_sub(batch.bytes()) };
+                match unlink(shared, key, room, |item| batch.push(item)) {
+                    Unlinked::Shown => given += 1,
+                    Unlinked::TooLong if batch.bytes() > 0 => break 'batch,
+                    Unlinked::TooLong | Unlinked::Nothing => {}
+                }
+                self.found.pop_front();
+            }
             let Some(&age) = AGES.get(self.pass) else { break };
             let more = store.scan(&mut self.cursor, now, |item| {
                 let unused = now.0.saturating_sub(item.last_access.0);
                 if unused <= age && unused <= idle && belongs_to(&gate, to, item.key) {
-                    keys.push(item.key.to_vec());
+                    self.found.push_back(item.key.to_vec());
                 }
             });
-            for key in keys.drain(..) {
-                given += u64::from(unlink(shared, &key, PULLED_MAX, |item| batch.push(item)));
-            }
             if !more {
                 self.pass += 1;
                 self.cursor = Cursor::default();
-            }
-            if batch.bytes() >= bytes as usize {
-                break;
             }
         }
         Counts::add(&cluster.moves.given, given);
         let nothing = batch.bytes() == 0;
         batch.end();
-        if nothing && self.pass >= AGES.len() {
+        if nothing && self.found.is_empty() && self.pass >= AGES.len() {
             out.truncate(start);
             Message::Done.encode(id, out);
         }
