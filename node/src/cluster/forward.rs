@@ -21,11 +21,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Incoming, Outgoing};
-use super::membership::Event;
+use super::membership::{Event, SILENCE};
 use super::ownership::{Members, Standing};
 use super::peers::Peer;
 use super::routing::Routing;
-use super::{Cluster, Counts, LEGACY_KEY, PATIENCE};
+use super::{Cluster, Counts, LEGACY_KEY};
 use crate::commands::effect::Effect;
 use crate::commands::turn::Context;
 use crate::net::output::Output;
@@ -33,6 +33,16 @@ use crate::net::socket::Socket;
 use crate::shared::Shared;
 use crate::statistics::counters::Counters;
 use crate::store::{Hash, Store};
+
+/// A read waits so long for another node. Then it is a miss: its client loads the value elsewhere, and has time left.
+const READ_PATIENCE: Duration = Duration::from_millis(500);
+
+/// All else waits so long, since it can only fail then. A member that is silent for as long is not asked any more, and
+/// memcached's proxy waits as long for a server.
+pub(super) const PATIENCE: Duration = SILENCE;
+
+/// Between two attempts to open a link.
+const DIAL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Holes of one turn: with more the turn ends.
 const HOLES_MAX: usize = 128;
@@ -49,6 +59,8 @@ pub(crate) struct Incomplete {
     /// The client's own bytes, or those of one key of its line.
     request: Vec<u8>,
     kind: Kind,
+    /// So long it waits.
+    patience: Duration,
     missing: Missing,
 }
 
@@ -170,8 +182,10 @@ impl Router<'_> {
     ) {
         let key = request.command.key().unwrap_or_default();
         let hash = hash.unwrap_or_else(|| store.hash(key));
+        let patience = if matches!(request.command, Command::Get(_)) { READ_PATIENCE } else { PATIENCE };
         let (kind, missing) = (Kind::Whole, self.missing(key, why));
-        holes.push(Incomplete { hole: output.hole(), hash, protocol, request: bytes.to_vec(), kind, missing });
+        let request = bytes.to_vec();
+        holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, patience, missing });
     }
 
     /// Leaves a hole for one key of a line with several: the answers stand in the order of the keys.
@@ -190,8 +204,8 @@ impl Router<'_> {
             (_, NotHere::Configuration) => push_list(key, &self.cluster.list(), reply, output),
             (Reply::Text(text), why) => {
                 let (protocol, kind, missing) = (Protocol::Text, Kind::Part, self.missing(key, why));
-                let request = line_of_one(get, *text, key);
-                holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, missing });
+                let (request, patience) = (line_of_one(get, *text, key), READ_PATIENCE);
+                holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, patience, missing });
             }
             // Lines with several keys are text.
             _ => {}
@@ -210,8 +224,9 @@ impl Router<'_> {
         let reply = Reply::Binary(BinaryReply { opcode: binary::opcode::DELETE, opaque: 0 });
         let mut request = Vec::new();
         if (Request { command: Command::Delete(Delete::new(key)), reply }).encode(&mut request).is_ok() {
-            let (protocol, kind, missing) = (Protocol::Binary, Kind::Unheard, self.missing(key, why));
-            holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, missing });
+            let (protocol, kind, patience) = (Protocol::Binary, Kind::Unheard, PATIENCE);
+            let missing = self.missing(key, why);
+            holes.push(Incomplete { hole: output.hole(), hash, protocol, request, kind, patience, missing });
         }
     }
 
@@ -296,33 +311,27 @@ enum Failure {
 pub(crate) async fn resolve(shared: &Shared, counters: &Counters, holes: &mut Vec<Incomplete>, output: &mut Output) {
     if holes.len() == 1 {
         let one = holes.remove(0);
-        let answer = complete(shared, counters, &one, None).await;
+        let answer = complete(shared, counters, &one, false).await;
         return output.fill(one.hole, answer.unwrap_or_default());
     }
-    let all = futures_util::future::join_all(holes.iter().map(|one| complete(shared, counters, one, None))).await;
+    let all = futures_util::future::join_all(holes.iter().map(|one| complete(shared, counters, one, false))).await;
     for (one, answer) in holes.iter().zip(all) {
         output.fill(one.hole, answer.unwrap_or_default());
     }
     holes.clear();
 }
 
-/// The answer to a command that waited. `None`, where a member asked (which then waits until `deadline` at most): the key is
-/// another one's.
-async fn complete(
-    shared: &Shared,
-    counters: &Counters,
-    one: &Incomplete,
-    asked_until: Option<Instant>,
-) -> Option<Bytes> {
+/// The answer to a command that waited. `None`, where a member asked: the key is another one's.
+async fn complete(shared: &Shared, counters: &Counters, one: &Incomplete, a_member_asked: bool) -> Option<Bytes> {
     let cluster = shared.cluster.as_deref().expect("only a cluster makes holes");
-    let deadline = asked_until.unwrap_or_else(|| Instant::now() + PATIENCE);
+    let deadline = Instant::now() + one.patience;
     let mut refused = 0;
     let mut again;
     let mut taken = None;
     let mut missing = &one.missing;
     let failure = loop {
         match missing {
-            Missing::Member(_) if asked_until.is_some() => return None,
+            Missing::Member(_) if a_member_asked => return None,
             Missing::Member(peer) => {
                 if !peer.is_reachable() {
                     break Failure::Unreachable;
@@ -339,6 +348,12 @@ async fn complete(
                         }
                     }
                     Ok(Ok(Answer::NotMine)) => break Failure::Between,
+                    // The link did not open, so nothing was sent: the member may have no processor, or be gone by now.
+                    Ok(Ok(Answer::Unsent)) => {
+                        if timeout_at(deadline, tokio::time::sleep(DIAL_AGAIN)).await.is_err() {
+                            break Failure::Unreachable;
+                        }
+                    }
                     Ok(Err(_)) | Err(_) => break Failure::Unreachable,
                 }
             }
@@ -468,6 +483,8 @@ fn only_key<'a>(command: &Command<'a>) -> &'a [u8] {
 enum Answer {
     Bytes(Bytes),
     NotMine,
+    /// There is no link.
+    Unsent,
 }
 
 /// A worker's link to a member.
@@ -547,19 +564,22 @@ pub(crate) fn set_cluster(cluster: Arc<Cluster>) {
 fn spawn_link(link: Arc<ForwardLink>, peer: Arc<Peer>) {
     let cluster = CLUSTER.with_borrow(|cluster| cluster.clone()).expect("a worker of a cluster");
     tokio::spawn(async move {
-        let ended = async {
-            let (incoming, write, _) = cluster.identity.dial(&peer.address, Purpose::Forward).await?;
-            tokio::select! {
+        let dialled = cluster.identity.dial(&peer.address, Purpose::Forward).await;
+        let is_open = dialled.is_ok();
+        let ended = match dialled {
+            Ok((incoming, write, _)) => tokio::select! {
                 ended = write_out(&link, write) => ended,
                 ended = read_answers(&link, &cluster, incoming) => ended,
-            }
+            },
+            Err(error) => Err(error),
         };
-        let error: Option<io::Error> = ended.await.err();
-        tracing::debug!(member = peer.id, ?error, "a link for commands ended");
+        tracing::debug!(member = peer.id, error = ?ended.err(), "a link for commands ended");
         let mut state = link.state.lock();
         state.broken = true;
         // Whoever waits learns it.
-        state.waiting.clear();
+        for (_, waiting) in state.waiting.drain().filter(|_| !is_open) {
+            let _ = waiting.send(Answer::Unsent);
+        }
     });
 }
 
@@ -660,9 +680,10 @@ async fn read_asked(
                         Some(Err((missing, hash))) => {
                             drop(state);
                             let request = request.to_vec();
-                            let one = Incomplete { hole: 0, hash, protocol, request, kind: Kind::Whole, missing };
-                            let until = Instant::now() + Duration::from_millis(milliseconds.into()).min(PATIENCE);
-                            answer_later(link, id, one, until, shared, counters);
+                            let patience = Duration::from_millis(milliseconds.into()).min(PATIENCE);
+                            let kind = Kind::Whole;
+                            let one = Incomplete { hole: 0, hash, protocol, request, kind, patience, missing };
+                            answer_later(link, id, one, shared, counters);
                         }
                         // A node of another version may know commands that this one does not.
                         None => answer(id, &mut state.out, |out| Error::UnknownCommand.encode(out)),
@@ -690,17 +711,10 @@ fn not_mine(id: u32, view: &Arc<View>, state: &mut LinkState) {
     Message::NotMine.encode(id, &mut state.out);
 }
 
-fn answer_later(
-    link: &Arc<ForwardLink>,
-    id: u32,
-    one: Incomplete,
-    until: Instant,
-    shared: &Arc<Shared>,
-    counters: &Arc<Counters>,
-) {
+fn answer_later(link: &Arc<ForwardLink>, id: u32, one: Incomplete, shared: &Arc<Shared>, counters: &Arc<Counters>) {
     let (link, shared, counters) = (link.clone(), shared.clone(), counters.clone());
     tokio::spawn(async move {
-        let completed = complete(&shared, &counters, &one, Some(until)).await;
+        let completed = complete(&shared, &counters, &one, true).await;
         let view = shared.cluster.as_ref().map(|cluster| cluster.enter().view.clone()).unwrap_or_default();
         let mut state = link.state.lock();
         match completed {

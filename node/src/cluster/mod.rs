@@ -28,7 +28,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use larder_protocol::HostPort;
 use larder_protocol::peer::{Status, View};
@@ -53,9 +52,6 @@ use crate::net::tls::Tls;
 use crate::store::Hash;
 use link::{Encryption, Identity};
 use membership::Event;
-
-/// A command waits so long for another node before it is a miss or fails.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A node's part in a cluster.
 pub(crate) struct Cluster {
