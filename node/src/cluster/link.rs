@@ -10,6 +10,8 @@ use larder_protocol::peer::{self, Frame, GREETING_MAX, Greeting, Message, Purpos
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -19,6 +21,11 @@ use crate::net::tls::{Tls, TlsSocket};
 
 /// The longest that a connection and its handshake may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A link ends where the other machine does not acknowledge for so long what was sent. A network that was cut in silence
+/// and is whole again is then found by dialling anew: on the old link the kernel sends again after longer and longer.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Bytes that one read asks for.
 const READ: usize = 16 * 1024;
@@ -187,6 +194,8 @@ impl Identity {
     /// nobody else.
     async fn secure(&self, stream: TcpStream, dials: bool) -> io::Result<(Socket, Vec<u8>)> {
         stream.set_nodelay(true)?;
+        #[cfg(target_os = "linux")]
+        SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         let socket = match &self.encryption {
             Encryption::None => return Ok((Socket::Tcp(stream), Vec::new())),
             Encryption::Tls(tls) if dials => tls.dial(stream)?,

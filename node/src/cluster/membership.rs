@@ -48,7 +48,7 @@ pub(crate) struct Seed {
 }
 
 /// A member that was not heard of for so long is not asked.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// Between pings.
 const PING: Duration = Duration::from_secs(1);
@@ -64,6 +64,12 @@ const SEEK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A node waits so long for another change to be over. Safety does not need it.
 const POLITENESS: Duration = Duration::from_secs(10);
+
+/// A node that goes waits so long until others know. After that they find that it is silent.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// A member that left its keys and is silent for so long is gone: it was killed, or its last word was lost.
+const LEAVER_SILENCE: Duration = Duration::from_secs(10);
 
 /// Links that are not through their handshake, at a time.
 const GREETINGS: usize = 64;
@@ -86,6 +92,10 @@ enum Phase {
     Leaving {
         since: Instant,
         until: Option<Instant>,
+    },
+    /// It is gone, and waits until somebody knows.
+    Going {
+        since: Instant,
     },
     Left,
 }
@@ -257,8 +267,11 @@ impl Membership {
             self.awake = Instant::now();
         }
         self.looked = Instant::now();
-        if let (Phase::Active, Some(seconds)) = (&self.phase, self.cluster.options.eject_after) {
-            self.eject(Duration::from_secs(seconds)).await;
+        if matches!(self.phase, Phase::Active) {
+            self.bury_leavers().await;
+            if let Some(seconds) = self.cluster.options.eject_after {
+                self.eject(Duration::from_secs(seconds)).await;
+            }
         }
         match self.phase {
             Phase::Seeking { .. } if !self.seeking => self.seek(),
@@ -282,13 +295,45 @@ impl Membership {
                 }
             }
             Phase::Leaving { until: Some(until), .. } if until <= Instant::now() => {
-                self.become_(State::Gone).await;
+                self.go().await;
+            }
+            Phase::Going { since } if self.is_known_to_be_gone() || since.elapsed() > LAST_WORD => {
                 self.phase = Phase::Left;
-                // The last word has a moment to travel.
-                tokio::time::sleep(Duration::from_millis(100)).await;
                 self.left.drain(..).for_each(|done| _ = done.send(()));
             }
             _ => {}
+        }
+    }
+
+    /// The node is a member no more. It stays until others know: a member that is not known to be gone, and is silent,
+    /// would hold up every later change.
+    async fn go(&mut self) {
+        self.phase = Phase::Going { since: Instant::now() };
+        self.become_(State::Gone).await;
+    }
+
+    /// Whether the others that can be reached know that this node is gone, and one at least does: it tells the rest.
+    fn is_known_to_be_gone(&self) -> bool {
+        let knows = |peer: &Peer| self.known.get(&peer.id).is_some_and(|known| known.covers(&self.view));
+        let others: Vec<&Arc<Peer>> = self.routing.members.iter().filter(|peer| peer.id != self.me()).collect();
+        others.is_empty()
+            || others.iter().any(|peer| knows(peer)) && others.iter().all(|peer| knows(peer) || !peer.is_reachable())
+    }
+
+    /// Counts members as gone that left their keys and are silent. They serve no key any more, so nobody sees an old
+    /// value where one of them lives; what it still held is lost.
+    async fn bury_leavers(&mut self) {
+        let silent = |peer: &&Arc<Peer>| {
+            self.view.state(&peer.id) == Some(State::Leaving)
+                && !peer.is_reachable()
+                && peer.last().0.elapsed() > LEAVER_SILENCE
+        };
+        if self.awake.elapsed() > LEAVER_SILENCE {
+            let silent: Vec<String> = self.routing.members.iter().filter(silent).map(|peer| peer.id.clone()).collect();
+            for id in silent {
+                tracing::warn!(id, "the member was leaving and is silent: it is gone");
+                self.forget(&id).await;
+            }
         }
     }
 
@@ -426,8 +471,7 @@ impl Membership {
             self.phase = Phase::Leaving { since: begun, until: None };
         } else {
             if matches!(self.phase, Phase::Joining { .. }) {
-                self.become_(State::Gone).await;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                return self.go().await;
             }
             self.phase = Phase::Left;
             self.left.drain(..).for_each(|done| _ = done.send(()));
@@ -477,7 +521,9 @@ impl Membership {
         let is_mine = match (mine(&self.view), mine(&view)) {
             _ if self.view.is_founded() && self.view.founding != view.founding => false,
             (Some((old, _)), Some((new, state))) => {
-                old == new && (state != State::Gone || incoming_is_own(incoming, self.me(), &self.phase))
+                // A node that leaves is gone once it says so, or others do, since it was silent.
+                let may_go = matches!(self.phase, Phase::Leaving { .. } | Phase::Going { .. });
+                old == new && (state != State::Gone || may_go)
             }
             (None, Some(_)) => true,
             (_, None) => !self.view.is_founded(),
@@ -726,11 +772,6 @@ impl Sampler {
         self.last = Some((now, busy, totals));
         true
     }
-}
-
-/// Whether the node itself wrote that it is gone.
-fn incoming_is_own(_: &View, _: &str, phase: &Phase) -> bool {
-    matches!(phase, Phase::Leaving { until: Some(_), .. } | Phase::Joining { .. })
 }
 
 fn known_peer(peers: &HashMap<String, Arc<Peer>>, id: &str, member: &Member) -> Arc<Peer> {

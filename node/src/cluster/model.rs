@@ -380,7 +380,10 @@ impl Model {
                 _ => {}
             }
             for other in 0..NODES {
-                let dies = !world.nodes[other].alive || self.broken == Broken::DeclaresTheLivingDead;
+                // One that leaves may live: it was silent.
+                let dies = !world.nodes[other].alive
+                    || self.views.state(node.view, other) == Some(State::Leaving)
+                    || self.broken == Broken::DeclaresTheLivingDead;
                 if other != me && dies && self.views.is_live(node.view, other) {
                     become_(self, me, other, State::Gone, "a node is declared dead");
                 }
