@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{Greeting, Message, Purpose, decode};
 use larder_tests::fleet::{self, Member};
+use larder_tests::network::{Fault, Network};
 use larder_tests::{PATIENCE, Server, binary, free_port};
 
 /// A set of `key` to `value`.
@@ -99,7 +100,7 @@ fn each_member_has_its_own_item_under_a_key_of_the_datastores_beats_and_keeps_it
     }
     let seed = members[0].peer.clone();
     members.push(Member::start(&[&seed], &[], &[]));
-    members.iter_mut().for_each(|member| member.settles(3));
+    fleet::settle(&mut members, 3);
     for (number, member) in members[..2].iter_mut().enumerate() {
         assert_eq!(beat(member), format!("VALUE larder:beat:store 5 1\r\n{number}\r\nEND\r\n"));
     }
@@ -137,7 +138,7 @@ fn nodes_come_and_go_and_their_items_go_along() {
     let before = version(&mut members[0]);
     let seed = members[0].peer.clone();
     members.push(Member::start(&[&seed], &[], &[]));
-    members.iter_mut().for_each(|member| member.settles(3));
+    fleet::settle(&mut members, 3);
     let joined = version(&mut members[2]);
     assert!(joined > before);
     assert_eq!(count(&mut members[1], 2000), 2000);
@@ -145,11 +146,102 @@ fn nodes_come_and_go_and_their_items_go_along() {
     assert!(pulled.parse::<u64>().unwrap() > 300, "{pulled}");
     // The oldest one leaves.
     assert!(members.remove(0).leave());
-    members.iter_mut().for_each(|member| member.settles(2));
+    fleet::settle(&mut members, 2);
     assert!(version(&mut members[0]) > joined);
     assert_eq!(count(&mut members[0], 2000), 2000);
     assert!(members.remove(0).leave());
     assert_eq!(count(&mut members[0], 2000), 2000);
+}
+
+#[test]
+fn long_values_go_along_too() {
+    let mut members = fleet::start(2, &[], &[]);
+    // Many of these are found at once, and are more than one frame may hold.
+    let key = |number: usize| format!("key{number}");
+    let values = ["x".repeat(20_000), "y".repeat(700_000)];
+    let long = |number: usize| usize::from(number.is_multiple_of(20));
+    for number in 0..400 {
+        assert_eq!(members[0].exchange(set(&key(number), &values[long(number)]).as_bytes()), "STORED\r\n");
+    }
+    let seed = members[0].peer.clone();
+    members.push(Member::start(&[&seed], &[], &[]));
+    fleet::settle(&mut members, 3);
+    assert_eq!(members[2].figure("sources_severed"), "0");
+    for number in 0..400 {
+        let answer = members[1].exchange(format!("get {}\r\n", key(number)).as_bytes());
+        assert!(answer.contains(&values[long(number)]), "{number}: {} bytes", answer.len());
+    }
+}
+
+/// Waits until a member knows so many others, itself among them, whatever their states are.
+fn knows(member: &mut Member, members: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while member.figure("members") != members.to_string() {
+        assert!(Instant::now() < deadline, "{:?}", member.figures());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_node_that_leaves_stays_until_another_one_knows_that_it_has() {
+    let network = Network::default();
+    let mut members = vec![network.member("a", "")];
+    members[0].settles(1);
+    let seed = members[0].peer.clone();
+    for (id, count) in [("b", 2), ("c", 3)] {
+        members.push(network.member(id, &seed));
+        fleet::settle(&mut members, count);
+    }
+    let leaver = members.pop().unwrap();
+    leaver.server.signal("TERM");
+    fleet::settle(&mut members, 2);
+    // It forwards for a second. Then nobody can hear that it goes.
+    ["a", "b"].iter().for_each(|other| network.disturb("c", other, Fault::Cut));
+    std::thread::sleep(Duration::from_secs(3));
+    members.iter_mut().for_each(|member| knows(member, 3));
+    network.heal();
+    assert!(leaver.server.wait());
+    let since = Instant::now();
+    members.iter_mut().for_each(|member| knows(member, 2));
+    // Not since it is silent.
+    assert!(since.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_leaves_is_gone_after_a_while() {
+    let mut members = fleet::start(2, &[], &["--linger", "60"]);
+    let seed = members[0].peer.clone();
+    fill(&mut members[0], 300);
+    let leaver = members.pop().unwrap();
+    leaver.server.signal("TERM");
+    fleet::settle(&mut members, 1);
+    assert_eq!(count(&mut members[0], 300), 300);
+    drop(leaver);
+    knows(&mut members[0], 1);
+    // It holds up no other change.
+    members.push(Member::start(&[&seed], &[], &[]));
+    fleet::settle(&mut members, 2);
+    assert_eq!(count(&mut members[1], 300), 300);
+}
+
+#[test]
+fn a_write_waits_for_a_member_that_hangs_for_a_moment_and_a_read_is_a_miss() {
+    let mut members = fleet::start(2, &[], &[]);
+    fill(&mut members[0], 40);
+    let hung = members.pop().unwrap();
+    hung.server.signal("STOP");
+    let found = count(&mut members[0], 40);
+    assert!((1..40).contains(&found), "{found} of 40 keys are those of the node that does not hang");
+    std::thread::scope(|scope| {
+        let writes = scope.spawn(|| {
+            let sets: String = (0..40).map(|number| set(&format!("key{number}"), "new")).collect();
+            members[0].exchange(sets.as_bytes())
+        });
+        // Longer than a read waits, and not so long that the member counts as silent.
+        std::thread::sleep(Duration::from_millis(700));
+        hung.server.signal("CONT");
+        assert_eq!(writes.join().unwrap(), "STORED\r\n".repeat(40));
+    });
 }
 
 #[test]
@@ -160,7 +252,7 @@ fn a_dead_nodes_keys_are_misses_until_it_is_back() {
     let listen = format!("127.0.0.1:{peer}");
     let arguments = ["--cluster", "test", "--cluster-listen", &listen, "--seeds", &seed];
     let mut members = [first, Member::of(Server::node_on(port, &arguments))];
-    members.iter_mut().for_each(|member| member.settles(2));
+    fleet::settle(&mut members, 2);
     fill(&mut members[0], 300);
     let [mut first, second] = members;
     // Dropped is killed.
@@ -191,7 +283,7 @@ fn nodes_that_are_seeds_of_each_other_found_one_cluster() {
             Member::of(Server::node(&["--cluster", "test", "--cluster-listen", &listen, "--seeds", &seeds]))
         })
         .collect();
-    members.iter_mut().for_each(|member| member.settles(3));
+    fleet::settle(&mut members, 3);
     let versions: Vec<String> = members.iter_mut().map(|member| member.figure("version")).collect();
     assert!(versions.iter().all(|version| *version == versions[0]), "{versions:?}");
 }
@@ -337,14 +429,14 @@ fn a_member_that_is_silent_for_long_is_forgotten_where_that_is_asked_for() {
     let mut members = fleet::start(3, &[], &["--eject-after", "5"]);
     let hung = members.pop().unwrap();
     hung.server.signal("STOP");
-    members.iter_mut().for_each(|member| member.settles(2));
+    fleet::settle(&mut members, 2);
     // Every key is at home at one of the two.
     fill(&mut members[0], 200);
     assert_eq!(count(&mut members[1], 200), 200);
     hung.server.signal("CONT");
     // It was not heard for as long, and does not count the others as silent: it joins anew.
     members.push(Member::of(hung.server));
-    members.iter_mut().for_each(|member| member.settles(3));
+    fleet::settle(&mut members, 3);
     assert_eq!(count(&mut members[2], 200), 200);
 }
 
@@ -390,7 +482,7 @@ fn larders_client_follows_the_list_of_nodes_and_sees_no_error() {
         let stopper = Stopper(&done);
         let seed = members[0].peer.clone();
         members.push(Member::start(&[&seed], &[], &["--linger", "8"]));
-        members.iter_mut().for_each(|member| member.settles(4));
+        fleet::settle(&mut members, 4);
         // The client connects to the new node once it knows it.
         let deadline = Instant::now() + PATIENCE;
         let connections = |member: &mut Member| {
@@ -404,7 +496,7 @@ fn larders_client_follows_the_list_of_nodes_and_sees_no_error() {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(members.pop().unwrap().leave());
-        members.iter_mut().for_each(|member| member.settles(3));
+        fleet::settle(&mut members, 3);
         drop(stopper);
         let operations = client.join().expect("no operation fails");
         assert!(operations > 500, "{operations}");

@@ -70,12 +70,12 @@ fn resize(members: &mut Vec<Member>, environment: &[(&str, &str)], ports: &Mutex
         let seed = members[0].peer.clone();
         members.push(Member::start(&[&seed], environment, &[]));
         ports.lock().unwrap().push(members.last().unwrap().server.port());
-        members.iter_mut().for_each(|member| member.settles(4));
+        fleet::settle(members, 4);
         wait(2 * change + 1);
         let leaver = members.pop().unwrap();
         // Clients learn the new list while it still forwards.
         leaver.server.signal("TERM");
-        members.iter_mut().for_each(|member| member.settles(3));
+        fleet::settle(members, 3);
         ports.lock().unwrap().pop();
         assert!(leaver.server.wait());
         wait(2 * change + 2);
@@ -144,7 +144,7 @@ fn nodes_that_hang_and_die_never_show_an_old_value() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             joiner.server.signal("TERM");
-            members.iter_mut().for_each(|member| member.settles(3));
+            fleet::settle(&mut members, 3);
             ports.lock().unwrap().pop();
             assert!(joiner.server.wait());
         }
@@ -185,7 +185,7 @@ fn links_that_are_slow_silent_or_cut_never_show_an_old_value() {
     let seed = members[0].peer.clone();
     for (id, count) in IDS[1..3].iter().zip(2..) {
         members.push(network.member(id, &seed));
-        members.iter_mut().for_each(|member| member.settles(count));
+        fleet::settle(&mut members, count);
     }
     let ports = Mutex::new(members.iter().map(|member| member.server.port()).collect());
     let history = History::new(400);
@@ -197,7 +197,7 @@ fn links_that_are_slow_silent_or_cut_never_show_an_old_value() {
             ports.lock().unwrap().push(members[3].server.port());
             std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
             disturb(&network, &mut random);
-            members.iter_mut().for_each(|member| member.settles(4));
+            fleet::settle(&mut members, 4);
             let until = operations * (change as u64 + 1) / changes as u64;
             while history.operations.load(Ordering::Relaxed) < until {
                 std::thread::sleep(Duration::from_millis(1));
@@ -206,7 +206,7 @@ fn links_that_are_slow_silent_or_cut_never_show_an_old_value() {
             leaver.server.signal("TERM");
             std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
             disturb(&network, &mut random);
-            members.iter_mut().for_each(|member| member.settles(3));
+            fleet::settle(&mut members, 3);
             ports.lock().unwrap().pop();
             assert!(leaver.server.wait());
         }

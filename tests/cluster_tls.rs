@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use larder_protocol::peer::{Greeting, HEADER_LEN, Message, Purpose};
 use larder_tests::authority::Authority;
-use larder_tests::fleet::Member;
+use larder_tests::fleet::{self, Member};
 use larder_tests::{Connection, PATIENCE, binary, connect_to};
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
@@ -67,7 +67,7 @@ fn members_with_tls_answer_for_each_other_and_items_move_between_them() {
     // One of them looks at certificates too.
     for (authority, count) in [(None, 2), (Some(&*ca), 3)] {
         members.push(files.member(&[&seed], authority));
-        members.iter_mut().for_each(|member| member.settles(count));
+        fleet::settle(&mut members, count);
     }
     let client = files.client();
     let mut first = Connection::over(dial(&client, connect_to(members[0].server.ports()[1])));
@@ -93,7 +93,7 @@ fn members_with_tls_answer_for_each_other_and_items_move_between_them() {
     assert_eq!(String::from_utf8_lossy(&table.stdout).matches(" active ").count(), 3);
     assert!(!status(&[]).status.success());
     assert!(members.pop().unwrap().leave());
-    members.iter_mut().for_each(|member| member.settles(2));
+    fleet::settle(&mut members, 2);
     assert_eq!(count(&first.exchange(all.as_bytes())), 50);
     assert_ne!(members[0].figure("items_pulled"), "0");
 }

@@ -42,11 +42,11 @@ fn follows(library: &str) {
     expect(3);
     let seed = members[0].peer.clone();
     members.push(Member::start(&[&seed], &[], &[]));
-    members.iter_mut().for_each(|member| member.settles(4));
+    fleet::settle(&mut members, 4);
     expect(4);
     let leaver = members.pop().unwrap();
     leaver.server.signal("TERM");
-    members.iter_mut().for_each(|member| member.settles(3));
+    fleet::settle(&mut members, 3);
     expect(3);
     assert!(leaver.server.wait());
     expect(3);

@@ -1,7 +1,7 @@
 //! Nodes of one cluster, each in a process of its own.
 
-use std::collections::HashMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use crate::{Connection, PATIENCE, Server};
 
@@ -57,22 +57,32 @@ impl Member {
 
     /// Waits until it knows so many active members and nothing is on its way.
     pub fn settles(&mut self, active: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let figures = self.figures();
-            let count = figures.iter().filter(|(name, state)| name.ends_with(":state") && *state == "active").count();
-            if count == active && figures["settled"] == "yes" {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the cluster does not settle with {active} members: {figures:?}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        settle(std::slice::from_mut(self), active);
+    }
+
+    fn is_settled(&mut self, active: usize) -> bool {
+        let figures = self.figures();
+        let count = figures.iter().filter(|(name, state)| name.ends_with(":state") && *state == "active").count();
+        count == active && figures["settled"] == "yes"
     }
 
     /// Leaves the cluster in good order, as on SIGTERM. Returns whether the exit status is 0.
     pub fn leave(self) -> bool {
         self.server.signal("TERM");
         self.server.wait()
+    }
+}
+
+/// Waits until each of them knows so many active members and nothing is on its way.
+pub fn settle(members: &mut [Member], active: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while !members.iter_mut().all(|member| member.is_settled(active)) {
+        if Instant::now() >= deadline {
+            let figures = |member: &mut Member| member.figures().into_iter().collect::<BTreeMap<_, _>>();
+            let figures: Vec<_> = members.iter_mut().map(figures).collect();
+            panic!("the cluster does not settle with {active} members: {figures:#?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -83,7 +93,7 @@ pub fn start(nodes: usize, environment: &[(&str, &str)], arguments: &[&str]) -> 
     for count in 2..=nodes {
         let seed = members[0].peer.clone();
         members.push(Member::start(&[&seed], environment, arguments));
-        members.iter_mut().for_each(|member| member.settles(count));
+        settle(&mut members, count);
     }
     members
 }
