@@ -15,10 +15,10 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use larder_client::Client;
 
-pub(crate) use page::{HEADINGS, Track, describe, rows, to_html};
+pub(crate) use page::{HEADINGS, Kind, Track, describe, rows, to_html};
 pub(crate) use run::Run;
 pub(crate) use timeline::{Change, Cost, cost};
-pub(crate) use traffic::{Loader, Reader, Way, populate};
+pub(crate) use traffic::{Loader, Reader, Second, Way, populate};
 
 use crate::report::{parse_duration, print, table, write};
 
@@ -78,8 +78,7 @@ pub async fn run(options: ResizeOptions) -> Result<ExitCode> {
     println!("setting {} keys", options.keys);
     populate(&follow().await?, &loader, options.keys).await?;
     println!("reading {} s: add a node, or drain one", options.duration.as_secs());
-    let mut run = Run::start(&readers, Some(follow().await?));
-    run.set_rate(options.rate);
+    let mut run = Run::start(&readers, options.rate, Some(follow().await?));
     tokio::select! {
         () = run.go_on(options.duration.as_secs() as usize, |line| println!("{line}")) => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -90,7 +89,7 @@ pub async fn run(options: ResizeOptions) -> Result<ExitCode> {
         seconds: reader.seconds.lock().clone(),
         changes: changes.clone(),
         behind,
-        control: false,
+        kind: Kind::Client,
     };
     let tracks = [track(&readers[0], 15), track(&readers[1], usize::MAX)];
     let headings = HEADINGS.map(str::to_owned).to_vec();

@@ -14,13 +14,22 @@ pub(crate) struct Track {
     pub(crate) changes: Vec<Change>,
     /// Seconds until it learns of a change.
     pub(crate) behind: usize,
-    /// It is there to be compared with: its nodes know nothing of each other.
-    pub(crate) control: bool,
+    pub(crate) kind: Kind,
+}
+
+/// Whose seconds a track has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Client,
+    /// All clients of the cluster.
+    All,
+    /// A client to compare with: its nodes know nothing of each other.
+    Control,
 }
 
 /// Headings of [`rows`].
-pub(crate) const HEADINGS: [&str; 7] =
-    ["client", "change", "dip of hit ratio", "loads at most", "p99", "p99 before", "errors"];
+pub(crate) const HEADINGS: [&str; 8] =
+    ["client", "change", "dip of hit ratio", "by chance", "loads at most", "p99", "p99 before", "errors"];
 
 /// The cost of each change to each client.
 pub(crate) fn rows(tracks: &[Track]) -> Vec<Vec<String>> {
@@ -32,8 +41,9 @@ pub(crate) fn rows(tracks: &[Track]) -> Vec<Vec<String>> {
                 track.name.clone(),
                 change.name.clone(),
                 format!("{:.2} points", cost.dip.max(0.0)),
+                format!("{:.2}", cost.chance),
                 format!("{:.2} x", cost.loads),
-                format!("{:.2} x", cost.p99),
+                format!("{:.2} x", cost.p99 / cost.p99_before.max(1.0)),
                 short_duration(cost.p99_before),
                 cost.errors.to_string(),
             ]);

@@ -30,7 +30,7 @@ struct Watch {
 impl Watch {
     async fn look(&mut self) -> Option<Look> {
         let mut look = Look { settled: true, ..Look::default() };
-        let mut heard = false;
+        let mut heard = BTreeSet::new();
         for (_, figures) in self.client.stats("cluster").await {
             let Ok(figures): Result<Figures, _> = figures else { continue };
             let Some(id) = figures.get("id") else { continue };
@@ -41,16 +41,22 @@ impl Watch {
             let of = figures.iter().filter_map(|(name, state)| Some((name.strip_suffix(":state")?, state)));
             let active: BTreeSet<String> =
                 of.filter(|(_, state)| *state == "active").map(|(id, _)| id.to_owned()).collect();
-            look.settled &= !heard || active == look.active;
+            look.settled &= heard.is_empty() || active == look.active;
             look.active = active;
-            heard = true;
+            heard.insert(id.clone());
         }
-        heard.then_some(look)
+        // What a new member has taken is known once this client has it in its list.
+        look.settled &= look.active.is_subset(&heard);
+        (!heard.is_empty()).then_some(look)
     }
 
     fn moved(&self) -> u64 {
         self.moved.values().sum()
     }
+}
+
+fn set_rate(readers: &[Arc<Reader>], per_second: u64) {
+    readers.iter().for_each(|reader| reader.set_rate(per_second / readers.len() as u64));
 }
 
 /// A run: its clients, its seconds and its changes.
@@ -66,8 +72,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Starts the load of all readers. Changes of the cluster that `watched` knows are noted.
-    pub(crate) fn start(readers: &[Arc<Reader>], watched: Option<Client>) -> Run {
+    /// Starts the load of all readers, so many requests a second together. Changes of the cluster that `watched` knows
+    /// are noted.
+    pub(crate) fn start(readers: &[Arc<Reader>], per_second: u64, watched: Option<Client>) -> Run {
+        set_rate(readers, per_second);
         let mut tasks = JoinSet::new();
         readers.iter().for_each(|reader| reader.start(&mut tasks));
         let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -90,7 +98,7 @@ impl Run {
 
     /// Sets the requests a second of all readers together.
     pub(crate) fn set_rate(&self, per_second: u64) {
-        self.readers.iter().for_each(|reader| reader.set_rate(per_second / self.readers.len() as u64));
+        set_rate(&self.readers, per_second);
     }
 
     /// A change begins now. It is named by hand where nobody watches the nodes.

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Binomial, Distribution};
+
 use super::traffic::Second;
 
 /// Seconds that make one mean: shorter ones are noise.
 const MEAN: usize = 5;
+
+/// Runs of chance that are made for a mean.
+const CHANCES: u32 = 100;
 
 /// Seconds before a change, and at its end, that count as steady.
 const STEADY: usize = 15;
@@ -29,9 +36,11 @@ pub(crate) struct Cost {
     /// Points of hit ratio, 0 to 100, that its lowest mean over 5 s lies below the lower of the steady states before
     /// and after; below 0 where none does.
     pub(crate) dip: f64,
+    /// The dip that as many reads in as many means have by chance alone, where the hit ratio is steady.
+    pub(crate) chance: f64,
     /// Loads a second at their highest, as means over 5 s, over the higher of the steady states.
     pub(crate) loads: f64,
-    /// 99th percentile while the change was new to the client over that before.
+    /// 99th percentile while the change was new to the client, in microseconds.
     pub(crate) p99: f64,
     /// 99th percentile before, in microseconds.
     pub(crate) p99_before: f64,
@@ -52,13 +61,36 @@ pub(crate) fn cost(seconds: &[Second], change: &Change, behind: usize) -> Option
     let most = means.iter().map(|mean| per_second(mean, MEAN)).fold(0.0, f64::max);
     let steady = per_second(&before, STEADY.min(change.at)).max(per_second(&after, STEADY.min(during.len())));
     let new = Second::sum(&during[..behind.clamp(MEAN, during.len())]);
+    let lower = before.hit_ratio().min(after.hit_ratio());
     Some(Cost {
-        dip: 100.0 * (before.hit_ratio().min(after.hit_ratio()) - lowest),
+        dip: 100.0 * (lower - lowest),
+        chance: 100.0 * chance(during, lower),
         loads: most / steady.max(1.0),
-        p99: new.p99() / before.p99().max(1.0),
+        p99: new.p99(),
         p99_before: before.p99(),
         errors: all.errors,
     })
+}
+
+/// How far the lowest mean of these seconds lies below a hit ratio, on average, where each read hits with this
+/// probability.
+fn chance(seconds: &[Second], hit_ratio: f64) -> f64 {
+    let mut random = StdRng::seed_from_u64(0);
+    let mut lowest = || {
+        let hits: Vec<u64> = seconds
+            .iter()
+            .map(|second| Binomial::new(second.reads, hit_ratio.clamp(0.0, 1.0)).expect("a probability"))
+            .map(|hits| hits.sample(&mut random))
+            .collect();
+        let means = seconds.windows(MEAN).zip(hits.windows(MEAN));
+        means
+            .map(|(seconds, hits)| {
+                let reads: u64 = seconds.iter().map(|second| second.reads).sum();
+                hits.iter().sum::<u64>() as f64 / reads.max(1) as f64
+            })
+            .fold(1.0, f64::min)
+    };
+    hit_ratio - (0..CHANCES).map(|_| lowest()).sum::<f64>() / f64::from(CHANCES)
 }
 
 #[cfg(test)]
@@ -80,7 +112,18 @@ mod tests {
         let change = Change { name: String::new(), at: 20, until: 55, settled: None, moved: 0 };
         let cost = cost(&seconds, &change, 5).unwrap();
         assert!((cost.dip - 10.0).abs() < 1e-9, "{cost:?}");
-        assert!((cost.loads - 2.0).abs() < 1e-9 && (cost.p99 - 2.0).abs() < 0.01, "{cost:?}");
+        assert!((cost.loads - 2.0).abs() < 1e-9 && (cost.p99 / cost.p99_before - 2.0).abs() < 0.01, "{cost:?}");
         assert_eq!(cost.errors, 0);
+    }
+
+    #[test]
+    fn few_reads_dip_by_chance_and_many_hardly() {
+        let seconds = |reads: u64| vec![Second { reads, loads: reads / 10, ..second(0, 200) }; 60];
+        // A mean of n reads has a standard deviation of 0.3 / sqrt(n), and the lowest one lies two below on average.
+        let few = chance(&seconds(400), 0.9);
+        assert!((0.010..0.017).contains(&few), "{few}");
+        let many = chance(&seconds(40_000), 0.9);
+        assert!((few / many - 10.0).abs() < 1.0, "{few} {many}");
+        assert_eq!(chance(&seconds(400), 1.0), 0.0);
     }
 }

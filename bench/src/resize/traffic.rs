@@ -42,8 +42,8 @@ impl Second {
     }
 
     /// Several seconds together.
-    pub(crate) fn sum(seconds: &[Second]) -> Second {
-        seconds.iter().fold(Second::new(), |mut sum, second| {
+    pub(crate) fn sum<'a>(seconds: impl IntoIterator<Item = &'a Second>) -> Second {
+        seconds.into_iter().fold(Second::new(), |mut sum, second| {
             sum.reads += second.reads;
             sum.loads += second.loads;
             sum.errors += second.errors;
