@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use larder_protocol::{BinaryReply, Command as Request, Reply, Store, StoreMode, binary};
-use larder_tests::{Connection, PATIENCE, binary as program};
+use larder_tests::authority::Authority;
+use larder_tests::{Connection, PATIENCE, Server, binary as program, peak_memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// A node on a unix socket, whose kernel buffers are small and fixed, so that what is not read stays in the node.
@@ -51,13 +57,6 @@ impl Node {
         Connection::over(self.socket())
     }
 
-    /// The most memory, in KiB, that the process has had so far.
-    fn peak(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// Waits until the node has read so many bytes.
     fn has_read(&self, bytes: usize) {
         let mut connection = self.connect();
@@ -68,11 +67,16 @@ impl Node {
         }
     }
 
-    /// Checks the bound for a memory limit in MiB.
     fn is_bounded(&self, limit: usize, connections: usize) {
-        let (peak, most) = (self.peak(), (limit + 64) * 1024 + 8 * connections);
-        assert!(peak <= most, "{peak} KiB of memory, of at most {most}");
+        is_bounded(self.child.id(), limit, connections);
     }
+}
+
+/// Checks the bound of a process for a memory limit in MiB. Returns the most memory, in KiB, that it has had so far.
+fn is_bounded(process: u32, limit: usize, connections: usize) -> usize {
+    let (peak, most) = (peak_memory(process), (limit + 64) * 1024 + 8 * connections);
+    assert!(peak <= most, "{peak} KiB of memory, of at most {most}");
+    peak
 }
 
 impl Drop for Node {
@@ -298,64 +302,156 @@ fn a_long_list_of_keys_is_answered_as_far_as_its_answer_is_read() {
     }
 }
 
-/// Everything at once. `LARDER_MEMORY_CONNECTIONS` is how many connections there are: a few hundred by default.
-#[test]
-fn any_mixture_of_connections_that_wait_is_bounded() {
-    let count: usize = std::env::var("LARDER_MEMORY_CONNECTIONS").map_or(600, |count| count.parse().unwrap());
-    let node = Node::start(&["-m", "64", "-c", &(count + 100).to_string()]);
-    for size in [1000, 16_000, 100_000, 1_000_000] {
-        let set = Form::Text.set(&format!("key{size}"), &vec![b'x'; size]);
-        assert_eq!(node.connect().exchange(&set), "STORED\r\n");
-    }
-    let half = |form: Form, number: usize, size: usize| {
-        let set = form.set(&format!("half{number}"), &vec![b'x'; size]);
+/// What a connection of the mixture has sent when it waits, by its number; `None`: it is idle.
+fn waits_with(number: usize) -> Option<Vec<u8>> {
+    let half = |size: usize| {
+        let set = FORMS[number / 12 % FORMS.len()].set(&format!("half{number}"), &vec![b'x'; size]);
         set[..set.len() - size / 50].to_vec()
     };
+    Some(match number % 12 {
+        0 => half(1_000_000),
+        1 => half(100_000),
+        2 => half(30_000),
+        3 => half(5000),
+        4 => format!("get{}", " nothing".repeat(1900)).into_bytes(),
+        5 => b"get key1000\r\n".repeat(2000),
+        6 => b"get key16000\r\n".repeat(2000),
+        7 => b"mg key100000 v\r\n".repeat(50),
+        8 => b"get key1000000\r\n".repeat(5),
+        9 => format!("get{}\r\n", " key16000".repeat(1000)).into_bytes(),
+        10 => format!("gets{}\r\n", " key1000 key100000".repeat(500)).into_bytes(),
+        _ => return None,
+    })
+}
+
+/// Stores the values that the mixture asks for.
+fn store_values<S: Read + Write>(mut connection: Connection<S>) {
+    for size in [1000, 16_000, 100_000, 1_000_000] {
+        let set = Form::Text.set(&format!("key{size}"), &vec![b'x'; size]);
+        assert_eq!(connection.exchange(&set), "STORED\r\n");
+    }
+}
+
+/// Sends as much as the node takes: a client that is not read from, or whose connection was closed for want of memory,
+/// goes no further.
+fn send_what_is_taken<S: Write>(socket: &mut S, mut bytes: &[u8]) {
+    let deadline = Instant::now() + std::time::Duration::from_millis(100);
+    while !bytes.is_empty() && Instant::now() < deadline {
+        match socket.write(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(_) => break,
+        }
+    }
+}
+
+/// The node has come to rest once it answers those that are idle.
+fn is_served<S: Read + Write>(connection: &mut Connection<S>) {
+    assert_eq!(
+        connection.exchange(b"set alive 0 0 3\r\nyes\r\nget alive\r\n"),
+        "STORED\r\nVALUE alive 0 3\r\nyes\r\nEND\r\n"
+    );
+}
+
+/// `LARDER_MEMORY_CONNECTIONS` is how many connections there are: a few hundred by default.
+fn connections() -> usize {
+    std::env::var("LARDER_MEMORY_CONNECTIONS").map_or(600, |count| count.parse().unwrap())
+}
+
+/// Everything at once.
+#[test]
+fn any_mixture_of_connections_that_wait_is_bounded() {
+    let count = connections();
+    let node = Node::start(&["-m", "64", "-c", &(count + 100).to_string()]);
+    store_values(node.connect());
     let (mut idle, mut waiting) = (Vec::new(), Vec::new());
     for number in 0..count {
-        let form = FORMS[number / 12 % FORMS.len()];
-        let bytes = match number % 12 {
-            0 => half(form, number, 1_000_000),
-            1 => half(form, number, 100_000),
-            2 => half(form, number, 30_000),
-            3 => half(form, number, 5000),
-            4 => format!("get{}", " nothing".repeat(1900)).into_bytes(),
-            5 => b"get key1000\r\n".repeat(2000),
-            6 => b"get key16000\r\n".repeat(2000),
-            7 => b"mg key100000 v\r\n".repeat(50),
-            8 => b"get key1000000\r\n".repeat(5),
-            9 => format!("get{}\r\n", " key16000".repeat(1000)).into_bytes(),
-            10 => format!("gets{}\r\n", " key1000 key100000".repeat(500)).into_bytes(),
-            _ => {
-                idle.push(node.connect());
-                continue;
-            }
+        let Some(bytes) = waits_with(number) else {
+            idle.push(node.connect());
+            continue;
         };
         let mut socket = node.socket();
         socket.set_nonblocking(true).unwrap();
-        // A client that is not read from, or whose connection was closed for want of memory, goes no further.
-        let mut rest = &bytes[..];
-        let deadline = Instant::now() + std::time::Duration::from_millis(100);
-        while !rest.is_empty() && Instant::now() < deadline {
-            match socket.write(rest) {
-                Ok(sent) => rest = &rest[sent..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
-                Err(_) => break,
-            }
-        }
+        send_what_is_taken(&mut socket, &bytes);
         waiting.push(socket);
     }
-    // The node has come to rest once it answers those that are idle.
-    let served = |connection: &mut Connection<UnixStream>| {
-        assert_eq!(
-            connection.exchange(b"set alive 0 0 3\r\nyes\r\nget alive\r\n"),
-            "STORED\r\nVALUE alive 0 3\r\nyes\r\nEND\r\n"
-        );
-    };
-    idle.iter_mut().for_each(served);
-    println!("{} KiB of memory with {count} connections", node.peak());
-    node.is_bounded(64, count);
+    idle.iter_mut().for_each(is_served);
+    println!("{} KiB of memory with {count} connections", is_bounded(node.child.id(), 64, count));
     drop(waiting);
-    idle.iter_mut().for_each(served);
+    idle.iter_mut().for_each(is_served);
     node.is_bounded(64, count);
+}
+
+/// A connection whose buffers in the kernel are small, so that what is not read stays in the node.
+fn connect_with_small_buffers(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    // The other side's buffer grows with the length of segments.
+    socket.set_tcp_mss(536).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The same over TLS, where some also stop within a handshake or a record.
+#[test]
+fn any_mixture_of_tls_connections_that_wait_is_bounded() {
+    let count = connections();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let authority = Authority::default();
+    let certificate = authority.sign("server", &["localhost"]);
+    let options = format!("ssl_chain_cert={},ssl_session_cache", certificate.display());
+    let node = Server::node(&["-m", "64", "-b", "4096", "-c", &(count + 100).to_string(), "-Z", "-o", &options]);
+    let clients = [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| {
+        let builder = ClientConfig::builder_with_protocol_versions(&[version]);
+        Arc::new(builder.with_root_certificates(authority.roots()).with_no_client_auth())
+    });
+    let session = |number: usize| {
+        let client = clients[number % clients.len()].clone();
+        ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap()
+    };
+    let connect =
+        |number: usize| Connection::over(StreamOwned::new(session(number), connect_with_small_buffers(node.port())));
+    store_values(connect(0));
+    let (mut idle, mut waiting) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        // A quarter of the connections, of both versions.
+        if number / 2 % 4 == 0 {
+            let mut hello = Vec::new();
+            session(number).write_tls(&mut hello).unwrap();
+            let bytes = match number / 8 % 3 {
+                0 => &hello[..1],
+                1 => &hello[..hello.len() - 1],
+                _ => &hello,
+            };
+            let mut socket = connect_with_small_buffers(node.port());
+            socket.write_all(bytes).unwrap();
+            waiting.push((None, socket));
+            continue;
+        }
+        let mut connection = connect(number);
+        is_served(&mut connection);
+        let Some(bytes) = waits_with(number / 2) else {
+            idle.push(connection);
+            continue;
+        };
+        let StreamOwned { mut conn, mut sock } = connection.into_socket();
+        conn.set_buffer_limit(None);
+        conn.writer().write_all(&bytes).unwrap();
+        let mut records = Vec::new();
+        while conn.wants_write() {
+            conn.write_tls(&mut records).unwrap();
+        }
+        let whole = if number / 24 % 2 == 0 { records.len() } else { records.len() - 10 };
+        sock.set_nonblocking(true).unwrap();
+        send_what_is_taken(&mut sock, &records[..whole]);
+        waiting.push((Some(conn), sock));
+    }
+    idle.iter_mut().for_each(is_served);
+    println!("{} KiB of memory with {count} TLS connections", is_bounded(node.pid(), 64, count));
+    drop(waiting);
+    idle.iter_mut().for_each(is_served);
+    is_bounded(node.pid(), 64, count);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_tests::authority::Authority;
-use larder_tests::{Connection, PATIENCE, Server, binary, connect_to};
+use larder_tests::{Connection, PATIENCE, Server, binary, connect_to, peak_memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -128,11 +128,9 @@ fn handshakes_and_records_that_stop_in_the_middle_take_bounded_memory() {
     let mut connection = Connection::over(rustls::Stream::new(&mut conn, &mut first));
     assert_eq!(connection.line(), "STORED\r\n");
     assert_eq!(connection.exchange(b"get key\r\n").len(), "VALUE key 0 16000\r\n\r\nEND\r\n".len() + value.len());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak = peak_memory(node.pid());
     println!("{peak} KiB of memory with {connections} connections");
-    assert!(peak <= (16 + 64) * 1024 + 16 * connections, "{peak} KiB of memory with {connections} connections");
+    assert!(peak <= (16 + 64) * 1024 + 8 * connections, "{peak} KiB of memory with {connections} connections");
     // The node takes new connections, and their large records, as before once the others are gone.
     drop((stalled, records));
     let mut connection = connect(&client, node.port());

@@ -198,6 +198,13 @@ pub fn installed(program: &str, package: &str) -> bool {
     runs()
 }
 
+/// The most memory, in KiB, that a process has had so far.
+pub fn peak_memory(process: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs, on Linux");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("every process has a peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+}
+
 /// Connects to this port on loopback. Reads of the socket have a time-out.
 pub fn connect_to(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
@@ -219,6 +226,12 @@ impl<S: Read + Write> Connection<S> {
     /// The socket below.
     pub fn socket(&self) -> &S {
         self.0.get_ref()
+    }
+
+    /// The socket below, where all that came from it has been read.
+    pub fn into_socket(self) -> S {
+        assert!(self.0.buffer().is_empty(), "there is more to read");
+        self.0.into_inner()
     }
 
     /// Returns the figure `name` of `stats`; empty if there is none.

@@ -15,9 +15,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::address::ClientCertificate;
 use crate::net::socket::Socket;
-use crate::net::tls::{Tls, TlsSocket};
+use crate::net::tls::{self, Tls};
 
 /// The longest that a connection and its handshake may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -196,15 +195,15 @@ impl Identity {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-        let socket = match &self.encryption {
+        let secured = match &self.encryption {
             Encryption::None => return Ok((Socket::Tcp(stream), Vec::new())),
-            Encryption::Tls(tls) if dials => tls.dial(stream)?,
-            Encryption::Tls(tls) => tls.accept(stream, ClientCertificate::NotAsked)?,
-            Encryption::Dialler(config) => TlsSocket::dial(stream, config.clone())?,
+            Encryption::Tls(tls) if dials => tls.dial(stream).await,
+            Encryption::Tls(tls) => tls.accept_member(stream).await,
+            Encryption::Dialler(config) => tls::dial(stream, config.clone()).await,
         };
-        let session = socket.handshake().await;
-        let session = session.map_err(|error| refused(format!("no TLS, which -Z asks all members for: {error}")))?;
-        Ok((Socket::Tls(Box::new(socket)), session.to_vec()))
+        let (socket, session) =
+            secured.map_err(|error| refused(format!("no TLS, which -Z asks all members for: {error}")))?;
+        Ok((Socket::Tls(socket), session.to_vec()))
     }
 
     /// What keeps the two apart, in words.

@@ -43,7 +43,7 @@ impl Accepted {
             Accepted::Tcp(socket, listener) => {
                 let stream = TcpStream::from_std(socket)?;
                 match (tls, listener.tls) {
-                    (Some(tls), Some(client)) => Ok(Socket::Tls(Box::new(tls.accept(stream, client)?))),
+                    (Some(tls), Some(client)) => Ok(Socket::Tls(tls.accept(stream, client)?)),
                     _ => Ok(Socket::Tcp(stream)),
                 }
             }

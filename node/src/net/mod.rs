@@ -11,4 +11,5 @@ pub(crate) mod output;
 pub(crate) mod session;
 pub(crate) mod socket;
 pub(crate) mod tls;
+mod tls_session;
 pub(crate) mod udp;

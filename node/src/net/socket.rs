@@ -14,7 +14,7 @@ use crate::store::Time;
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsSocket>),
+    Tls(TlsSocket),
 }
 
 impl Socket {
@@ -30,19 +30,15 @@ impl Socket {
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut read = 0;
-        let mut receive = |socket: SockRef<'_>| {
-            read = (&*socket).read(buffer)?;
-            // A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and
-            // would let the next read ask the kernel in vain.
-            if 0 < read && read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        };
-        let result = match self {
-            Socket::Tcp(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
-            Socket::Unix(socket) => socket.try_io(Interest::READABLE, || receive(SockRef::from(socket))),
-            Socket::Tls(socket) => return socket.try_read(buffer),
-        };
-        if read > 0 { Ok(read) } else { result.map(|()| 0) }
+        match self {
+            Socket::Tcp(socket) => read_available(socket, buffer),
+            Socket::Unix(socket) => {
+                let mut read = 0;
+                let result = socket.try_io(Interest::READABLE, || receive(SockRef::from(socket), buffer, &mut read));
+                if read > 0 { Ok(read) } else { result.map(|()| 0) }
+            }
+            Socket::Tls(socket) => socket.try_read(buffer),
+        }
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -111,4 +107,18 @@ impl Socket {
             Socket::Tls(socket) => socket.finish().await,
         }
     }
+}
+
+/// Reads once.
+pub(super) fn read_available(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    let result = socket.try_io(Interest::READABLE, || receive(SockRef::from(socket), buffer, &mut read));
+    if read > 0 { Ok(read) } else { result.map(|()| 0) }
+}
+
+/// Reads once. A socket that had less than it was asked for is empty. The runtime learns that from an error alone, and
+/// would let the next read ask the kernel in vain.
+fn receive(socket: SockRef<'_>, buffer: &mut [u8], read: &mut usize) -> io::Result<()> {
+    *read = (&*socket).read(buffer)?;
+    if 0 < *read && *read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
 //! TLS by rustls: certificates and their renewal, and a socket with a TLS session.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,12 +13,13 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ParsedCertificate, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, ClientConnection, Connection, DigitallySignedStruct,
-    DistinguishedName, HandshakeKind, InconsistentKeys, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName,
+    InconsistentKeys, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
 };
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -27,12 +28,20 @@ use tokio::net::TcpStream;
 use crate::config::address::ClientCertificate;
 use crate::config::options::TlsOptions;
 use crate::error::StartError;
+use crate::net::tls_session::{ClientSession, MemberSession};
 
 /// Number of sessions kept for resumption (`ssl_session_cache`); OpenSSL's default.
 const SESSIONS: usize = 20 * 1024;
 
-/// Bytes that a session may hold of its client's bytes, or for its client, without being counted: one read of rustls.
-const UNCOUNTED: usize = 4 * 1024;
+/// The longest of them. Beyond the secret there is little in one but the server's name.
+const SESSION_MAX: usize = 256;
+
+/// The same of sessions with clients that may show certificates, which stand in them.
+const SESSIONS_WITH_CERTIFICATES: usize = 1024;
+const SESSION_WITH_CERTIFICATES_MAX: usize = 4 * 1024;
+
+/// Bytes that a session may hold of its client's bytes, or for its client, without being counted.
+const UNCOUNTED: usize = 2 * 1024;
 
 /// The most bytes that all sessions together hold beyond [`UNCOUNTED`] each: of records and handshakes that are not
 /// complete, and of records that clients do not read.
@@ -122,13 +131,22 @@ impl Tls {
             }
             .clone()
         };
-        let session = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(TlsSocket { stream, session: Mutex::new(Session::new(session.into())), tls: Some(self.clone()) })
+        let session = ClientSession::new(config).map_err(io::Error::other)?;
+        let client = Counted { session, tls: self.clone(), counted: 0 };
+        Ok(TlsSocket { stream, session: Mutex::new(Session::Client(Box::new(client))) })
     }
 
-    /// Starts a session with a member that this node has just connected to.
-    pub(crate) fn dial(&self, stream: TcpStream) -> io::Result<TlsSocket> {
-        TlsSocket::dial(stream, self.certificates.read().members.clone())
+    /// Starts a session with a member that has just connected. Returns what [`MemberSession::handshake`] does, too.
+    pub(crate) async fn accept_member(&self, stream: TcpStream) -> io::Result<(TlsSocket, [u8; 32])> {
+        let config = self.certificates.read().not_asked.clone();
+        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        TlsSocket::of_member(stream, MemberSession::new(session)).await
+    }
+
+    /// Starts a session with a member that this node has just connected to, as [`dial`] does.
+    pub(crate) async fn dial(&self, stream: TcpStream) -> io::Result<(TlsSocket, [u8; 32])> {
+        let config = self.certificates.read().members.clone();
+        dial(stream, config).await
     }
 
     /// Returns the counts so far.
@@ -138,17 +156,6 @@ impl Tls {
             handshake_errors: self.handshake_errors.load(Ordering::Relaxed),
             protocol_errors: self.protocol_errors.load(Ordering::Relaxed),
             seconds_since_refresh: self.certificates.read().read.elapsed().as_secs(),
-        }
-    }
-
-    fn count_error(&self, session: &Connection) {
-        let count = if session.is_handshaking() { &self.handshake_errors } else { &self.protocol_errors };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count_session(&self, session: &Connection) {
-        if session.handshake_kind() != Some(HandshakeKind::Resumed) {
-            self.new_sessions.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -204,7 +211,7 @@ fn read_certificates(options: &TlsOptions, provider: &Arc<CryptoProvider>) -> Re
         trusted.iter().try_for_each(add).map_err(|error| error.to_string()).map_err(refused("CA certificate", file))?;
     }
     let (roots, trusted) = (Arc::new(roots), Arc::from(trusted));
-    let config = |client| config(options, provider, pair.clone(), verifier(&roots, &trusted, provider, client));
+    let config = |client| config(options, provider, pair.clone(), client, verifier(&roots, &trusted, provider, client));
     Ok(Certificates {
         not_asked: config(ClientCertificate::NotAsked)?,
         requested: config(ClientCertificate::Requested)?,
@@ -239,6 +246,7 @@ fn config(
     options: &TlsOptions,
     provider: &Arc<CryptoProvider>,
     pair: Arc<SingleCertAndKey>,
+    client: ClientCertificate,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let versions = if options.min_version == 3 { &[&rustls::version::TLS13][..] } else { rustls::ALL_VERSIONS };
@@ -248,12 +256,41 @@ fn config(
         .with_cert_resolver(pair);
     // Sessions are kept in the server, not in the client's tickets. Each mode of client certificates keeps its own.
     if options.session_cache {
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        let (most, longest) = match client {
+            ClientCertificate::NotAsked => (SESSIONS, SESSION_MAX),
+            _ => (SESSIONS_WITH_CERTIFICATES, SESSION_WITH_CERTIFICATES_MAX),
+        };
+        config.session_storage = Arc::new(Sessions { cache: ServerSessionMemoryCache::new(most), longest });
     } else {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
     Ok(Arc::new(config))
+}
+
+/// Sessions for resumption in bounded memory: long ones are not kept.
+#[derive(Debug)]
+struct Sessions {
+    cache: Arc<ServerSessionMemoryCache>,
+    longest: usize,
+}
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        value.len() <= self.longest && self.cache.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.cache.get(key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.cache.take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        true
+    }
 }
 
 fn verifier(
@@ -278,6 +315,13 @@ fn verifier(
 /// What an operator's program dials members with: it has no files of theirs.
 pub(crate) fn for_operators() -> Result<Arc<ClientConfig>, rustls::Error> {
     for_members(Arc::new(RootCertStore::empty()), Arc::from([]), Arc::new(ring::default_provider()))
+}
+
+/// Starts a session with a member that was just connected to. Returns what [`MemberSession::handshake`] does, too.
+pub(crate) async fn dial(stream: TcpStream, config: Arc<ClientConfig>) -> io::Result<(TlsSocket, [u8; 32])> {
+    let name = ServerName::from(stream.peer_addr()?.ip());
+    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    TlsSocket::of_member(stream, MemberSession::new(session)).await
 }
 
 /// Links speak TLS 1.3 alone: what its exporter gives is a session's own, whoever stands between.
@@ -446,73 +490,114 @@ impl ClientCertVerifier for TrustsNobody {
 }
 
 /// A TCP connection with a TLS session, with the methods of a plain socket.
-#[derive(Debug)]
 pub(crate) struct TlsSocket {
     stream: TcpStream,
     /// Only the connection's own worker uses it, one call at a time.
     session: Mutex<Session>,
-    /// Where sessions, errors and what sessions hold are counted; `None` for a session with a member, which has proved
-    /// that it may be trusted.
-    tls: Option<Arc<Tls>>,
 }
 
-/// A session and what it holds.
-#[derive(Debug)]
-struct Session {
-    rustls: Connection,
-    /// Bytes read since the last of them made plaintext or ended the handshake: rustls waits with them, or with fewer.
-    received: usize,
-    /// Bytes of plaintext that are not read yet.
-    plaintext: usize,
-    /// Bytes of answers that the socket has not taken yet.
-    unsent: usize,
+enum Session {
+    Client(Box<Counted>),
+    /// A member proves that it may be trusted.
+    Member(MemberSession),
+}
+
+impl Session {
+    fn has_unsent(&self) -> bool {
+        match self {
+            Session::Client(client) => client.session.has_unsent(),
+            Session::Member(session) => session.has_unsent(),
+        }
+    }
+
+    fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+        match self {
+            Session::Client(client) => {
+                let sent = client.session.flush(stream);
+                client.release();
+                sent
+            }
+            Session::Member(session) => session.flush(stream),
+        }
+    }
+
+    fn end(&mut self) {
+        match self {
+            Session::Client(client) => client.session.end(),
+            Session::Member(session) => session.end(),
+        }
+    }
+}
+
+/// A client's session, where it and what it holds are counted.
+struct Counted {
+    session: ClientSession,
+    tls: Arc<Tls>,
     /// The bytes that are counted in [`Tls::held`].
     counted: usize,
 }
 
-impl Session {
-    fn new(rustls: Connection) -> Session {
-        Session { rustls, received: 0, plaintext: 0, unsent: 0, counted: 0 }
-    }
-
-    /// Sets how many bytes rustls takes before they are sent.
-    fn set_buffer_limit(&mut self, limit: usize) {
-        match &mut self.rustls {
-            Connection::Client(session) => session.set_buffer_limit(Some(limit)),
-            Connection::Server(session) => session.set_buffer_limit(Some(limit)),
-        }
-    }
-
+impl Counted {
     fn holds(&self) -> usize {
-        (self.received + self.plaintext + self.unsent).saturating_sub(UNCOUNTED)
+        self.session.holds().saturating_sub(UNCOUNTED)
     }
 
     /// Stops counting what the session no longer holds.
-    fn release(&mut self, held: &AtomicUsize) {
+    fn release(&mut self) {
         let less = self.counted.saturating_sub(self.holds());
         // Mostly there is nothing, and all workers share this count.
         if less > 0 {
             self.counted -= less;
-            held.fetch_sub(less, Ordering::Relaxed);
+            self.tls.held.fetch_sub(less, Ordering::Relaxed);
         }
     }
 
     /// Counts what the session holds now. Returns `false` if that is more than before, and all sessions together hold
     /// more than they may.
-    fn count(&mut self, held: &AtomicUsize) -> bool {
-        self.release(held);
+    fn count(&mut self) -> bool {
+        self.release();
         let more = self.holds() - self.counted;
         self.counted += more;
-        more == 0 || held.fetch_add(more, Ordering::Relaxed) + more <= HELD_MAX
+        more == 0 || self.tls.held.fetch_add(more, Ordering::Relaxed) + more <= HELD_MAX
+    }
+
+    fn read(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        let handshaking = self.session.is_handshaking();
+        let read = self.session.read(stream, buffer);
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            let count = if handshaking { &self.tls.handshake_errors } else { &self.tls.protocol_errors };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if handshaking && !self.session.is_handshaking() && !self.session.is_resumed() {
+            self.tls.new_sessions.fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.count() {
+            let words = "unfinished TLS records of all clients are too long";
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, words));
+        }
+        read
+    }
+
+    fn write(&mut self, stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let room = self.tls.options.write_buffer;
+        let is_full = self.tls.held.load(Ordering::Relaxed) >= HELD_MAX;
+        let taken = self.session.write(stream, slices, if is_full { room.min(UNCOUNTED) } else { room });
+        // Answers that are not read close no connection: from now on sessions take fewer of them.
+        self.count();
+        taken
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.tls.held.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
 impl TlsSocket {
-    /// Starts a session with a server that was just connected to.
-    pub(crate) fn dial(stream: TcpStream, config: Arc<ClientConfig>) -> io::Result<TlsSocket> {
-        let name = ServerName::from(stream.peer_addr()?.ip());
-        let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(TlsSocket { stream, session: Mutex::new(Session::new(session.into())), tls: None })
+    async fn of_member(stream: TcpStream, mut session: MemberSession) -> io::Result<(TlsSocket, [u8; 32])> {
+        let secret = session.handshake(&stream).await?;
+        Ok((TlsSocket { stream, session: Mutex::new(Session::Member(session)) }, secret))
     }
 
     /// The socket below.
@@ -527,149 +612,28 @@ impl TlsSocket {
         Ok(())
     }
 
-    /// Completes the handshake. Returns bytes that both ends of this session have, and nobody else (RFC 9266).
-    pub(crate) async fn handshake(&self) -> io::Result<[u8; 32]> {
-        while let Some(waits) = self.handshake_step()? {
-            if waits {
-                self.readable().await?;
-            }
-        }
-        self.flush().await?;
-        let session = &self.session.lock().rustls;
-        if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "members speak TLS 1.3"));
-        }
-        session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).map_err(io::Error::other)
-    }
-
-    /// Goes on with the handshake. Returns whether the other side's turn is awaited; `None`: it is complete.
-    fn handshake_step(&self) -> io::Result<Option<bool>> {
-        let session = &mut *self.session.lock();
-        match self.send(session) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ if !session.rustls.is_handshaking() => {
-                self.count_session(session);
-                return Ok(None);
-            }
-            _ => {}
-        }
-        match session.rustls.read_tls(&mut Ciphertext(&self.stream)) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => self.process(session).map(|_| Some(false)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(true)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes in what was read. Returns the bytes of plaintext that are there now, and whether what had to be sent then
-    /// could be.
-    fn process(&self, session: &mut Session) -> io::Result<(usize, io::Result<()>)> {
-        let processed = session.rustls.process_new_packets();
-        // The session may have an alert to send. What cannot be sent now is sent before the next wait.
-        let sent = self.send(session);
-        match processed {
-            Ok(state) => Ok((state.plaintext_bytes_to_read(), sent)),
-            Err(error) => {
-                if let Some(tls) = &self.tls {
-                    tls.count_error(&session.rustls);
-                }
-                Err(io::Error::new(io::ErrorKind::InvalidData, error))
-            }
-        }
-    }
-
-    fn count_session(&self, session: &Session) {
-        if let Some(tls) = &self.tls {
-            tls.count_session(&session.rustls);
-        }
-    }
-
     /// Reads decrypted bytes. It is an error if the session holds more than before, and all together too much.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let session = &mut *self.session.lock();
-        let read = self.read(session, buffer);
-        if self.tls.as_ref().is_some_and(|tls| !session.count(&tls.held)) {
-            return Err(io::Error::new(
-                io::ErrorKind::OutOfMemory,
-                "unfinished TLS records of all clients are too long",
-            ));
-        }
-        read
-    }
-
-    fn read(&self, session: &mut Session, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match session.rustls.reader().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => {
-                    session.plaintext = session.plaintext.saturating_sub(*read.as_ref().unwrap_or(&0));
-                    return read;
-                }
-            }
-            // A client that closes without a close_notify alert has closed all the same.
-            let read = session.rustls.read_tls(&mut Ciphertext(&self.stream))?;
-            if read == 0 {
-                return Ok(0);
-            }
-            let handshaking = session.rustls.is_handshaking();
-            let (plaintext, sent) = self.process(session)?;
-            if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
-                return Ok(0);
-            }
-            let established = handshaking && !session.rustls.is_handshaking();
-            if established {
-                self.count_session(session);
-            }
-            session.plaintext = plaintext;
-            session.received = if established || session.plaintext > 0 { read } else { session.received + read };
+        match &mut *self.session.lock() {
+            Session::Client(client) => client.read(&self.stream, buffer),
+            Session::Member(session) => session.read(&self.stream, buffer),
         }
     }
 
-    /// Sends what the session holds, then takes as much as its buffer has room for. Returns the bytes taken.
+    /// Sends what the session holds, then takes some of these bytes. Returns how many.
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let session = &mut *self.session.lock();
-        self.send(session)?;
-        if let Some(tls) = &self.tls {
-            let room = tls.options.write_buffer;
-            let is_full = tls.held.load(Ordering::Relaxed) >= HELD_MAX;
-            session.set_buffer_limit(if is_full { room.min(UNCOUNTED) } else { room });
+        match &mut *self.session.lock() {
+            Session::Client(client) => client.write(&self.stream, slices),
+            Session::Member(session) => session.write(&self.stream, slices),
         }
-        let taken = session.rustls.writer().write_vectored(slices)?;
-        session.unsent += taken;
-        let sent = self.send(session);
-        // Answers that are not read close no connection: from now on sessions take fewer of them.
-        if let Some(tls) = &self.tls {
-            session.count(&tls.held);
-        }
-        match sent {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(taken),
-        }
-    }
-
-    fn send(&self, session: &mut Session) -> io::Result<()> {
-        let sent = loop {
-            if !session.rustls.wants_write() {
-                session.unsent = 0;
-                break Ok(());
-            }
-            match session.rustls.write_tls(&mut Ciphertext(&self.stream)) {
-                Ok(sent) => session.unsent = session.unsent.saturating_sub(sent),
-                Err(error) => break Err(error),
-            }
-        };
-        if let Some(tls) = &self.tls {
-            session.release(&tls.held);
-        }
-        sent
     }
 
     /// Waits until there may be something to read, and sends what the session holds meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        while self.session.lock().rustls.wants_write() {
+        while self.session.lock().has_unsent() {
             let ready = self.stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
             if ready.is_writable() {
-                match self.send(&mut self.session.lock()) {
+                match self.session.lock().flush(&self.stream) {
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                     _ => {}
                 }
@@ -687,14 +651,14 @@ impl TlsSocket {
 
     /// Sends all that the session holds, then a close_notify alert.
     pub(crate) async fn finish(&self) -> io::Result<()> {
-        self.session.lock().rustls.send_close_notify();
+        self.session.lock().end();
         self.flush().await
     }
 
     /// Sends all that the session holds.
     pub(crate) async fn flush(&self) -> io::Result<()> {
         loop {
-            match self.send(&mut self.session.lock()) {
+            match self.session.lock().flush(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return sent,
             }
@@ -706,35 +670,9 @@ impl TlsSocket {
 impl Drop for TlsSocket {
     /// Sends a close_notify alert if the socket takes it at once: some clients treat an end without it as an attack.
     fn drop(&mut self) {
-        let mut session = self.session.lock();
-        session.rustls.send_close_notify();
+        let session = self.session.get_mut();
+        session.end();
         // An error is ignored: the client may be gone.
-        let _ = self.send(&mut session);
-        if let Some(tls) = &self.tls {
-            tls.held.fetch_sub(session.counted, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The socket below a session.
-struct Ciphertext<'a>(&'a TcpStream);
-
-impl Read for Ciphertext<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for Ciphertext<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let _ = session.flush(&self.stream);
     }
 }
