@@ -73,6 +73,28 @@ fn two_nodes_do_not_share_a_file_and_a_path_that_cannot_be_used_is_an_error_at_t
     assert!(start(&file, &["--cluster", "shop"]).contains("-e and --cluster exclude each other"));
 }
 
+#[test]
+fn files_that_memcached_left_are_not_taken_for_items_and_what_even_it_refuses_stops_the_start() {
+    let directory = directory();
+    let (file, meta) = (directory.path().join("items"), directory.path().join("items.meta"));
+    for damaged in ["", "no tag\n"] {
+        std::fs::write(&meta, damaged).expect("a file");
+        let mut command = std::process::Command::new(larder_tests::binary("larder-node"));
+        let output = command.args(["-p", "-1", "-e"]).arg(&file).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("items.meta") && said.contains("remove it"), "{said}");
+    }
+    std::fs::write(&meta, "Tmain\nKversion 4\n").expect("a file");
+    std::fs::write(&file, [0; 4096]).expect("a file");
+    let server = node(&file);
+    assert_eq!(server.connect().exchange(b"set a 0 0 1\r\nx\r\n"), "STORED\r\n");
+    // memcached would take a later file of this node for its own.
+    assert!(!meta.exists() && !file.exists());
+    server.signal("TERM");
+    ended(server);
+    assert!(node(&file).connect().exchange(b"get a\r\n").starts_with("VALUE a"));
+}
+
 /// What a client knows of the items: the states that a key may be in.
 #[derive(Default)]
 struct Checker {

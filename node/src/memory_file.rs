@@ -53,8 +53,10 @@ impl MemoryFile {
     ///
     /// # Errors
     ///
-    /// The file cannot be removed. A later start would take old items from it.
+    /// The file cannot be removed. A later start would take old items from it. Or beside it is a `.meta` file of which
+    /// even memcached, whose it would be, makes nothing.
     pub(crate) fn load(&self, config: &Config) -> Result<Option<Store>, StartError> {
+        self.part_with_memcached()?;
         let started = Instant::now();
         let path = self.path.display();
         let store = match File::options().read(true).write(true).open(&self.path) {
@@ -77,6 +79,26 @@ impl MemoryFile {
                 tracing::warn!("starting without items: {path} is not used: {error}");
                 Ok(None)
             }
+        }
+    }
+
+    /// Removes the `.meta` file of a memcached that was here before. With it the next memcached would take a file of this
+    /// node for its own.
+    fn part_with_memcached(&self) -> Result<(), StartError> {
+        let mut meta = self.path.as_os_str().to_owned();
+        meta.push(".meta");
+        let meta = PathBuf::from(meta);
+        let failed =
+            |error| StartError::Process { doing: format!("using {} of memcached (-e)", meta.display()), error };
+        match std::fs::read(&meta) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(error)),
+            // Its first line is a tag.
+            Ok(bytes) if bytes.first() == Some(&b'T') => {
+                tracing::warn!("{} is memcached's, whose items do not come back here: removed", meta.display());
+                std::fs::remove_file(&meta).map_err(failed)
+            }
+            Ok(_) => Err(failed(io::Error::other("it is empty or damaged; remove it"))),
         }
     }
 
