@@ -2,18 +2,27 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Codec, CodecError, Encoded, expect_flags, flag};
 
 /// MessagePack, with the names of fields: smaller than JSON, and readable after a field was added. Flag bit 10 marks
-/// it.
+/// it. Values of more than 1,023 levels are refused, because rmp_serde reads no more.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MessagePack;
 
+/// The levels of lists and maps at which rmp_serde gives up.
+const LEVELS_MAX: usize = 1024;
+
 impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     fn encode(&self, value: &T) -> Result<Encoded, CodecError> {
-        Ok(Encoded { value: Bytes::from(rmp_serde::to_vec_named(value)?), flags: flag::MESSAGE_PACK })
+        let encoded = rmp_serde::to_vec_named(value)?;
+        // Each level has a byte like these. Mostly there are fewer, and nothing has to be read.
+        let starts = encoded.iter().filter(|byte| matches!(byte, 0x80..=0x9f | 0xdc..=0xdf)).count();
+        if starts >= LEVELS_MAX {
+            rmp_serde::from_slice::<IgnoredAny>(&encoded)?;
+        }
+        Ok(Encoded { value: Bytes::from(encoded), flags: flag::MESSAGE_PACK })
     }
 
     fn decode(&self, encoded: Encoded) -> Result<T, CodecError> {

@@ -5,8 +5,16 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{Codec, Compressed, Compression, Encoded, Json, MessagePack, Plain};
+
+/// A value within a value, and so on.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Levels {
+    text: String,
+    below: Option<Box<Levels>>,
+}
 
 type Document = (String, Vec<Option<f64>>, BTreeMap<String, i64>, bool);
 
@@ -65,6 +73,13 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn values_of_many_levels_come_back_or_are_refused(levels in prop_oneof![0usize..300, 1000usize..1050], text in "[\\[{\"\\\\]{0,3}") {
+        let value = (0..levels).fold(Levels { text, below: None }, |below, _| Levels { text: String::new(), below: Some(Box::new(below)) });
+        prop_assert_eq!(comes_back(&Json, &value).is_some(), levels < 127);
+        prop_assert_eq!(comes_back(&MessagePack, &value).is_some(), levels < 1023);
     }
 
     #[test]
