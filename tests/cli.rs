@@ -392,6 +392,18 @@ fn servers_with_logins_and_tls_are_reached() {
     let mut command = larder.command(&["get", "a"]);
     command.env("LARDER_USER", "ada").env("LARDER_PASSWORD", "secret");
     assert_eq!(said(command.output().unwrap()).out, "1");
+    // Options may stand on both sides of the command, and some be variables.
+    assert_eq!(larder.out(&["--user", "ada", "get", "a", "--password", "secret"]), "1");
+    for arguments in [["--user", "ada", "get", "a"], ["get", "a", "--user", "ada"]] {
+        let mut command = larder.command(&arguments);
+        assert_eq!(said(command.env("LARDER_PASSWORD", "secret").output().unwrap()).out, "1", "{arguments:?}");
+    }
+    for (arguments, needs) in
+        [(["--user", "ada"], "LARDER_PASSWORD"), (["--password", "x"], "--user"), (["--sasl", "--json"], "--user")]
+    {
+        let ended = larder.run(&[&["get", "a"], &arguments[..]].concat());
+        assert!(ended.status == 2 && ended.err.contains(needs), "{arguments:?}: {ended:?}");
+    }
     let sasl = Server::node_in(&[("MEMCACHED_SASL_PWDB", &path("users"))], &["-S"]);
     let by_sasl = [&["--sasl"], &login[..]].concat();
     let over_sasl = Larder::of(&[&sasl]);
