@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use larder_protocol::HostPort;
 use larder_protocol::ring::{Hashing, Server};
 
-use crate::cluster::discover::{Source, keep_current};
+use crate::cluster::discover::{Source, in_brackets, keep_current};
 use crate::cluster::node::NodeSettings;
 use crate::cluster::topology::{Failover, Plan, StandIns, Topology};
 use crate::connection::connect::{Connector, Login, Mechanism, Resolver};
@@ -365,9 +365,7 @@ fn parse_server(text: &str) -> Result<Server> {
         return Ok(Server { host: address.to_owned(), port: 0, weight, name });
     }
     let HostPort { host, port } = HostPort::parse(address).map_err(|_| invalid())?;
-    // An IPv6 address keeps its brackets, which separate it from the port.
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Ok(Server { host, port: port.unwrap_or(11211), weight, name })
+    Ok(Server { host: in_brackets(host), port: port.unwrap_or(11211), weight, name })
 }
 
 #[cfg(test)]

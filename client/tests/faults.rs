@@ -108,11 +108,25 @@ async fn without_cas_uniques_values_are_loaded_at_once_and_updates_fail_with_the
     assert!(began.elapsed() < Duration::from_secs(5), "nobody waits for a lease of 10 s");
     cache.set("there", "1", TTL).await.unwrap();
     assert!(matches!(cache.update("there", TTL, |value| value).await, Err(Error::NoCas { .. })));
+    let item = cache.get_item("there").await.unwrap().unwrap();
+    assert!(matches!(cache.cas("there", "2", TTL, item.cas).await, Err(Error::NoCas { .. })));
+    let values = cache.typed(Plain).read_through(TTL);
+    let load = async |ids: Vec<u32>| Ok::<_, Error>(ids.into_iter().map(|id| (id, id.to_string())).collect());
+    for _ in 0..2 {
+        assert_eq!(values.get_many(&[1, 2], |id| format!("many:{id}"), load).await.unwrap().len(), 2);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "nobody waits for a lease of 10 s");
 }
 
 #[tokio::test]
 async fn writes_during_a_load_find_no_item() {
     let (_node, cache) = node(|_| ());
+    writes_during_a_load(&cache).await;
+    let (_node, cache) = node(|settings| settings.no_cas = true);
+    writes_during_a_load(&cache).await;
+}
+
+async fn writes_during_a_load(cache: &Client) {
     let loading = cache.read_through(TTL);
     for (number, key) in ["append", "prepend", "incr", "init"].into_iter().enumerate() {
         let during = async || {
@@ -141,7 +155,9 @@ async fn writes_during_a_load_find_no_item() {
 async fn a_generation_that_is_none_is_replaced() {
     let (_node, cache) = node(|_| ());
     let long = "x".repeat(300);
-    for garbage in ["has space", "", &long, "0123456789abcdeg"] {
+    let (_without, without_cas) = node(|settings| settings.no_cas = true);
+    let garbage = [&b"has space"[..], b"", long.as_bytes(), b"0123456789abcdeg", b"\xff\xfe 0123456789a", b"\r\n"];
+    for (garbage, cache) in garbage.into_iter().flat_map(|garbage| [(garbage, &cache), (garbage, &without_cas)]) {
         cache.set("shop:generation", garbage, TTL).await.unwrap();
         let shop = cache.namespace("shop").remember(Duration::ZERO);
         let key = shop.key("price").await.unwrap();
@@ -156,10 +172,20 @@ async fn the_first_address_of_a_name_does_not_decide() {
     let good = node.addresses()[0].to_string().parse().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for first in [silent.local_addr().unwrap(), closed] {
+    let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = web.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        while let Ok((mut stream, _)) = web.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+        }
+    });
+    let silent = silent.local_addr().unwrap();
+    for before in [vec![silent], vec![closed], vec![other], vec![silent, closed, other, silent]] {
+        let addresses = [before, vec![good]].concat();
         let cache = Client::builder()
             .server("cache.test:11211")
-            .resolve_with(move |_| async move { Ok(vec![first, good]) })
+            .resolve_with(move |_| std::future::ready(Ok(addresses.clone())))
             .timeout(Duration::from_secs(20))
             .connect_timeout(Duration::from_secs(10));
         let cache = cache.build().unwrap();

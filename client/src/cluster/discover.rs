@@ -69,10 +69,7 @@ impl Source {
                 addresses.sort_unstable();
                 addresses.dedup();
                 let server = |address: std::net::SocketAddr| {
-                    let host = match address {
-                        std::net::SocketAddr::V4(address) => address.ip().to_string(),
-                        std::net::SocketAddr::V6(address) => format!("[{}]", address.ip()),
-                    };
+                    let host = in_brackets(&address.ip().to_string());
                     Server { host, port: address.port(), weight: 1, name: None }
                 };
                 Ok(Discovered { version: 0, servers: addresses.into_iter().map(server).collect() })
@@ -100,6 +97,11 @@ impl Source {
     }
 }
 
+/// Returns a host as it stands before a port: an IPv6 address has brackets, which separate it from the port.
+pub(crate) fn in_brackets(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
 /// Longest list of servers, in bytes.
 const LIST_MAX: u64 = 1 << 20;
 
@@ -113,11 +115,10 @@ fn parse(list: &str) -> Option<Discovered> {
     let version = lines.next()?.trim().parse().ok()?;
     let server = |node: &str| {
         let [host, address, port] = node.split('|').collect::<Vec<_>>()[..] else { return None };
-        let (host, port) = (host.to_owned(), port.parse().ok()?);
-        let named = Server { host, port, weight: 1, name: None };
+        let named = Server { host: in_brackets(host), port: port.parse().ok()?, weight: 1, name: None };
         Some(match address {
             "" => named,
-            address => Server { host: address.to_owned(), name: Some(named.ring_name()), ..named },
+            address => Server { host: in_brackets(address), name: Some(named.ring_name()), ..named },
         })
     };
     let servers = lines.next()?.split_whitespace().map(server).collect::<Option<Vec<_>>>()?;
@@ -232,6 +233,9 @@ mod tests {
             name: name.map(str::to_owned),
         };
         assert_eq!(list.servers, [server("10.0.0.1", 11211, Some("node1.example")), server("node2.example", 7, None)]);
+        let list = parse("1\nnode1|2001:db8::1|11211 node2|[::1]|7 ::1||7\n").unwrap();
+        let addresses: Vec<String> = list.servers.iter().map(Server::address).collect();
+        assert_eq!(addresses, ["[2001:db8::1]:11211", "[::1]:7", "[::1]:7"]);
         for wrong in ["", "12", "twelve\na|b|1\n", "12\na|b\n", "12\na|b|port\n", "12\na|b|1|2\n"] {
             assert!(parse(wrong).is_none(), "{wrong:?}");
         }

@@ -254,7 +254,7 @@ fn after_sasl(error: io::Error) -> io::Error {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => io::Error::new(
             io::ErrorKind::Unsupported,
             "the node takes no meta commands after SASL: memcached with -S speaks binary alone. Start it with -Y FILE \
-             and log in with Builder::login",
+             and log in with Builder::login (larder: without --sasl)",
         ),
         _ => error,
     }

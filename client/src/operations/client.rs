@@ -111,13 +111,14 @@ impl Client {
     /// Stores a value if there is no item.
     ///
     /// While a caller of [`Client::get_or_load`] loads the key, the placeholder of that load counts as an item, for at
-    /// most [`Builder::lease`](crate::Builder::lease).
+    /// most [`Builder::lease`](crate::Builder::lease). So does the note that the datastore has no such thing.
     pub async fn add(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<Stored> {
         let storing = Storing { mode: StoreMode::Add, ..Storing::set(value.as_ref(), ttl, 0) };
         self.store(key.as_ref(), storing).await
     }
 
-    /// Stores a value if there is an item. The placeholder of a load under way counts as one, as for [`Client::add`].
+    /// Stores a value if there is an item. The placeholder of a load under way and the note that the datastore has no
+    /// such thing count as one, as for [`Client::add`].
     pub async fn replace(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<Stored> {
         let storing = Storing { mode: StoreMode::Replace, ..Storing::set(value.as_ref(), ttl, 0) };
         self.store(key.as_ref(), storing).await
@@ -135,7 +136,14 @@ impl Client {
 
     /// Stores a value if the item still has the CAS unique `cas` (see [`Client::get_item`], and [`Client::update`],
     /// which tries again after another writer's change).
+    ///
+    /// # Errors
+    /// [`Error::NoCas`] if `cas` is 0, which servers without CAS uniques report for every item.
     pub async fn cas(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration, cas: u64) -> Result<Stored> {
+        if cas == 0 {
+            let key = self.key(key.as_ref())?;
+            return Err(Error::NoCas { node: self.writer(&key).node.address().clone() });
+        }
         self.store(key.as_ref(), Storing { cas: Some(cas), ..Storing::set(value.as_ref(), ttl, 0) }).await
     }
 
@@ -331,6 +339,12 @@ async fn remove_placeholder(node: &Node, key: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
+/// Deletes the item with this CAS unique. Where a server has none (0), what was stored in a moment's time goes with it.
 async fn delete_exactly(node: &Node, key: &[u8], cas: u64) -> Result<Reply> {
-    call_node(node, Verb::Delete, key, |line| _ = line.number(b'C', cas)).await
+    let flags = |line: &mut Line<'_>| {
+        if cas != 0 {
+            line.number(b'C', cas);
+        }
+    };
+    call_node(node, Verb::Delete, key, flags).await
 }

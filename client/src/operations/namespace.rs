@@ -109,6 +109,12 @@ impl Namespace {
                 None => self.client.add(key, &new, Duration::ZERO).await?,
                 Some(item) => {
                     tracing::warn!(key, "the generation of a namespace is not one, and is replaced");
+                    if item.cas == 0 {
+                        // The server has no CAS uniques. A generation that another caller stores meanwhile goes too,
+                        // which is one more invalidation.
+                        self.client.delete(key).await?;
+                        continue;
+                    }
                     self.client.cas(key, &new, Duration::ZERO, item.cas).await?
                 }
             };
