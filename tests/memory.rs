@@ -210,6 +210,13 @@ fn half_sent_values_of_16_megabytes_are_within_the_memory_limit_or_refused_in_st
     half_sent_values("64", "16m", 20, 16_000_000);
 }
 
+#[test]
+fn memory_that_is_locked_is_what_is_used() {
+    let node = Node::start(&["-m", "16", "-k"]);
+    store_values(node.connect());
+    node.is_bounded(16, 1);
+}
+
 /// Stores a value and reads it back. Returns whether it was stored, and whether it was still there.
 fn stores_and_reads(node: &Node, form: Form, key: &str, value: &[u8]) -> (bool, bool) {
     let mut connection = node.connect();

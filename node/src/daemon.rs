@@ -131,7 +131,9 @@ fn prepare(settings: &Settings) -> Result<(), StartError> {
     if settings.lock_memory {
         // The limit applies again once root is left.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        // Pages are locked once they are used: the store has more addresses than it may ever use memory.
+        let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+        if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault) {
             tracing::warn!("memory is not locked (-k), try a larger ulimit -l: {error}");
         }
     }
