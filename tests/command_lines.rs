@@ -47,6 +47,7 @@ fn a_node_starts_with_the_arguments_that_charts_units_and_modules_give_to_memcac
             &["-m 2048", "--extended=modern", "-I 1m", "-c 16384", "-v", "-u 11211"],
         ),
         ("grafana/helm-charts, tempo-distributed, no arguments", &[]),
+        ("a template of Ansible that computes with the machine's memory", &["-m", "64.5", "-c", "1024.0", "-t", "2.0"]),
         ("grafana/helm-charts, tempo-distributed, extraArgs of its values", &["-m", "512", "-I", "8m", "-vv"]),
         ("bitnami/containers, run.sh", &["-u", "nobody", "-p", "-1", "-v"]),
         (

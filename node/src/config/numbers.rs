@@ -7,14 +7,19 @@ use std::str::FromStr;
 /// Bytes of a MiB.
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// Returns a parser of whole numbers of a range.
+/// Returns a parser of whole numbers of a range. What follows a point is cut off, as by memcached's atoi(3): arithmetic
+/// in templates gives `2.0`.
 pub(crate) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Display + Clone,
 {
-    move |text| match text.parse::<T>() {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(format!("a whole number from {} to {}", range.start(), range.end())),
+    move |text| {
+        let fraction = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
+        let whole = text.split_once('.').filter(|(_, rest)| fraction(rest)).map_or(text, |(whole, _)| whole);
+        match whole.parse::<T>() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(format!("a whole number from {} to {}", range.start(), range.end())),
+        }
     }
 }
 
@@ -53,7 +58,8 @@ mod tests {
     fn a_number_out_of_range_is_refused_with_the_range() {
         let threads = whole(1u16..=256);
         assert_eq!(threads("256"), Ok(256));
-        for wrong in ["0", "257", "-1", "two", ""] {
+        assert_eq!((threads("2.0"), threads("2.75"), threads("2.")), (Ok(2), Ok(2), Ok(2)));
+        for wrong in ["0", "257", "-1", "two", "", ".5", "0.5", "2.0.0", "2.x", "2.-1"] {
             assert_eq!(threads(wrong).unwrap_err(), "a whole number from 1 to 256");
         }
     }

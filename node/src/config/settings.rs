@@ -225,7 +225,8 @@ fn parse_growth_factor(text: &str) -> Result<f64, &'static str> {
 }
 
 fn parse_memory(text: &str) -> Result<u64, &'static str> {
-    let mebibytes = bytes(text, MIB).filter(|bytes| bytes.is_multiple_of(MIB)).map(|bytes| bytes / MIB);
+    // Parts of a MiB are cut off, as memcached cuts them off.
+    let mebibytes = bytes(text, MIB).map(|bytes| bytes / MIB);
     mebibytes
         .filter(|mebibytes| (1..=MEBIBYTES_MAX).contains(mebibytes))
         .ok_or("MiB as a whole number, or with a unit (64, 64m, 4g)")
@@ -376,10 +377,12 @@ mod tests {
         for wrong in ["1025m", "12", "-1k", "large"] {
             assert!(parse_item_size(wrong).is_err(), "{wrong}");
         }
-        for (text, mebibytes) in [("64", 64), ("64m", 64), ("4g", 4096), ("65536k", 64), ("16t", 1 << 24)] {
+        let sizes =
+            [("64", 64), ("64m", 64), ("64.5", 64), ("1.5g", 1536), ("4g", 4096), ("65536k", 64), ("16t", 1 << 24)];
+        for (text, mebibytes) in sizes {
             assert_eq!(parse_memory(text), Ok(mebibytes), "{text}");
         }
-        for wrong in ["0", "64.5", "1k", "17t", "-1", "all"] {
+        for wrong in ["0", "0.5", "1k", "17t", "-1", "all"] {
             assert_eq!(parse_memory(wrong), Err("MiB as a whole number, or with a unit (64, 64m, 4g)"), "{wrong}");
         }
     }
