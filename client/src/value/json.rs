@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Codec, CodecError, Encoded, expect_flags, flag};
 
-/// JSON. Python's clients read it as a string. Values with a NaN or an infinity are refused, because JSON cannot express
-/// them, and so are values of more than 127 levels, because serde_json reads no more.
+/// JSON. Python's clients read it as a string. Values with a NaN or an infinity are refused, because JSON cannot
+/// express them, and so are values of more than 127 levels, because serde_json reads no more.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
