@@ -205,9 +205,9 @@ on_both! {
         let missing = answered.iter().filter(|profile| !mails.contains_key(*profile)).count();
         assert_eq!(missing, 0);
         let copies: usize = mails.values().map(|ids| ids.len() - 1).sum();
-        // A kill may come after the mails were sent that an instance worked on, and before that was noted.
+        // A kill may come after a mail was sent, and before that was noted.
         println!("{registrations} registrations, {kills} kills, {copies} mails sent again");
-        assert!(copies <= kills as usize * 8, "{copies} copies");
+        assert!(copies <= kills as usize, "{copies} copies");
         for (profile, ids) in &mails {
             assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 1, "{profile}: copies differ in their Message-ID");
         }

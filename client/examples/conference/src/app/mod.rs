@@ -31,6 +31,7 @@ pub(crate) struct App {
     without_cache: bool,
     queue_pool: Pool,
     mailer: Mailer,
+    mailing: tokio::sync::Mutex<()>,
     settings: Settings,
 }
 
@@ -59,7 +60,14 @@ impl App {
             .await?;
         let queue_pool = super::open_queue(&settings.datastore, &pool).await?;
         let mailer = Mailer::new(&settings.mail)?;
-        Ok(Arc::new(App { store, without_cache: settings.without_cache, queue_pool, mailer, settings }))
+        Ok(Arc::new(App {
+            store,
+            without_cache: settings.without_cache,
+            queue_pool,
+            mailer,
+            mailing: Default::default(),
+            settings,
+        }))
     }
 
     /// Serves until the process ends, and carries out pushed tasks beside it.

@@ -89,6 +89,8 @@ pub(super) async fn send_confirmation(
     State(app): State<Arc<App>>,
     Json(confirmation): Json<Confirmation>,
 ) -> Result<StatusCode, Problem> {
+    // One at a time: an instance that is killed leaves at most one mail that was sent and is not noted.
+    let _alone = app.mailing.lock().await;
     let sql = "select count(*) from confirmation where id = $1";
     let mailed: i64 = sqlx::query_scalar(sql).bind(&confirmation.registration).fetch_one(app.store.pool()).await?;
     if mailed == 0 {
