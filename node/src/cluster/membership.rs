@@ -53,8 +53,11 @@ pub(super) const SILENCE: Duration = Duration::from_secs(3);
 /// Between pings.
 const PING: Duration = Duration::from_secs(1);
 
-/// Between looks at what is due.
+/// Between looks at what is due, while something changes.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Between looks at what is due, of a node that is active and settled.
+const SETTLED_TICK: Duration = Duration::from_millis(250);
 
 /// So long seeds may take to answer before another one founds the cluster.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(3);
@@ -182,15 +185,15 @@ impl Membership {
     }
 
     async fn run(&mut self, events: &mut UnboundedReceiver<Event>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let is_settled = matches!(self.phase, Phase::Active) && self.routing.moving.is_none();
+            let due = self.looked + if is_settled { SETTLED_TICK } else { TICK };
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.handle(event).await,
                     None => return,
                 },
-                _ = tick.tick() => self.step().await,
+                () = tokio::time::sleep_until(due.into()) => self.step().await,
             }
             self.progress().await;
             self.begin_moves();
@@ -859,6 +862,7 @@ async fn keep(
                 changed.map_err(io::Error::other)?;
                 let status = *status.borrow_and_update();
                 Message::Ping(status).encode(0, &mut out);
+                ping.reset();
             }
             _ = ping.tick() => {
                 let status = *cluster.status.borrow();
