@@ -257,6 +257,50 @@ fn a_client_without_tls_or_with_an_old_version_is_refused_and_counted() {
 }
 
 #[test]
+fn bytes_that_are_no_tls_end_their_connection_with_an_alert_and_are_counted() {
+    let authority = Authority::default();
+    let node = Server::node(&["-Z", "-o", &options(&authority, "")]);
+    let client = client_of(&authority, &[&rustls::version::TLS13], None);
+    let session = || ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    let written = |session: &mut ClientConnection| {
+        let mut bytes = Vec::new();
+        session.write_tls(&mut bytes).unwrap();
+        bytes
+    };
+    let hello = written(&mut session());
+    // Whether rustls has an alert for it, and the node reads all before it closes, which else resets the connection.
+    let cases = [
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec(), true),
+        ("a command", b"get a\r\nget b\r\n".to_vec(), true),
+        ("a message of servers", [&hello[..5], &[2], &hello[6..]].concat(), true),
+        ("no handshake message", b"\x16\x03\x01\x00\x05hello".to_vec(), false),
+        ("a record that is too long", [&b"\x16\x03\x01\xff\xff"[..], &[0; 70_000]].concat(), false),
+        ("two hellos", [&hello[..], &hello].concat(), false),
+    ];
+    for (what, bytes, alert) in &cases {
+        let mut connection = Connection::over(connect_to(node.port()));
+        connection.send(bytes);
+        let said = connection.read_to_end();
+        assert!(!alert || said.first() == Some(&21), "{what}: {said:?}");
+    }
+    // A record that somebody has changed on the way.
+    let mut stream = StreamOwned::new(session(), connect_to(node.port()));
+    stream.write_all(b"mn\r\n").unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+    stream.conn.writer().write_all(b"set a 0 0 1\r\nx\r\n").unwrap();
+    let mut record = written(&mut stream.conn);
+    record[12] ^= 1;
+    stream.sock.write_all(&record).unwrap();
+    let told = Connection::over(stream).line();
+    assert_eq!(told, "");
+
+    let mut served = connect(&client, node.port());
+    assert_eq!(served.statistic("ssl_handshake_errors"), cases.len().to_string());
+    assert_eq!(served.statistic("ssl_proto_errors"), "1");
+    assert_eq!(served.exchange(b"get a\r\n"), "END\r\n");
+}
+
+#[test]
 fn an_idle_client_is_told_goodbye() {
     let authority = Authority::default();
     let node = Server::node(&["-Z", "-o", &options(&authority, ",idle_timeout=1")]);
