@@ -37,7 +37,33 @@ thread_local! {
 struct Working {
     input: Vec<u8>,
     plaintext: Vec<u8>,
-    output: Vec<u8>,
+    output: Output,
+}
+
+/// Bytes to be sent, at the front of memory that is used again.
+#[derive(Default)]
+struct Output {
+    memory: Vec<u8>,
+    len: usize,
+}
+
+impl Output {
+    fn bytes(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+
+    /// Appends what `write` writes into at most `room` bytes.
+    fn append<E: std::error::Error + Send + Sync + 'static>(
+        &mut self,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> io::Result<()> {
+        if self.memory.len() < self.len + room {
+            self.memory.resize(self.len + room, 0);
+        }
+        self.len += write(&mut self.memory[self.len..self.len + room]).map_err(io::Error::other)?;
+        Ok(())
+    }
 }
 
 /// A session with a client. While it waits it holds what is not complete, not read or not sent, and no room for more.
@@ -131,7 +157,7 @@ impl ClientSession {
         }
         input[..begun].copy_from_slice(&self.received);
         let input = &mut input[..begun + read];
-        output.clear();
+        output.len = 0;
         let (mut filled, mut left) = (0, Vec::new());
         let handshaking = self.is_handshaking();
         let used = self.advance(input, output, Then::Wait, |bytes| {
@@ -143,7 +169,7 @@ impl ClientSession {
         self.plaintext = left;
         self.received = used.as_ref().map_or(Vec::new(), |&used| input[used..].to_vec());
         // What cannot be sent now is sent before the next wait.
-        let sent = send(stream, &mut self.unsent, output);
+        let sent = send(stream, &mut self.unsent, output.bytes());
         used?;
         if handshaking && !self.is_handshaking() {
             self.certificates = self.rustls.peer_certificates().unwrap_or_default().iter().map(|der| der.len()).sum();
@@ -169,9 +195,9 @@ impl ClientSession {
                     &plaintext[..]
                 }
             };
-            output.clear();
+            output.len = 0;
             self.conclude(Then::Send(bytes), output)?;
-            match send(stream, &mut self.unsent, output) {
+            match send(stream, &mut self.unsent, output.bytes()) {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
                 _ => Ok(bytes.len()),
             }
@@ -180,10 +206,10 @@ impl ClientSession {
 
     /// Adds a close_notify alert to what is to be sent.
     pub(super) fn end(&mut self) {
-        let mut alert = Vec::new();
+        let mut alert = Output::default();
         // A handshake that is not complete is not ended either.
         if self.conclude(Then::End, &mut alert).is_ok() {
-            self.unsent.append(&mut alert);
+            self.unsent.extend_from_slice(alert.bytes());
         }
     }
 
@@ -193,7 +219,7 @@ impl ClientSession {
     }
 
     /// Does something without further input.
-    fn conclude(&mut self, then: Then<'_>, output: &mut Vec<u8>) -> io::Result<()> {
+    fn conclude(&mut self, then: Then<'_>, output: &mut Output) -> io::Result<()> {
         let (mut received, mut left) = (std::mem::take(&mut self.received), std::mem::take(&mut self.plaintext));
         let used = self.advance(&mut received, output, then, |bytes| left.extend_from_slice(bytes));
         remove(&mut received, *used.as_ref().unwrap_or(&0));
@@ -207,7 +233,7 @@ impl ClientSession {
     fn advance(
         &mut self,
         input: &mut [u8],
-        output: &mut Vec<u8>,
+        output: &mut Output,
         then: Then<'_>,
         deliver: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
@@ -222,7 +248,7 @@ impl ClientSession {
     fn step(
         &mut self,
         input: &mut [u8],
-        output: &mut Vec<u8>,
+        output: &mut Output,
         then: Then<'_>,
         mut deliver: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
@@ -239,7 +265,7 @@ impl ClientSession {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                    append(output, RECORD_MAX, |room| message.encode(room))?;
+                    output.append(RECORD_MAX, |room| message.encode(room))?;
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
@@ -250,9 +276,9 @@ impl ClientSession {
                         Then::Send(bytes) => {
                             let records = bytes.len() / RECORD_PLAINTEXT + 1;
                             let room = bytes.len() + records * RECORD_OVERHEAD + MESSAGES;
-                            append(output, room, |room| traffic.encrypt(bytes, room))?;
+                            output.append(room, |room| traffic.encrypt(bytes, room))?;
                         }
-                        Then::End => append(output, MESSAGES, |room| traffic.queue_close_notify(room))?,
+                        Then::End => output.append(MESSAGES, |room| traffic.queue_close_notify(room))?,
                     }
                 }
                 // The handshake is not complete, or both sides have ended the session.
@@ -263,7 +289,7 @@ impl ClientSession {
                     while self.rustls.wants_write() {
                         match self.rustls.process_tls_records(&mut input[used + discard..]).state {
                             Ok(ConnectionState::EncodeTlsData(mut alert)) => {
-                                append(output, RECORD_MAX, |room| alert.encode(room))?;
+                                output.append(RECORD_MAX, |room| alert.encode(room))?;
                             }
                             Ok(ConnectionState::ReadTraffic(mut traffic)) => while traffic.next_record().is_some() {},
                             _ => break,
@@ -291,19 +317,6 @@ fn remove(bytes: &mut Vec<u8>, len: usize) {
     } else {
         bytes.drain(..len);
     }
-}
-
-/// Appends what `write` writes into at most `room` bytes.
-fn append<E: std::error::Error + Send + Sync + 'static>(
-    output: &mut Vec<u8>,
-    room: usize,
-    write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-) -> io::Result<()> {
-    let len = output.len();
-    output.resize(len + room, 0);
-    let written = write(&mut output[len..]).map_err(io::Error::other)?;
-    output.truncate(len + written);
-    Ok(())
 }
 
 /// Sends what is waiting, then `bytes`. What the socket does not take waits.
