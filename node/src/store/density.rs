@@ -31,6 +31,8 @@ pub(super) struct Tuning {
     pub(super) recency: f32,
     /// The share of the bytes looked at that stays.
     pub(super) keep: f32,
+    /// Uses with which an item leaves probation for the other queue, under S3-FIFO.
+    pub(super) promotion: u8,
 }
 
 /// The tunings that a store chooses from, by how much they copy; the first at its start. The second is for stores that
@@ -38,10 +40,10 @@ pub(super) struct Tuning {
 /// faster. The others are for popularity that moves on: new items have more time to be used before they are looked at,
 /// and the latest uses count more. `estimate.rs` finds the best.
 pub(super) const TUNINGS: [Tuning; 4] = [
-    Tuning { probation: 10, recency: 0.0, keep: 0.4 },
-    Tuning { probation: 10, recency: 0.0, keep: 0.6 },
-    Tuning { probation: 30, recency: 1.0, keep: 0.6 },
-    Tuning { probation: 60, recency: 2.0, keep: 0.7 },
+    Tuning { probation: 10, recency: 0.0, keep: 0.4, promotion: 1 },
+    Tuning { probation: 10, recency: 0.0, keep: 0.6, promotion: 1 },
+    Tuning { probation: 30, recency: 1.0, keep: 0.6, promotion: 1 },
+    Tuning { probation: 60, recency: 2.0, keep: 0.7, promotion: 1 },
 ];
 
 /// The power of the correction. With 1 the learned uses alone would rank items: worse on loops by up to 3 points.

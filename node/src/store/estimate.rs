@@ -8,8 +8,9 @@
 //! What counts is the difference between a miniature and the one with as much memory as the store: keys that hit in
 //! both cancel, and so do most errors of sampling and of the model.
 //!
-//! Under `density`, once the store is full, there are several miniatures with as much memory as the store, one for each
-//! of [`TUNINGS`]. The store takes over the tuning of the one with the most hits lately.
+//! Under policies with several tunings ([`Eviction::tunings`]), once the store is full, there are several miniatures with
+//! as much memory as the store, one for each tuning. The store takes over the tuning of the one with the most hits
+//! lately.
 //!
 //! A shard records its sampled requests, and [`Estimator`] is brought up to date from these records by background work.
 //! A request whose key is not in the sample costs one comparison.
@@ -19,7 +20,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use rapidhash::RapidHashMap;
 
-use super::density::{Density, TUNINGS, Tuning, Uses};
+use super::density::{Density, Tuning, Uses};
 use super::eviction::{Eviction, Lane, Verdict};
 use super::ghosts::Ghosts;
 use super::statistics::Statistics;
@@ -139,11 +140,11 @@ pub(super) struct Estimator {
     below: u32,
     /// One for each of [`FACTORS`].
     others: [Miniature; FACTORS.len()],
-    /// As large as the store, and with each of [`TUNINGS`]: while nothing is evicted only one, for then they are alike.
+    /// As large as the store, and with each of the tunings: while nothing is evicted only one, for then they are alike.
     alike: Vec<Miniature>,
     /// The tuning that the store has now, and the hits of each of `alike` lately among so many reads.
     chosen: usize,
-    lately: [f64; TUNINGS.len()],
+    lately: Vec<f64>,
     reads: f64,
     /// Hits more than the store's, for each of [`FACTORS`].
     gained: [f64; FACTORS.len()],
@@ -162,7 +163,7 @@ impl Estimator {
             others: std::array::from_fn(|_| Miniature::new(eviction)),
             alike: vec![Miniature::new(eviction)],
             chosen: 0,
-            lately: [0.0; TUNINGS.len()],
+            lately: vec![0.0; eviction.tunings().len()],
             reads: 0.0,
             gained: [0.0; FACTORS.len()],
             filled: 1.0,
@@ -179,7 +180,7 @@ impl Estimator {
 
     /// Returns the tuning for the store.
     pub(super) fn tuning(&self) -> Tuning {
-        TUNINGS[self.chosen]
+        self.eviction.tunings()[self.chosen]
     }
 
     pub(super) fn reset(&mut self) {
@@ -210,9 +211,10 @@ impl Estimator {
             let empty = Estimator::new(self.eviction);
             (self.others, self.alike) = (empty.others, empty.alike);
         }
-        if self.eviction == Eviction::Density && statistics.evictions > 0 && self.alike.len() == 1 {
-            self.alike = vec![self.alike[0].clone(); TUNINGS.len()];
-            self.alike.iter_mut().zip(TUNINGS).for_each(|(miniature, tuning)| miniature.density.tuning = tuning);
+        let tunings = self.eviction.tunings();
+        if statistics.evictions > 0 && self.alike.len() < tunings.len() {
+            self.alike = vec![self.alike[0].clone(); tunings.len()];
+            self.alike.iter_mut().zip(tunings).for_each(|(miniature, &tuning)| miniature.density.tuning = tuning);
         }
         let below = self.below;
         let share = f64::from(below) / f64::from(u32::MAX);
@@ -239,7 +241,7 @@ impl Estimator {
         let same = *alike.get(self.chosen).unwrap_or(&alike[0]);
         let weight = (1.0 + self.lost as f64 / reads.max(1.0)) / share;
         for ((miniature, factor), gained) in self.others.iter_mut().zip(FACTORS).zip(&mut self.gained) {
-            miniature.density.tuning = TUNINGS[self.chosen];
+            miniature.density.tuning = tunings[self.chosen];
             *gained += (run(miniature, factor) - same) * weight;
         }
         self.choose(reads, &alike);
@@ -262,7 +264,7 @@ impl Estimator {
 
     /// Chooses the tuning for the store after so many reads, of which each of `alike` has hit so many.
     fn choose(&mut self, reads: f64, hits: &[f64]) {
-        if hits.len() < TUNINGS.len() {
+        if hits.len() < self.lately.len() {
             return;
         }
         let items = self.alike[self.chosen].items.len();
@@ -274,7 +276,7 @@ impl Estimator {
         let margin = MARGIN * self.reads.max(LEAST_READS * items as f64);
         let worth = |tuning: usize| self.lately[tuning] - if tuning == 0 { 0.0 } else { margin };
         // Of equals the one that copies less.
-        let best = (0..TUNINGS.len()).rev().max_by(|&a, &b| worth(a).total_cmp(&worth(b))).unwrap_or(0);
+        let best = (0..hits.len()).rev().max_by(|&a, &b| worth(a).total_cmp(&worth(b))).unwrap_or(0);
         if worth(best) - worth(self.chosen) > margin {
             self.chosen = best;
         }
@@ -464,8 +466,9 @@ impl Miniature {
             self.density.observe(uses, now.0.saturating_sub(since.0));
         }
         let density = &mut self.density;
+        let promotion = density.tuning.promotion;
         let dense = || density.stays(uses, bytes as usize, expiry.remaining(now));
-        match self.eviction.verdict(lane, uses, dense) {
+        match self.eviction.verdict(lane, uses, promotion, dense) {
             Verdict::Stay(lane, uses) => self.place(hash, Entry { lane, uses, ..item }, now),
             Verdict::Leave if self.eviction.remembers_from(lane) => {
                 self.density.observe_eviction(uses.next_level());
@@ -505,6 +508,7 @@ fn queue(lane: Lane, eviction: Eviction) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::density::TUNINGS;
     use super::*;
 
     fn update(estimator: &mut Estimator, sample: &mut Sample, limit: usize) {

@@ -204,7 +204,9 @@ impl Shard {
                 if lane == Lane::Kept {
                     self.density.observe(uses, now.0.saturating_sub(started.0));
                 }
-                self.eviction.verdict(lane, uses, || self.density.stays(uses, bytes, header.expiry.remaining(now)))
+                let promotion = self.density.tuning.promotion;
+                let dense = || self.density.stays(uses, bytes, header.expiry.remaining(now));
+                self.eviction.verdict(lane, uses, promotion, dense)
             }
         };
         if let Verdict::Stay(to, uses) = verdict
