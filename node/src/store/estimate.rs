@@ -138,9 +138,10 @@ impl Sample {
 pub(super) struct Estimator {
     eviction: Eviction,
     below: u32,
-    /// One for each of [`FACTORS`].
+    /// One for each of [`FACTORS`], and one as large as the store. They have the store's tuning.
     others: [Miniature; FACTORS.len()],
-    /// As large as the store, and with each of the tunings: while nothing is evicted only one, for then they are alike.
+    same: Miniature,
+    /// As large as the store, and one with each of the tunings: none while nothing is evicted, for then all are alike.
     alike: Vec<Miniature>,
     /// The tuning that the store has now, and the hits of each of `alike` lately among so many reads.
     chosen: usize,
@@ -161,7 +162,8 @@ impl Estimator {
             eviction,
             below: u32::MAX,
             others: std::array::from_fn(|_| Miniature::new(eviction)),
-            alike: vec![Miniature::new(eviction)],
+            same: Miniature::new(eviction),
+            alike: Vec::new(),
             chosen: 0,
             lately: vec![0.0; eviction.tunings().len()],
             reads: 0.0,
@@ -209,11 +211,11 @@ impl Estimator {
     ) {
         if std::mem::take(&mut self.cleared) {
             let empty = Estimator::new(self.eviction);
-            (self.others, self.alike) = (empty.others, empty.alike);
+            (self.others, self.same, self.alike) = (empty.others, empty.same, empty.alike);
         }
         let tunings = self.eviction.tunings();
-        if statistics.evictions > 0 && self.alike.len() < tunings.len() {
-            self.alike = vec![self.alike[0].clone(); tunings.len()];
+        if statistics.evictions > 0 && self.alike.is_empty() && tunings.len() > 1 {
+            self.alike = vec![self.same.clone(); tunings.len()];
             self.alike.iter_mut().zip(tunings).for_each(|(miniature, &tuning)| miniature.density.tuning = tuning);
         }
         let below = self.below;
@@ -238,10 +240,12 @@ impl Estimator {
         };
         let reads = events().filter(|event| event.action == Action::Read).count() as f64;
         let alike: Vec<f64> = self.alike.iter_mut().map(|miniature| run(miniature, 1.0)).collect();
-        let same = *alike.get(self.chosen).unwrap_or(&alike[0]);
+        let tuning = tunings[self.chosen];
+        self.same.density.tuning = tuning;
+        let same = run(&mut self.same, 1.0);
         let weight = (1.0 + self.lost as f64 / reads.max(1.0)) / share;
         for ((miniature, factor), gained) in self.others.iter_mut().zip(FACTORS).zip(&mut self.gained) {
-            miniature.density.tuning = tunings[self.chosen];
+            miniature.density.tuning = tuning;
             *gained += (run(miniature, factor) - same) * weight;
         }
         self.choose(reads, &alike);
@@ -259,12 +263,12 @@ impl Estimator {
 
     /// Returns the items in all miniatures.
     fn items(&self) -> usize {
-        self.others.iter().chain(&self.alike).map(|miniature| miniature.items.len()).sum()
+        self.others.iter().chain([&self.same]).chain(&self.alike).map(|miniature| miniature.items.len()).sum()
     }
 
     /// Chooses the tuning for the store after so many reads, of which each of `alike` has hit so many.
     fn choose(&mut self, reads: f64, hits: &[f64]) {
-        if hits.len() < self.lately.len() {
+        if hits.is_empty() {
             return;
         }
         let items = self.alike[self.chosen].items.len();
@@ -289,7 +293,8 @@ impl Estimator {
         }
         self.below = (f64::from(self.below) * share) as u32;
         let below = self.below;
-        self.others.iter_mut().chain(&mut self.alike).for_each(|miniature| miniature.keep_below(below));
+        let miniatures = self.others.iter_mut().chain([&mut self.same]).chain(&mut self.alike);
+        miniatures.for_each(|miniature| miniature.keep_below(below));
     }
 }
 
@@ -537,7 +542,7 @@ mod tests {
         };
         let items: usize = estimator.items();
         assert!((MOST_ITEMS / 2..=MOST_ITEMS).contains(&items), "{items} items");
-        let bytes: usize = estimator.others.iter().chain(&estimator.alike).map(bytes).sum();
+        let bytes: usize = estimator.others.iter().chain([&estimator.same]).chain(&estimator.alike).map(bytes).sum();
         assert!(bytes < 4_500_000, "{bytes} bytes");
     }
 
