@@ -8,9 +8,9 @@
 //! What counts is the difference between a miniature and the one with as much memory as the store: keys that hit in
 //! both cancel, and so do most errors of sampling and of the model.
 //!
-//! Under policies with several tunings ([`Eviction::tunings`]), once the store is full, there are several miniatures with
-//! as much memory as the store, one for each tuning. The store takes over the tuning of the one with the most hits
-//! lately.
+//! Under policies with several tunings ([`Eviction::tunings`]), once the store is full, there are several miniatures
+//! with as much memory as the store, one for each tuning. The store takes over the tuning of the one with the most
+//! hits lately.
 //!
 //! A shard records its sampled requests, and [`Estimator`] is brought up to date from these records by background work.
 //! A request whose key is not in the sample costs one comparison.
