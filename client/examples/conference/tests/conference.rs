@@ -200,7 +200,7 @@ on_both! {
             assert_eq!(answer.status(), StatusCode::CREATED);
             answered.insert(profile);
         }
-        // They are sent one at a time, and on SQLite wait for its one writer: that none comes for long is a fault.
+        // On SQLite they wait for its one writer: that none comes for long is a fault.
         let files = || std::fs::read_dir(world.mail()).unwrap().count() as i64;
         let all_are_sent = || files() >= registrations && mails(&world.mail()).len() as i64 >= registrations;
         while !all_are_sent() {

@@ -31,7 +31,6 @@ pub(crate) struct App {
     without_cache: bool,
     queue_pool: Pool,
     mailer: Mailer,
-    mailing: tokio::sync::Mutex<()>,
     settings: Settings,
 }
 
@@ -60,14 +59,7 @@ impl App {
             .await?;
         let queue_pool = super::open_queue(&settings.datastore, &pool).await?;
         let mailer = Mailer::new(&settings.mail)?;
-        Ok(Arc::new(App {
-            store,
-            without_cache: settings.without_cache,
-            queue_pool,
-            mailer,
-            mailing: Default::default(),
-            settings,
-        }))
+        Ok(Arc::new(App { store, without_cache: settings.without_cache, queue_pool, mailer, settings }))
     }
 
     /// Serves until the process ends, and carries out pushed tasks beside it.

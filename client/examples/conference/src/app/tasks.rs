@@ -84,19 +84,18 @@ async fn post(task: Push, target: Data<(reqwest::Client, String)>) -> Result<(),
     Ok(())
 }
 
-/// The task that mails a confirmation. It may be carried out more than once: what was mailed is noted.
+/// The task that mails a confirmation. It may be carried out more than once: what was mailed is noted. The note is
+/// written first and committed last, so that nothing is waited for between the mail and the commit.
 pub(super) async fn send_confirmation(
     State(app): State<Arc<App>>,
     Json(confirmation): Json<Confirmation>,
 ) -> Result<StatusCode, Problem> {
-    // One at a time: an instance that is killed leaves at most one mail that was sent and is not noted.
-    let _alone = app.mailing.lock().await;
-    let sql = "select count(*) from confirmation where id = $1";
-    let mailed: i64 = sqlx::query_scalar(sql).bind(&confirmation.registration).fetch_one(app.store.pool()).await?;
-    if mailed == 0 {
+    let mut tx = app.store.begin().await?;
+    let sql = "insert into confirmation (id) values ($1) on conflict do nothing";
+    let noted = sqlx::query(sql).bind(&confirmation.registration).execute(&mut **tx).await?;
+    if noted.rows_affected() == 1 {
         app.mailer.send(&confirmation).await?;
-        let sql = "insert into confirmation (id) values ($1) on conflict do nothing";
-        sqlx::query(sql).bind(&confirmation.registration).execute(app.store.pool()).await?;
+        tx.commit().await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
