@@ -326,18 +326,22 @@ impl Membership {
     /// Counts members as gone that left their keys and are silent. They serve no key any more, so nobody sees an old
     /// value where one of them lives; what it still held is lost.
     async fn bury_leavers(&mut self) {
-        let silent = |peer: &&Arc<Peer>| {
-            self.view.state(&peer.id) == Some(State::Leaving)
-                && !peer.is_reachable()
-                && peer.last().0.elapsed() > LEAVER_SILENCE
-        };
-        if self.awake.elapsed() > LEAVER_SILENCE {
-            let silent: Vec<String> = self.routing.members.iter().filter(silent).map(|peer| peer.id.clone()).collect();
-            for id in silent {
+        for id in self.silent(LEAVER_SILENCE) {
+            if self.view.state(&id) == Some(State::Leaving) {
                 tracing::warn!(id, "the member was leaving and is silent: it is gone");
                 self.forget(&id).await;
             }
         }
+    }
+
+    /// The others that were not heard for so long; none where this node was stopped itself meanwhile.
+    fn silent(&self, after: Duration) -> Vec<String> {
+        if self.awake.elapsed() <= after {
+            return Vec::new();
+        }
+        let silent =
+            |peer: &&Arc<Peer>| peer.id != self.me() && !peer.is_reachable() && peer.last().0.elapsed() > after;
+        self.routing.members.iter().filter(silent).map(|peer| peer.id.clone()).collect()
     }
 
     /// Whether no other member is in the middle of a change. Of several that join, the one with the lowest id goes first.
@@ -487,9 +491,8 @@ impl Membership {
         let is_me = |peer: &Peer| peer.id == self.me();
         let heard: Vec<bool> = members.iter().map(|peer| is_me(peer) || peer.is_reachable()).collect();
         let Some(me) = members.iter().position(|peer| is_me(peer)) else { return };
-        let silent = |peer: &Peer| !is_me(peer) && !peer.is_reachable() && peer.last().0.elapsed() > after;
-        let silent: Vec<String> = members.iter().filter(|peer| silent(peer)).map(|peer| peer.id.clone()).collect();
-        if silent.is_empty() || self.awake.elapsed() <= after || !may_eject(&heard, me as Place) {
+        let silent = self.silent(after);
+        if silent.is_empty() || !may_eject(&heard, me as Place) {
             return;
         }
         for id in silent {
