@@ -32,5 +32,15 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the datastore gave a transaction up for another one, so that it is worth running again: PostgreSQL's
+    /// serialization failure (`40001`) and deadlock (`40P01`), SQLite's busy or locked database (5, 6) and outdated
+    /// snapshot (517).
+    pub fn is_conflict(&self) -> bool {
+        let Error::Datastore(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| matches!(&*code, "40001" | "40P01" | "5" | "6" | "517"))
+    }
+}
+
 /// Shorthand for this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

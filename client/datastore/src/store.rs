@@ -62,15 +62,33 @@ impl Datastore<sqlx::Postgres> {
 impl Datastore<sqlx::Sqlite> {
     /// A SQLite database behind this cache.
     ///
-    /// Its connections need [`pragma("recursive_triggers", "on")`](sqlx::sqlite::SqliteConnectOptions::pragma):
-    /// starting fails without.
+    /// Its connections need [`pragma("recursive_triggers", "on")`](sqlx::sqlite::SqliteConnectOptions::pragma), which
+    /// [`Datastore::sqlite_options`] sets: starting fails without.
     pub fn sqlite(pool: sqlx::SqlitePool, cache: Client) -> Builder<sqlx::Sqlite> {
         Builder::new(pool, cache)
+    }
+
+    /// How a SQLite database is well opened for this crate: it is created if it is missing, readers go on beside its
+    /// writer (WAL), writers wait for each other for up to 20 s, and a commit waits for the disk.
+    ///
+    /// # Errors
+    /// `url` is not of the form `sqlite://FILE`.
+    pub fn sqlite_options(url: &str) -> sqlx::Result<sqlx::sqlite::SqliteConnectOptions> {
+        use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+        Ok(url
+            .parse::<SqliteConnectOptions>()?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(20))
+            // `insert or replace` deletes a row, and its trigger has to see that.
+            .pragma("recursive_triggers", "on"))
     }
 }
 
 impl<DB: Backend> Builder<DB> {
-    fn new(pool: Pool<DB>, cache: Client) -> Builder<DB> {
+    /// A database of either kind behind this cache, for code that serves both.
+    pub fn new(pool: Pool<DB>, cache: Client) -> Builder<DB> {
         Builder {
             pool,
             cache,
