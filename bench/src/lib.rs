@@ -15,6 +15,7 @@ pub mod report;
 pub mod resize;
 pub mod simulate;
 pub mod sqlite;
+pub mod statements;
 pub mod trace;
 pub mod versus;
 pub mod workload;

@@ -2,6 +2,7 @@
 //! with its owner.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -64,6 +65,24 @@ impl ServerProcess {
         }
     }
 
+    /// Starts a program that prints `listening on http://127.0.0.1:PORT` once it does, and reads that line.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started, or its first line is another one.
+    pub fn start_announced(command: &mut Command) -> anyhow::Result<ServerProcess> {
+        let program = PathBuf::from(command.get_program());
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = child.with_context(|| format!("cannot start {}", program.display()))?;
+        let mut server = ServerProcess { child, ports: Vec::new() };
+        let mut line = String::new();
+        let output = server.child.stdout.take().context("standard output is a pipe")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let port = line.trim_end().strip_prefix("listening on http://127.0.0.1:").and_then(|port| port.parse().ok());
+        server.ports.push(port.with_context(|| format!("{} does not say where it listens", program.display()))?);
+        Ok(server)
+    }
+
     /// The first TCP port.
     pub fn port(&self) -> u16 {
         self.ports[0]
@@ -77,6 +96,11 @@ impl ServerProcess {
     /// The address of the first TCP port on loopback, as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port())
+    }
+
+    /// The URL of the first TCP port, for a server that speaks HTTP.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
     }
 
     /// The process's number.

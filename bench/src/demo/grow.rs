@@ -1,7 +1,7 @@
 //! `larder-bench demo --grow`: load rises and a node is added, load falls and one is drained, beside nodes that do not
 //! know each other.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -9,8 +9,7 @@ use larder_client::Client;
 
 use super::datastore::Datastore;
 use super::options::DemoOptions;
-use crate::cluster::{figures, settle};
-use crate::process::ServerProcess;
+use crate::cluster::{Fleet, settle};
 use crate::report::{print, table, write};
 use crate::resize::{
     Change, Cost, HEADINGS, Kind, Loader, Reader, Run, Second, Track, Way, cost, describe, populate, rows, to_html,
@@ -31,43 +30,14 @@ const P99_MORE: f64 = 0.3;
 /// Seconds that Larder's own client is watched for after a change.
 const OURS: usize = 15;
 
-/// The demo's nodes, of one cluster or each for itself.
-struct Fleet {
-    members: Vec<ServerProcess>,
-    clustered: bool,
-    memory: u32,
-}
-
-impl Fleet {
-    fn start(clustered: bool, memory: u32) -> Result<Fleet> {
-        let mut fleet = Fleet { members: Vec::new(), clustered, memory };
-        for _ in 0..NODES {
-            fleet.add()?;
-        }
-        if clustered {
-            settle(&fleet.addresses(), NODES)?;
-        }
-        Ok(fleet)
+/// Starts the demo's nodes, of one cluster or each for itself.
+fn start(clustered: bool, memory: u32) -> Result<Fleet> {
+    let program = std::env::current_exe().context("this program's own path, to start nodes from it")?;
+    let fleet = Fleet::start(&program, NODES, clustered.then_some("demo"), &["-t", "1", "-m", &memory.to_string()])?;
+    if clustered {
+        settle(&fleet.addresses(), NODES)?;
     }
-
-    fn addresses(&self) -> Vec<String> {
-        self.members.iter().map(ServerProcess::address).collect()
-    }
-
-    /// Starts one node more.
-    fn add(&mut self) -> Result<()> {
-        let program = std::env::current_exe().context("this program's own path, to start nodes from it")?;
-        let mut command = Command::new(program);
-        command.args(["node", "-t", "1", "-p", "-1", "-m", &self.memory.to_string()]);
-        if self.clustered {
-            command.args(["--cluster", "demo", "--cluster-listen", "127.0.0.1:0"]);
-            if let Some(first) = self.members.first() {
-                command.args(["--seeds", &figures(&first.address())?["peer_address"]]);
-            }
-        }
-        self.members.push(ServerProcess::start(command.env("RUST_LOG", "error"))?);
-        Ok(())
-    }
+    Ok(fleet)
 }
 
 /// Reads a second while load is low.
@@ -115,9 +85,9 @@ pub(super) async fn run(options: &DemoOptions, datastore: Datastore) -> Result<E
 }
 
 async fn in_a_cluster(options: &DemoOptions, loader: &Loader, late: usize) -> Result<Vec<Track>> {
-    let mut fleet = Fleet::start(true, options.memory)?;
-    let (first, old) = (fleet.members[0].address(), fleet.addresses());
-    let follow = || async { Ok::<_, anyhow::Error>(Client::builder().discover(&*first).connect().await?) };
+    let mut fleet = start(true, options.memory)?;
+    let old = fleet.addresses();
+    let follow = || async { Ok::<_, anyhow::Error>(Client::builder().discover(&*old[0]).connect().await?) };
     let reader = |name, way, client| Reader::new(name, way, client, loader.clone(), options.users, options.zipf);
     let readers = [
         reader("Larder's client", Way::Leases, follow().await?),
@@ -134,8 +104,7 @@ async fn in_a_cluster(options: &DemoOptions, loader: &Loader, late: usize) -> Re
     run.go_on(AFTER, show).await;
     fall(&mut run, options).await;
     // It ends by itself, after it has forwarded for a while.
-    let leaver = fleet.members.pop().context("a node was added")?;
-    leaver.terminate()?;
+    fleet.drain()?;
     run.go_on(late, show).await;
     readers[1].use_client(with_list(&fleet.addresses())?);
     run.go_on(AFTER, show).await;
@@ -157,7 +126,7 @@ fn all(tracks: &[Track]) -> Track {
 }
 
 async fn apart(options: &DemoOptions, loader: &Loader) -> Result<Track> {
-    let mut fleet = Fleet::start(false, options.memory)?;
+    let mut fleet = start(false, options.memory)?;
     let client = with_list(&fleet.addresses())?;
     let reader = Reader::new("control", Way::Leases, client.clone(), loader.clone(), options.users, options.zipf);
     populate(&client, loader, options.users).await?;
@@ -169,9 +138,8 @@ async fn apart(options: &DemoOptions, loader: &Loader) -> Result<Track> {
     reader.use_client(with_list(&fleet.addresses())?);
     run.go_on(2 * AFTER, show).await;
     fall(&mut run, options).await;
-    let _gone = fleet.members.pop();
     run.begin("one node less");
-    reader.use_client(with_list(&fleet.addresses())?);
+    reader.use_client(with_list(&fleet.addresses()[..NODES])?);
     run.go_on(2 * AFTER, show).await;
     let changes = run.end().await;
     Ok(track(&reader, &changes, OURS, Kind::Control))

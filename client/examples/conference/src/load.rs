@@ -1,272 +1,222 @@
 //! A load of devices and people on the instances, and a check that no seats are shown older than the bound.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rand::RngExt;
 use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::settings::BOUND;
 
-/// What load is put on which instances.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Options {
-    /// The instances
-    #[arg(long = "instance", default_value = "http://127.0.0.1:8080")]
-    pub(crate) instances: Vec<String>,
-    /// How long, in seconds
+/// How a phase of the demo puts its load.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Phase {
+    /// How long each phase lasts, in seconds
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
-    /// How many requests are under way at a time
-    #[arg(long, default_value_t = 32)]
-    pub(crate) at_a_time: usize,
-    /// How long a device waits after each of its requests, in milliseconds
-    #[arg(long, default_value_t = 0)]
+    /// How long a device waits between two requests, in milliseconds; with 0 the phases show what the app can bear
+    #[arg(long, default_value_t = 20)]
     pub(crate) pause: u64,
-    /// How many conferences there are
+    /// How many conferences there are, with 100 seats each
     #[arg(long, default_value_t = 200)]
     pub(crate) conferences: i64,
-    /// How many people register
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) people: u32,
 }
+
+/// How many devices there are, and how many people register.
+const DEVICES: usize = 32;
+const PEOPLE: u32 = 1000;
 
 /// The cities that the conferences are in.
 pub(crate) const CITIES: [&str; 5] = ["London", "Paris", "Lagos", "Lima", "Osaka"];
 
 /// What a load found.
 pub(crate) struct Report {
+    /// In microseconds.
     latencies: Histogram<u64>,
     seconds: f64,
     pub(crate) registered: u64,
     not_modified: u64,
-    pub(crate) errors: u64,
-    pub(crate) stale: u64,
-    /// Statements of the datastore while it ran, by their first words.
-    pub(crate) statements: BTreeMap<String, u64>,
+    errors: u64,
+    stale: u64,
+    /// Queries of the application's own tables, without those of transactions.
+    reads: u64,
 }
 
 impl Report {
-    pub(crate) fn requests(&self) -> u64 {
-        self.latencies.len()
-    }
-
-    /// Queries of the application's own tables, without those of transactions.
-    pub(crate) fn reads(&self) -> u64 {
-        self.statements.iter().filter(|(text, _)| text.starts_with("select * from")).map(|(_, count)| count).sum()
-    }
-
-    pub(crate) fn milliseconds(&self, quantile: f64) -> f64 {
-        self.latencies.value_at_quantile(quantile) as f64 / 1000.0
+    /// Reads of the datastore for 1,000 requests.
+    pub(crate) fn reads(&self) -> f64 {
+        self.reads as f64 * 1000.0 / self.latencies.len().max(1) as f64
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_thousand = self.reads() as f64 * 1000.0 / self.requests().max(1) as f64;
+        let milliseconds = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        let (p50, p99) = (milliseconds(0.5), milliseconds(0.99));
+        let (rate, reads) = (self.latencies.len() as f64 / self.seconds, self.reads());
+        let Report { registered, not_modified, errors, stale, .. } = self;
         write!(
             f,
-            "{:>7.0} requests/s · p50 {:>6.2} ms · p99 {:>6.2} ms · {:>6.1} datastore reads for 1,000 requests · {} not \
-             modified · {} registrations · {} errors · {} stale",
-            self.requests() as f64 / self.seconds,
-            self.milliseconds(0.5),
-            self.milliseconds(0.99),
-            per_thousand,
-            self.not_modified,
-            self.registered,
-            self.errors,
-            self.stale,
+            "{rate:>7.0} requests/s · p50 {p50:>6.2} ms · p99 {p99:>6.2} ms · {reads:>6.1} datastore reads for 1,000 \
+             requests · {not_modified} not modified · {registered} registrations · {errors} errors · {stale} stale"
         )
     }
 }
 
-/// The versions that must be seen, by conference.
-#[derive(Default)]
-struct Versions {
-    must: i64,
-    /// Those whose commit was answered within the bound.
-    young: VecDeque<(Instant, i64)>,
-}
-
-impl Versions {
-    fn committed(&mut self, version: i64) {
-        self.young.push_back((Instant::now(), version));
-    }
-
-    /// The least version that a read may show which begins now.
-    fn least(&mut self) -> i64 {
-        while self.young.front().is_some_and(|(at, _)| at.elapsed() > BOUND) {
-            let (_, version) = self.young.pop_front().expect("there is a front");
-            self.must = self.must.max(version);
-        }
-        self.must
-    }
-}
-
-type Shared = Arc<Mutex<HashMap<i64, Versions>>>;
-
-/// Runs the load.
-pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
+/// Puts load on instances: nineteen reads for a registration or its end.
+pub(crate) async fn run(instances: Vec<String>, phase: Phase) -> anyhow::Result<Report> {
     let http = Client::builder().timeout(Duration::from_secs(30)).build()?;
-    let before = statements(&http, options).await?;
+    let before = reads(&http, &instances).await;
     let began = Instant::now();
-    let end = began + Duration::from_secs(options.seconds);
-    let versions = Shared::default();
-    let mut tasks = JoinSet::new();
-    for place in 0..options.at_a_time {
-        let mut device = Device {
-            http: http.clone(),
-            base: options.instances[place % options.instances.len()].clone(),
-            options: options.clone(),
-            versions: versions.clone(),
-            etags: HashMap::new(),
-            report: Report::new()?,
-        };
-        let pause = Duration::from_millis(options.pause);
-        tasks.spawn(async move {
-            while Instant::now() < end {
-                device.request().await;
-                // Even no time at all would be a turn of the clock.
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
-                }
-            }
-            device.report
-        });
+    let latencies = Histogram::new_with_bounds(1, 60_000_000, 3)?;
+    let report = Report { latencies, seconds: 0.0, registered: 0, not_modified: 0, errors: 0, stale: 0, reads: 0 };
+    let load = Arc::new(Load { http, instances, phase, commits: Mutex::default(), report: Mutex::new(report) });
+    let mut devices = JoinSet::new();
+    for number in 0..DEVICES {
+        let device = Device { load: load.clone(), instance: number, etags: HashMap::new() };
+        devices.spawn(device.run(began + Duration::from_secs(phase.seconds)));
     }
-    let mut report = Report::new()?;
-    while let Some(part) = tasks.join_next().await {
-        let part = part?;
-        report.latencies.add(&part.latencies)?;
-        report.registered += part.registered;
-        report.not_modified += part.not_modified;
-        report.errors += part.errors;
-        report.stale += part.stale;
-    }
+    devices.join_all().await;
+    let Load { http, instances, report, .. } = Arc::into_inner(load).expect("the devices have ended");
+    let mut report = report.into_inner().expect("no holder panics");
     report.seconds = began.elapsed().as_secs_f64();
-    for (text, count) in statements(&http, options).await? {
-        let count = count.saturating_sub(before.get(&text).copied().unwrap_or(0));
-        report.statements.insert(text, count);
-    }
+    // Those of an instance that was killed meanwhile are not known.
+    let after = reads(&http, &instances).await;
+    report.reads = after.iter().zip(before).map(|(after, before)| after.saturating_sub(before)).sum();
     Ok(report)
 }
 
-async fn statements(http: &Client, options: &Options) -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut all = BTreeMap::new();
-    for instance in &options.instances {
-        let counts = http.get(format!("{instance}/admin/statements")).send().await;
-        // An instance that was killed meanwhile has none.
-        let Ok(counts) = counts else { continue };
-        for (text, count) in counts.json::<BTreeMap<String, u64>>().await? {
-            *all.entry(text).or_default() += count;
-        }
+/// The reads of each instance so far.
+async fn reads(http: &Client, instances: &[String]) -> Vec<u64> {
+    let mut reads = Vec::new();
+    for instance in instances {
+        let counts = async { http.get(format!("{instance}/admin/statements")).send().await?.json().await };
+        let counts: BTreeMap<String, u64> = counts.await.unwrap_or_default();
+        reads.push(counts.iter().filter(|(text, _)| text.starts_with("select * from")).map(|(_, count)| count).sum());
     }
-    Ok(all)
+    reads
 }
 
-impl Report {
-    fn new() -> anyhow::Result<Report> {
-        Ok(Report {
-            // In microseconds, up to two request time-outs.
-            latencies: Histogram::new_with_bounds(1, 60_000_000, 3)?,
-            seconds: 0.0,
-            registered: 0,
-            not_modified: 0,
-            errors: 0,
-            stale: 0,
-            statements: BTreeMap::new(),
-        })
+/// What the devices share.
+struct Load {
+    http: Client,
+    instances: Vec<String>,
+    phase: Phase,
+    /// By conference, when a change was answered, and its version.
+    commits: Mutex<HashMap<i64, Vec<(Instant, i64)>>>,
+    report: Mutex<Report>,
+}
+
+impl Load {
+    /// The least version that a read may show which begins now.
+    fn least(&self, conference: i64) -> i64 {
+        let mut commits = self.commits.lock().expect("no holder panics");
+        let commits = commits.entry(conference).or_default();
+        let old = commits.iter().filter(|(at, _)| at.elapsed() > BOUND).map(|(_, version)| *version);
+        let least = old.max().unwrap_or(0);
+        commits.retain(|(_, version)| *version >= least);
+        least
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Report)) {
+        what(&mut self.report.lock().expect("no holder panics"));
     }
 }
 
 struct Device {
-    http: Client,
-    base: String,
-    options: Options,
-    versions: Shared,
+    load: Arc<Load>,
+    /// The place of the instance that it asks.
+    instance: usize,
     etags: HashMap<String, String>,
-    report: Report,
 }
 
 impl Device {
-    async fn request(&mut self) {
-        let (draw, id, person) = {
-            let mut random = rand::rng();
-            // The square prefers some conferences to others.
-            let place = random.random::<f64>().powi(2) * self.options.conferences as f64;
-            (random.random_range(0..20), place as i64 + 1, random.random_range(0..self.options.people))
-        };
-        let began = Instant::now();
-        let done = match draw {
-            0 => self.register(id, person).await,
+    async fn run(mut self, end: Instant) {
+        let load = self.load.clone();
+        let pause = Duration::from_millis(load.phase.pause);
+        while Instant::now() < end {
+            let began = Instant::now();
+            let done = self.request().await;
+            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            load.note(|report| report.latencies.saturating_record(micros));
+            if done.is_err() {
+                load.note(|report| report.errors += 1);
+                // As behind a load balancer: the next request goes to another instance.
+                self.instance += 1;
+            }
+            // Even no time at all would be a turn of the clock.
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    async fn request(&mut self) -> anyhow::Result<()> {
+        // The square prefers some conferences to others.
+        let id = (rand::random::<f64>().powi(2) * self.load.phase.conferences as f64) as i64 + 1;
+        match rand::random_range(0..20) {
+            0 => self.register(id).await,
             1..=11 => self.read(id).await,
             12..=15 => self.page(&format!("/conferences/{id}")).await,
             _ => {
                 let city = CITIES[id as usize % CITIES.len()];
                 self.page(&format!("/api/conferences?city={city}&fields=id,name,seats_available")).await
             }
-        };
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.report.latencies.saturating_record(micros);
-        if done.is_err() {
-            self.report.errors += 1;
-            // As behind a load balancer: the next request goes to another instance.
-            let instances = &self.options.instances;
-            let place = instances.iter().position(|instance| *instance == self.base).unwrap_or(0);
-            self.base = instances[(place + 1) % instances.len()].clone();
         }
     }
 
+    fn url(&self, path: &str) -> String {
+        let instances = &self.load.instances;
+        format!("{}{path}", instances[self.instance % instances.len()])
+    }
+
     async fn read(&mut self, id: i64) -> anyhow::Result<()> {
-        let url = format!("{}/api/conferences/{id}", self.base);
-        let least = self.versions.lock().expect("no holder panics").entry(id).or_default().least();
-        let mut request = self.http.get(&url);
+        let url = self.url(&format!("/api/conferences/{id}"));
+        let least = self.load.least(id);
+        let mut request = self.load.http.get(&url);
         // Every other time as a device that has it already, which shows what it has where it gets a 304.
-        let tag = self.etags.get(&url).filter(|_| rand::random());
-        if let Some(tag) = tag {
+        if let Some(tag) = self.etags.get(&url).filter(|_| rand::random()) {
             request = request.header("if-none-match", tag);
         }
         let answer = request.send().await?.error_for_status()?;
         if answer.status() == StatusCode::NOT_MODIFIED {
-            self.report.not_modified += 1;
+            self.load.note(|report| report.not_modified += 1);
             return Ok(());
         }
         if let Some(tag) = answer.headers().get("etag") {
             self.etags.insert(url, tag.to_str()?.to_owned());
         }
-        let version = answer.json::<serde_json::Value>().await?["version"].as_i64();
-        if version.is_none_or(|version| version < least) {
-            self.report.stale += 1;
-        }
+        let version = answer.json::<Value>().await?["version"].as_i64();
+        self.load.note(|report| report.stale += u64::from(version.is_none_or(|version| version < least)));
         Ok(())
     }
 
     async fn page(&self, path: &str) -> anyhow::Result<()> {
-        self.http.get(format!("{}{path}", self.base)).send().await?.error_for_status()?.bytes().await?;
+        self.load.http.get(self.url(path)).send().await?.error_for_status()?.bytes().await?;
         Ok(())
     }
 
-    async fn register(&mut self, id: i64, person: u32) -> anyhow::Result<()> {
-        let profile = format!("person{person}@example.org");
-        let url = format!("{}/api/conferences/{id}/registrations", self.base);
-        let register = self.http.post(&url).json(&serde_json::json!({ "profile": profile })).send().await?;
-        let answer = match register.status() {
-            StatusCode::CONFLICT => self.http.delete(format!("{url}/{profile}")).send().await?,
-            _ => register,
-        };
+    /// Registers a person, or ends the registration where there is one.
+    async fn register(&self, id: i64) -> anyhow::Result<()> {
+        let profile = format!("person{}@example.org", rand::random_range(0..PEOPLE));
+        let url = self.url(&format!("/api/conferences/{id}/registrations"));
+        let mut answer = self.load.http.post(&url).json(&json!({ "profile": profile })).send().await?;
+        if answer.status() == StatusCode::CONFLICT {
+            answer = self.load.http.delete(format!("{url}/{profile}")).send().await?;
+        }
         match answer.status() {
             // There are no seats, and no registration either.
             StatusCode::NOT_FOUND => return Ok(()),
-            StatusCode::CREATED => self.report.registered += 1,
+            StatusCode::CREATED => self.load.note(|report| report.registered += 1),
             _ => {}
         }
-        let version = answer.error_for_status()?.json::<serde_json::Value>().await?["version"].as_i64();
-        let mut versions = self.versions.lock().expect("no holder panics");
-        versions.entry(id).or_default().committed(version.unwrap_or(0));
+        let version = answer.error_for_status()?.json::<Value>().await?["version"].as_i64().unwrap_or(0);
+        let mut commits = self.load.commits.lock().expect("no holder panics");
+        commits.entry(id).or_default().push((Instant::now(), version));
         Ok(())
     }
 }

@@ -5,19 +5,15 @@
 #![expect(clippy::duplicate_mod, reason = "the application is compiled once for each database")]
 
 mod demo;
-mod grow;
 mod load;
 mod mail;
 mod postgres;
 mod settings;
 mod sqlite;
-mod statements;
-
-use std::io::Write;
 
 use clap::{Parser, Subcommand};
+use larder_bench::statements;
 use settings::Settings;
-use tokio::net::TcpListener;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -43,12 +39,8 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Put load on instances: nineteen reads for a registration or its end
-    Load(load::Options),
     /// Check that the datastore has all triggers and composite indexes, and print the statements where it lacks some
     Indexes(Settings),
-    /// Print the OpenAPI description of the API
-    Openapi,
     /// Run a cache node, as the demo does
     #[command(hide = true)]
     Node(Box<larder_node::CommandLine>),
@@ -60,8 +52,7 @@ async fn main() -> anyhow::Result<()> {
     // A node starts its own log and its own threads.
     if let Command::Node(command_line) = command {
         larder_bench::process::end_with_parent();
-        let ended = tokio::task::spawn_blocking(|| larder_node::run(command_line.settings)).await;
-        anyhow::ensure!(ended.is_ok(), "the node has failed");
+        tokio::task::spawn_blocking(|| larder_node::run(command_line.settings)).await?;
         return Ok(());
     }
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
@@ -70,48 +61,10 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::registry().with(log.with_filter(filter)).with(statements::layer()).init();
     match command {
         Command::Demo(options) => demo::run(options).await,
-        Command::Serve { listen, settings } => serve(&listen, settings).await,
-        Command::Load(options) => {
-            let report = load::run(&options).await?;
-            println!("{report}");
-            Ok(())
-        }
-        Command::Indexes(settings) => {
-            let settings = Settings { write_migrations: None, ..settings };
-            if is_postgres(&settings) {
-                postgres::app::App::open(settings).await.map(drop)?;
-            } else {
-                sqlite::app::App::open(settings).await.map(drop)?;
-            }
-            println!("The datastore has all triggers and indexes.");
-            Ok(())
-        }
-        Command::Openapi => {
-            println!("{}", sqlite::app::description());
-            Ok(())
-        }
+        Command::Serve { listen, settings } if settings.is_postgres() => postgres::app::serve(&listen, settings).await,
+        Command::Serve { listen, settings } => sqlite::app::serve(&listen, settings).await,
+        Command::Indexes(settings) if settings.is_postgres() => postgres::app::check_indexes(settings).await,
+        Command::Indexes(settings) => sqlite::app::check_indexes(settings).await,
         Command::Node(_) => unreachable!("it has been run above"),
-    }
-}
-
-fn is_postgres(settings: &Settings) -> bool {
-    settings.datastore.starts_with("postgres")
-}
-
-async fn serve(listen: &str, settings: Settings) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
-    let address = listener.local_addr()?;
-    let ready = || {
-        println!("listening on http://{address}");
-        std::io::stdout().flush()
-    };
-    if is_postgres(&settings) {
-        let app = postgres::app::App::open(settings).await?;
-        ready()?;
-        app.serve(listener).await
-    } else {
-        let app = sqlite::app::App::open(settings).await?;
-        ready()?;
-        app.serve(listener).await
     }
 }

@@ -32,5 +32,11 @@ pub(crate) struct Settings {
     pub(crate) without_cache: bool,
 }
 
+impl Settings {
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.datastore.starts_with("postgres")
+    }
+}
+
 /// How old a read may be.
 pub(crate) const BOUND: Duration = Duration::from_secs(1);

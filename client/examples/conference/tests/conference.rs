@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,19 +28,6 @@ struct World {
     http: Client,
 }
 
-/// An instance, which is killed with this value.
-struct Instance {
-    process: Child,
-    url: String,
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl World {
     fn new(postgres: Option<Postgres>) -> World {
         let folder = tempfile::tempdir().unwrap();
@@ -56,38 +43,29 @@ impl World {
         self.folder.path().join("mail")
     }
 
-    fn instance(&self, further: &[&str]) -> Instance {
-        let mut process = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--datastore", &self.datastore])
-            .args(["--servers", &self.node.address(), "--mail"])
-            .arg(self.mail())
-            .args(further)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect("the instance listens").to_owned();
-        Instance { process, url }
+    fn instance(&self, further: &[&str]) -> ServerProcess {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--datastore", &self.datastore]);
+        command.args(["--servers", &self.node.address(), "--mail"]).arg(self.mail()).args(further);
+        ServerProcess::start_announced(&mut command).unwrap()
     }
 
-    async fn conference(&self, instance: &Instance, seats: i64) -> i64 {
+    async fn conference(&self, instance: &ServerProcess, seats: i64) -> i64 {
         let new = json!({ "organizer": "o@example.org", "name": "RustConf", "city": "London", "month": 5, "seats": seats,
             "about": "" });
-        let made = self.http.post(format!("{}/api/conferences", instance.url)).json(&new).send().await.unwrap();
+        let made = self.http.post(format!("{}/api/conferences", instance.url())).json(&new).send().await.unwrap();
         assert_eq!(made.status(), StatusCode::CREATED);
         made.json::<Value>().await.unwrap()["id"].as_i64().unwrap()
     }
 
-    async fn get(&self, instance: &Instance, path: &str) -> Value {
-        let answer = self.http.get(format!("{}{path}", instance.url)).send().await.unwrap();
+    async fn get(&self, instance: &ServerProcess, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", instance.url())).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         answer.json().await.unwrap()
     }
 
     /// How many statements an instance has run that begin so.
-    async fn statements(&self, instance: &Instance, begin: &str) -> u64 {
+    async fn statements(&self, instance: &ServerProcess, begin: &str) -> u64 {
         let counts = self.get(instance, "/admin/statements").await;
         let counts = counts.as_object().unwrap().iter().filter(|(text, _)| text.starts_with(begin));
         counts.map(|(_, count)| count.as_u64().unwrap()).sum()
@@ -130,9 +108,9 @@ on_both! {
         const SEATS: i64 = 200;
         let first = world.instance(&[]);
         let id = world.conference(&first, SEATS).await;
-        let urls = Arc::new(std::sync::Mutex::new([first.url.clone(), first.url.clone()]));
+        let urls = Arc::new(std::sync::Mutex::new([first.url(), first.url()]));
         let mut instances = [first, world.instance(&[])];
-        urls.lock().unwrap()[1] = instances[1].url.clone();
+        urls.lock().unwrap()[1] = instances[1].url();
         let attempts = Arc::new(AtomicU64::new(0));
         let taken = Arc::new(std::sync::Mutex::new(HashSet::new()));
         let mut people = JoinSet::new();
@@ -161,7 +139,7 @@ on_both! {
             until("the next kill is due", async || attempts.load(Ordering::Relaxed) >= kill * 100).await;
             let place = (kill % 2) as usize;
             instances[place] = world.instance(&[]);
-            urls.lock().unwrap()[place] = instances[place].url.clone();
+            urls.lock().unwrap()[place] = instances[place].url();
         }
         while let Some(person) = people.join_next().await {
             person.unwrap();
@@ -173,14 +151,14 @@ on_both! {
         assert!(taken.lock().unwrap().iter().all(|profile| registered.contains(profile)), "an answered seat is missing");
         // Seats that are given back can be taken again.
         let profile = registered.iter().next().unwrap();
-        let url = format!("{}/api/conferences/{id}/registrations", instances[0].url);
+        let url = format!("{}/api/conferences/{id}/registrations", instances[0].url());
         let deleted = world.http.delete(format!("{url}/{profile}")).send().await.unwrap();
         assert_eq!(deleted.json::<Value>().await.unwrap()["seats_available"], 1);
         let again = world.http.delete(format!("{url}/{profile}")).send().await.unwrap();
         assert_eq!(again.status(), StatusCode::NOT_FOUND);
         let newcomer = world.http.post(&url).json(&json!({ "profile": "new@example.org" })).send().await.unwrap();
         assert_eq!(newcomer.status(), StatusCode::CREATED);
-        let nowhere = format!("{}/api/conferences/4711/registrations", instances[0].url);
+        let nowhere = format!("{}/api/conferences/4711/registrations", instances[0].url());
         let nowhere = world.http.post(nowhere).json(&json!({ "profile": "new@example.org" })).send().await.unwrap();
         assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
     }
@@ -195,7 +173,7 @@ on_both! {
                 instance = world.instance(&[]);
             }
             let profile = format!("person{number}@example.org");
-            let url = format!("{}/api/conferences/{id}/registrations", instance.url);
+            let url = format!("{}/api/conferences/{id}/registrations", instance.url());
             let answer = world.http.post(url).json(&json!({ "profile": profile })).send().await.unwrap();
             assert_eq!(answer.status(), StatusCode::CREATED);
             answered.insert(profile);
@@ -221,7 +199,7 @@ on_both! {
 
     a_leased_task_comes_back_when_its_lease_runs_out_and_never_after_it_was_deleted(world) {
         let instance = world.instance(&["--lease-seconds", "2"]);
-        let queue = format!("{}/api/queues/badges", instance.url);
+        let queue = format!("{}/api/queues/badges", instance.url());
         let lease = async || {
             let answer = world.http.post(format!("{queue}/leases")).json(&json!({ "count": 5 })).send().await.unwrap();
             let lease: Value = answer.json().await.unwrap();
@@ -269,11 +247,11 @@ on_both! {
         // A mail server that is not there.
         let instance = world.instance(&["--task-tries", "3", "--task-limit", "1", "--mail", "smtp://127.0.0.1:9"]);
         let id = world.conference(&instance, 5).await;
-        let url = format!("{}/api/conferences/{id}/registrations", instance.url);
+        let url = format!("{}/api/conferences/{id}/registrations", instance.url());
         let answer = world.http.post(url).json(&json!({ "profile": "p@example.org" })).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED);
         let dead = async || {
-            let page = world.http.get(format!("{}/admin/tasks", instance.url)).send().await.unwrap().text().await.unwrap();
+            let page = world.http.get(format!("{}/admin/tasks", instance.url())).send().await.unwrap().text().await.unwrap();
             let task = page.split("/admin/tasks/").nth(1)?.split('/').next()?.to_owned();
             Some((task, page))
         };
@@ -288,10 +266,10 @@ on_both! {
         // The mail server is there again: another instance has another one, a folder.
         drop(instance);
         let instance = world.instance(&["--task-tries", "3"]);
-        let requeued = world.http.post(format!("{}/admin/tasks/{task}/requeue", instance.url)).send().await.unwrap();
+        let requeued = world.http.post(format!("{}/admin/tasks/{task}/requeue", instance.url())).send().await.unwrap();
         assert_eq!(requeued.status(), StatusCode::OK);
         until("the mail is sent", async || mails(&world.mail()).contains_key("p@example.org")).await;
-        let again = world.http.post(format!("{}/admin/tasks/{task}/requeue", instance.url)).send().await.unwrap();
+        let again = world.http.post(format!("{}/admin/tasks/{task}/requeue", instance.url())).send().await.unwrap();
         assert_eq!(again.status(), StatusCode::NOT_FOUND);
     }
 
@@ -311,7 +289,7 @@ on_both! {
             cursor = format!("&cursor={next}");
         }
         assert_eq!(seen, (1..=45).collect::<Vec<_>>());
-        let url = format!("{}/api/conferences/7", instance.url);
+        let url = format!("{}/api/conferences/7", instance.url());
         // A strict read takes no hit of a node that has had no beats yet.
         until("reads are served from the cache", async || {
             let before = world.statements(&instance, "select * from conference").await;
@@ -330,13 +308,20 @@ on_both! {
         world.http.post(registered).json(&json!({ "profile": "p@example.org" })).send().await.unwrap();
         let changed = world.http.get(&url).header("if-none-match", &tag).send().await.unwrap();
         assert_eq!(changed.json::<Value>().await.unwrap()["seats_available"], 2);
-        let zipped = world.http.get(format!("{}/conferences/7", instance.url)).header("accept-encoding", "gzip");
+        let zipped = world.http.get(format!("{}/conferences/7", instance.url())).header("accept-encoding", "gzip");
         let zipped = zipped.send().await.unwrap();
         assert_eq!(zipped.headers()["content-encoding"], "gzip");
-        for wrong in ["/api/conferences?city=x&cursor=no", "/api/conferences?city=x&limit=0", "/api/conferences/7?fields=no"] {
-            let answer = world.http.get(format!("{}{wrong}", instance.url)).send().await.unwrap();
+        let wrong = ["conferences?city=x&cursor=no", "conferences?city=x&limit=0", "conferences/7?fields=no"];
+        for wrong in wrong.iter().chain(&["conferences?city=%00", "profiles/%00/registrations"]) {
+            let answer = world.http.get(format!("{}/api/{wrong}", instance.url())).send().await.unwrap();
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
         }
+        let nul = world.http.post(format!("{}/api/queues/q/leases/%00/renew", instance.url())).send().await.unwrap();
+        assert_eq!(nul.status(), StatusCode::BAD_REQUEST);
+        let description = world.get(&instance, "/openapi.json").await;
+        let parameters = description["paths"]["/api/conferences"]["get"]["parameters"].as_array().unwrap();
+        let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["city", "month", "open", "cursor", "limit", "fields"]);
     }
 }
 
@@ -352,12 +337,20 @@ fn no_input_breaks_the_api_or_gets_an_answer_that_its_description_does_not_name(
     let instance = world.instance(&[]);
     // A description cannot say which cursors, leases and tasks there are: those that are not are refused rightly.
     let output = Command::new(environment.join("bin/schemathesis"))
-        .args(["run", &format!("{}/openapi.json", instance.url), "--exclude-checks", "positive_data_acceptance"])
+        .args(["run", &format!("{}/openapi.json", instance.url()), "--exclude-checks", "positive_data_acceptance"])
         .args(["--phases", "coverage,fuzzing,stateful", "--max-examples", "20", "--seed", "1"])
         .current_dir(world.folder.path())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn each_command_explains_itself() {
+    for command in ["demo", "serve", "indexes"] {
+        let output = Command::new(PROGRAM).args([command, "--help"]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// Registrations and kills: few, unless `LARDER_REGISTRATIONS=10000,20` asks for the run that the documentation shows.

@@ -1,4 +1,5 @@
-//! Counts the statements that sqlx runs, by their first words: what a cache keeps off the datastore is seen there.
+//! Counts the statements that this process runs by sqlx, by their first words: what a cache keeps off the datastore is
+//! seen there.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,12 +15,12 @@ use tracing_subscriber::{Layer, filter::LevelFilter};
 static COUNTS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
 /// How often each statement was run, by its first words.
-pub(crate) fn counts() -> BTreeMap<String, u64> {
+pub fn counts() -> BTreeMap<String, u64> {
     COUNTS.lock().expect("no holder panics").clone()
 }
 
-/// The layer that counts.
-pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+/// The layer of `tracing` that counts.
+pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     Counting.with_filter(Targets::new().with_target("sqlx::query", LevelFilter::DEBUG))
 }
 
