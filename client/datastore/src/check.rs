@@ -34,9 +34,9 @@ pub struct Comparison {
 pub struct Checker<DB: Backend> {
     pool: Pool<DB>,
     bound: Duration,
-    /// One of so many rows is checked.
+    /// One of so many keys is checked.
     one_of: u64,
-    rows: AtomicU64,
+    keys: AtomicU64,
     comparisons: HashMap<String, Arc<Comparison>>,
 }
 
@@ -45,17 +45,20 @@ impl<DB: Backend> Checker<DB> {
     pub fn new(pool: Pool<DB>, bound: Duration, one_of: u64, comparisons: Vec<Comparison>) -> Checker<DB> {
         let comparisons =
             comparisons.into_iter().map(|comparison| (comparison.rule.clone(), Arc::new(comparison))).collect();
-        Checker { pool, bound, one_of: one_of.max(1), rows: AtomicU64::new(0), comparisons }
+        Checker { pool, bound, one_of: one_of.max(1), keys: AtomicU64::new(0), comparisons }
     }
 
-    /// Checks what this row invalidates, if it is its turn.
+    /// Checks those of the keys that this row invalidates whose turn it is.
     pub(crate) fn sample(&self, cache: &Client, prefix: &str, row: &Row) {
-        let Some(comparison) = self.comparisons.get(&row.rule) else { return };
-        if !self.rows.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_of) {
-            return;
+        for (rule, values) in row.keys() {
+            let Some(comparison) = self.comparisons.get(&rule) else { continue };
+            if self.keys.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_of) {
+                self.check(cache, cache_key(prefix, &rule, &values), &values, comparison);
+            }
         }
-        let Some(values) = Value::all_from_json(&row.key) else { return };
-        let key = cache_key(prefix, &row.rule, &values);
+    }
+
+    fn check(&self, cache: &Client, key: Vec<u8>, values: &[Value], comparison: &Arc<Comparison>) {
         let (pool, bound) = (self.pool.clone(), self.bound);
         for node in cache.every_node() {
             let check = Check {
@@ -63,7 +66,7 @@ impl<DB: Backend> Checker<DB> {
                 bound,
                 node,
                 key: key.clone(),
-                values: values.clone(),
+                values: values.to_vec(),
                 comparison: comparison.clone(),
             };
             tokio::spawn(async move {

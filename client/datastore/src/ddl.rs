@@ -14,7 +14,7 @@ use sqlx::Pool;
 use crate::entity::Kind;
 use crate::error::{Error, Result};
 use crate::outbox::{Backend, Column};
-use crate::rule::{EVERYTHING, Rule, Source};
+use crate::rule::{Rule, Source};
 
 /// Whose SQL is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +92,30 @@ pub async fn ensure<DB: Backend>(
         pieces.extend(indexes(kind)?);
     }
     pieces.retain(|piece| !there.contains(&piece.name));
-    let has_tables = ["larder_outbox", "larder_node", "larder_meta"].iter().all(|table| there.contains(*table));
+    let names: &[&str] = match DB::DIALECT {
+        Dialect::Sqlite => &["larder_outbox", "larder_last", "larder_outbox_last", "larder_node", "larder_meta"],
+        Dialect::Postgres => &["larder_outbox", "larder_node", "larder_meta"],
+    };
+    let outbox = DB::columns(pool, "larder_outbox").await?;
+    let is_outdated = !outbox.is_empty() && !outbox.iter().any(|column| column.name == "keys");
+    let has_tables = !is_outdated && names.iter().all(|name| there.contains(*name));
     if has_tables && pieces.is_empty() {
         return Ok(());
     }
     let mut sql = String::from("-- Written by larder-datastore. Running it again does no harm.\n");
     let mut names = Vec::new();
+    if is_outdated {
+        sql.push_str(
+            "-- The outbox had a row for each key. What it still held is made up for by a flush of all nodes.\n",
+        );
+        sql.push_str("drop table larder_outbox;\n");
+    }
     if !has_tables {
         sql.push_str(tables_of(DB::DIALECT));
         names.push("the tables larder_outbox, larder_node and larder_meta".to_owned());
+    }
+    if is_outdated {
+        let _ = writeln!(sql, "{EVERYTHING_INSERTED}");
     }
     for piece in &pieces {
         let hash_len = 9;
@@ -149,12 +164,19 @@ fn check_key(source: &Source, columns: &[Column]) -> Result<()> {
     Ok(())
 }
 
+/// A row that asks for a flush, as [`EVERYTHING`](crate::rule::EVERYTHING) says.
+const EVERYTHING_INSERTED: &str = "insert into larder_outbox (keys) values ('[\"*\"]');";
+
 fn tables_of(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => {
-            "create table if not exists larder_outbox (\n    \
-                 id integer primary key autoincrement,\n    rule text not null,\n    key text not null\n\
-             );\n\
+            // A number is never given twice, though rows go: `autoincrement` would write its counter in each commit.
+            "create table if not exists larder_outbox (id integer primary key, keys text not null);\n\
+             create table if not exists larder_last (id integer not null);\n\
+             insert into larder_last select 0 where not exists (select 1 from larder_last);\n\
+             create trigger if not exists larder_outbox_last after delete on larder_outbox\n    \
+                 when old.id > (select id from larder_last)\n\
+             begin\n    update larder_last set id = old.id;\nend;\n\
              create table if not exists larder_node (address text primary key, flushed boolean not null default 0);\n\
              create table if not exists larder_meta (store text primary key, leader text, until integer);\n"
         }
@@ -162,7 +184,7 @@ fn tables_of(dialect: Dialect) -> &'static str {
             "create table if not exists larder_outbox (\n    \
                  id bigint generated always as identity primary key,\n    \
                  xid xid8 not null default pg_current_xact_id(),\n    \
-                 rule text not null,\n    key jsonb not null\n\
+                 keys text not null\n\
              ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);\n\
              create index if not exists larder_outbox_xid on larder_outbox (xid);\n\
              create table if not exists larder_node (address text primary key, flushed bool not null default false);\n\
@@ -179,42 +201,103 @@ fn column(row: &str, name: &str) -> String {
     format!("{row}.{}", quoted(name))
 }
 
-/// The keys' values of a row.
-fn key_of(dialect: Dialect, source: &Source, row: &str) -> String {
-    let values: Vec<String> = source.key.iter().map(|name| column(row, name)).collect();
-    match dialect {
-        Dialect::Sqlite => format!("json_array({})", values.join(", ")),
-        Dialect::Postgres => format!("jsonb_build_array({})", values.join(", ")),
+/// A text that is put together by `||`.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<String>,
+    /// What is to be written behind them.
+    literal: String,
+}
+
+impl Parts {
+    fn expression(&mut self, expression: String) {
+        self.end_literal();
+        self.parts.push(expression);
+    }
+
+    fn end_literal(&mut self) {
+        if !self.literal.is_empty() {
+            self.parts.push(format!("'{}'", std::mem::take(&mut self.literal)));
+        }
+    }
+
+    fn sql(mut self) -> String {
+        self.end_literal();
+        self.parts.join(" || ")
     }
 }
 
-/// Whether an update changes what the source watches; `None`: that is sure where anything has changed.
-fn is_changed(dialect: Dialect, source: &Source, columns: &[Column]) -> Option<String> {
-    if source.watch.is_empty() {
-        return None;
-    }
-    let differ = match dialect {
-        Dialect::Sqlite => "is not",
-        Dialect::Postgres => "is distinct from",
-    };
-    let compare = |watch: &String| {
-        if columns.iter().any(|known| known.name == *watch) {
-            return format!("{} {differ} {}", column("old", watch), column("new", watch));
-        }
-        let side = |row: &str| {
-            let all = match dialect {
-                Dialect::Postgres => format!("{row}.*"),
-                Dialect::Sqlite => {
-                    let name = |known: &Column| format!("{} as {}", column(row, &known.name), quoted(&known.name));
-                    columns.iter().map(name).collect::<Vec<_>>().join(", ")
-                }
-            };
-            format!("(select ({watch}) from (select {all}) as row_)")
+/// Adds a key, as [`Row::keys`](crate::outbox::Row::keys) takes it apart: `["rule",7,"London"]`.
+fn add_key(dialect: Dialect, rule: &str, source: &Source, row: &str, columns: &[Column], parts: &mut Parts) {
+    let _ = write!(parts.literal, "[\"{rule}\"");
+    for name in &source.key {
+        let value = column(row, name);
+        let value = match dialect {
+            Dialect::Sqlite => format!("json_quote({value})"),
+            // A number is its own JSON, and that saves a call.
+            Dialect::Postgres if is_integer(columns, name) => value,
+            Dialect::Postgres => format!("to_json({value})::text"),
         };
-        format!("{} {differ} {}", side("old"), side("new"))
+        parts.literal.push(',');
+        parts.expression(value);
+    }
+    parts.literal.push_str("] ");
+}
+
+fn is_integer(columns: &[Column], name: &str) -> bool {
+    let is = |column: &Column| ["smallint", "integer", "bigint"].contains(&column.kind.as_str());
+    columns.iter().any(|column| column.name.eq_ignore_ascii_case(name) && is(column))
+}
+
+/// Whether the key's columns have changed.
+fn is_moved(dialect: Dialect, source: &Source, columns: &[Column]) -> String {
+    let differ = |name: &String| {
+        let (old, new) = (column("old", name), column("new", name));
+        // Equal byte by byte, whatever the column's collation takes for equal.
+        match dialect {
+            Dialect::Sqlite => format!("{old} <> {new} collate binary"),
+            Dialect::Postgres if is_integer(columns, name) => format!("{old} <> {new}"),
+            Dialect::Postgres => format!("{old}::text <> {new}::text collate \"C\""),
+        }
     };
-    let changes: Vec<String> = source.key.iter().chain(&source.watch).map(compare).collect();
-    Some(changes.join(" or "))
+    source.key.iter().map(differ).collect::<Vec<_>>().join(" or ")
+}
+
+/// Whether an update changes one of these columns or expressions. What differs in its bytes has changed: `1.0` and
+/// `1.00` are equal as numbers, and `a` and `A` in some collations, and a reader sees which.
+fn is_changed(dialect: Dialect, watch: &[&String], columns: &[Column]) -> String {
+    let side = |row: &str, watch: &String| {
+        if columns.iter().any(|known| known.name == *watch) {
+            return column(row, watch);
+        }
+        let all = match dialect {
+            Dialect::Postgres => format!("{row}.*"),
+            Dialect::Sqlite => {
+                let name = |known: &Column| format!("{} as {}", column(row, &known.name), quoted(&known.name));
+                columns.iter().map(name).collect::<Vec<_>>().join(", ")
+            }
+        };
+        format!("(select ({watch}) from (select {all}) as row_)")
+    };
+    match dialect {
+        Dialect::Sqlite => {
+            let differ =
+                |watch: &&String| format!("{} is not {} collate binary", side("old", watch), side("new", watch));
+            watch.iter().map(differ).collect::<Vec<_>>().join(" or ")
+        }
+        Dialect::Postgres => {
+            let image = |row| watch.iter().map(|watch| side(row, watch)).collect::<Vec<_>>().join(", ");
+            format!("row({})::record *<> row({})::record", image("old"), image("new"))
+        }
+    }
+}
+
+/// Whether an update changes anything at all.
+fn is_changed_at_all(dialect: Dialect, columns: &[Column]) -> String {
+    match dialect {
+        Dialect::Sqlite => is_changed(dialect, &columns.iter().map(|column| &column.name).collect::<Vec<_>>(), columns),
+        Dialect::Postgres => "old *<> new".to_owned(),
+    }
 }
 
 fn triggers(dialect: Dialect, rules: &[Rule], tables: &BTreeMap<String, Vec<Column>>) -> Vec<Piece> {
@@ -226,51 +309,58 @@ fn triggers(dialect: Dialect, rules: &[Rule], tables: &BTreeMap<String, Vec<Colu
             .filter(|(_, source)| source.table == *table)
             .collect();
         let base = format!("larder_{}", table.replace('.', "_"));
+        let on = quoted(table);
         for operation in ["insert", "update", "delete"] {
-            let rows: Vec<String> =
-                of_table.iter().flat_map(|(rule, source)| rows_of(dialect, operation, rule, source, columns)).collect();
-            let insert =
-                format!("insert into larder_outbox (rule, key)\n        {};", rows.join("\n        union all "));
+            let (keys, only) = keys_of(dialect, operation, &of_table, columns);
+            let insert = inserted(dialect, &keys);
             let base = format!("{base}_{operation}");
-            let on = quoted(table);
             let create = match dialect {
                 Dialect::Sqlite => {
-                    let differ = |known: &Column| {
-                        format!("{} is not {}", column("old", &known.name), column("new", &known.name))
-                    };
-                    let when = match operation {
-                        "update" => {
-                            format!("\n    when {}", columns.iter().map(differ).collect::<Vec<_>>().join(" or "))
-                        }
-                        _ => String::new(),
-                    };
+                    let when = only.map(|only| format!("\n    when {only}")).unwrap_or_default();
                     format!(
                         "drop trigger if exists {{name}};\ncreate trigger {{name}} after {operation} on {on} for each row{when}\nbegin\n    {insert}\nend;\n"
                     )
                 }
                 Dialect::Postgres => {
-                    let when = if operation == "update" { "\n    when (old.* is distinct from new.*)" } else { "" };
-                    let back = if operation == "delete" { "old" } else { "new" };
-                    format!(
-                        "create or replace function {{name}}() returns trigger language plpgsql as $$\nbegin\n    {insert}\n    return \
-                         {back};\nend $$;\ndrop trigger if exists {{name}} on {on};\ncreate trigger {{name}} after {operation} on {on} for each row{when}\n    execute function \
-                         {{name}}();\n"
-                    )
+                    // Not in a `when` of the trigger, which is made ready to run anew in each statement.
+                    let body = match only {
+                        Some(only) => format!("if {only} then\n        {insert}\n    end if;"),
+                        None => insert,
+                    };
+                    function_and_trigger(&body, &format!("after {operation} on {on} for each row"), &on)
                 }
             };
             pieces.push(Piece::new(base, drop_trigger(dialect, &on), &create));
         }
         if dialect == Dialect::Postgres {
-            let on = quoted(table);
-            let create = format!(
-                "create or replace function {{name}}() returns trigger language plpgsql as $$\nbegin\n    insert into larder_outbox \
-                 (rule, key) values ('{EVERYTHING}', '[]');\n    return null;\nend $$;\ndrop trigger if exists {{name}} on {on};\ncreate trigger {{name}} after truncate on {on}\n    \
-                 execute function {{name}}();\n"
-            );
+            let create = function_and_trigger(EVERYTHING_INSERTED, &format!("after truncate on {on}"), &on);
             pieces.push(Piece::new(format!("{base}_truncate"), drop_trigger(dialect, &on), &create));
         }
     }
     pieces
+}
+
+/// One row for a change, however many rules it concerns.
+fn inserted(dialect: Dialect, keys: &str) -> String {
+    match dialect {
+        Dialect::Sqlite => {
+            let last = "(select max(id) from larder_outbox)";
+            format!(
+                "insert into larder_outbox (id, keys) values (\n        \
+                 1 + max(coalesce({last}, 0), (select id from larder_last)),\n        {keys}\n    );"
+            )
+        }
+        Dialect::Postgres => format!("insert into larder_outbox (keys) values ({keys});"),
+    }
+}
+
+/// `{name}` stands where the name belongs.
+fn function_and_trigger(body: &str, event: &str, on: &str) -> String {
+    format!(
+        "create or replace function {{name}}() returns trigger language plpgsql as $$\nbegin\n    {body}\n    return \
+         null;\nend $$;\ndrop trigger if exists {{name}} on {on};\ncreate trigger {{name}} {event}\n    execute function \
+         {{name}}();\n"
+    )
 }
 
 fn drop_trigger(dialect: Dialect, on: &str) -> (&'static str, String) {
@@ -278,21 +368,51 @@ fn drop_trigger(dialect: Dialect, on: &str) -> (&'static str, String) {
     ("drop trigger if exists ", on)
 }
 
-/// What one rule adds to the outbox at an operation, as selects.
-fn rows_of(dialect: Dialect, operation: &str, rule: &str, source: &Source, columns: &[Column]) -> Vec<String> {
-    let row = |side: &str, only: Option<String>| {
-        let only = only.map(|only| format!(" where {only}")).unwrap_or_default();
-        format!("select '{rule}', {}{only}", key_of(dialect, source, side))
+/// The keys that an operation makes old, and when it does; `None`: always.
+fn keys_of(
+    dialect: Dialect,
+    operation: &str,
+    of_table: &[(&str, &Source)],
+    columns: &[Column],
+) -> (String, Option<String>) {
+    let mut parts = Parts::default();
+    if operation != "update" {
+        let row = if operation == "insert" { "new" } else { "old" };
+        for (rule, source) in of_table {
+            add_key(dialect, rule, source, row, columns, &mut parts);
+        }
+        return (parts.sql(), None);
+    }
+    let watches_all = of_table.iter().any(|(_, source)| source.watch.is_empty());
+    let only = if watches_all {
+        is_changed_at_all(dialect, columns)
+    } else {
+        let mut watch: Vec<&String> =
+            of_table.iter().flat_map(|(_, source)| source.key.iter().chain(&source.watch)).collect();
+        watch.sort();
+        watch.dedup();
+        is_changed(dialect, &watch, columns)
     };
-    match operation {
-        "insert" => vec![row("new", None)],
-        "delete" => vec![row("old", None)],
-        _ => {
-            let moved: Vec<String> =
-                source.key.iter().map(|name| format!("{} <> {}", column("old", name), column("new", name))).collect();
-            vec![row("old", is_changed(dialect, source, columns)), row("new", Some(moved.join(" or ")))]
+    let case = |when: String, keys: Parts| format!("case when {when} then {} else '' end", keys.sql());
+    // The new keys of all rules with the same key columns are asked for once.
+    let mut moved: BTreeMap<&[String], Parts> = BTreeMap::new();
+    for (rule, source) in of_table {
+        if source.watch.is_empty() || of_table.len() == 1 {
+            add_key(dialect, rule, source, "old", columns, &mut parts);
+        } else {
+            let mut keys = Parts::default();
+            add_key(dialect, rule, source, "old", columns, &mut keys);
+            let watch: Vec<&String> = source.key.iter().chain(&source.watch).collect();
+            parts.expression(case(is_changed(dialect, &watch, columns), keys));
+        }
+        add_key(dialect, rule, source, "new", columns, moved.entry(&source.key).or_default());
+    }
+    for (_, source) in of_table {
+        if let Some(keys) = moved.remove(source.key.as_slice()) {
+            parts.expression(case(is_moved(dialect, source, columns), keys));
         }
     }
+    (parts.sql(), Some(only))
 }
 
 /// The name of a list's index without its hash.

@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::beat::{Beat, PACE, beat_key};
 use crate::check::Checker;
-use crate::outbox::{Backend, Member, Row};
-use crate::rule::{EVERYTHING, Value, cache_key};
+use crate::outbox::{Backend, Member, OWN_MAX, Row};
+use crate::rule::{EVERYTHING, cache_key};
 
 /// How long a writer that is alive may take to clean up after itself.
 const YOUNG: Duration = Duration::from_millis(50);
@@ -69,18 +69,11 @@ struct Shared {
 /// A row that is there, and not yet everywhere.
 #[derive(Debug)]
 struct Pending {
-    key: Target,
+    /// The keys to delete; `None` for all there are.
+    keys: Option<Vec<Vec<u8>>>,
     since: Instant,
-    /// Nodes that have deleted it.
+    /// Nodes that have deleted them.
     taken: HashSet<Arc<str>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
-    Key(Vec<u8>),
-    Everything,
-    /// A key with a value that no reader can have asked for.
-    Nothing,
 }
 
 /// A scan that is over.
@@ -181,11 +174,11 @@ impl<DB: Backend> Invalidator<DB> {
         for row in rows {
             pending.entry(row.id).or_insert_with(|| {
                 young.push(row.id);
-                let key = target(&self.setup.prefix, &row);
-                if let (Some(checker), Target::Key(_)) = (&self.checker, &key) {
+                let keys = keys_of(&self.setup.prefix, std::slice::from_ref(&row));
+                if let Some(checker) = &self.checker {
                     checker.sample(&self.cache, &self.setup.prefix, &row);
                 }
-                Pending { key, since: now, taken: HashSet::new() }
+                Pending { keys, since: now, taken: HashSet::new() }
             });
         }
         let oldest = pending.values().next().map_or(0.0, |row| row.since.elapsed().as_secs_f64());
@@ -240,26 +233,17 @@ impl<DB: Backend> Invalidator<DB> {
     }
 }
 
-/// What a row of the outbox asks to be deleted.
-fn target(prefix: &str, row: &Row) -> Target {
-    if row.rule == EVERYTHING {
-        return Target::Everything;
-    }
-    match Value::all_from_json(&row.key) {
-        Some(values) => Target::Key(cache_key(prefix, &row.rule, &values)),
-        None => Target::Nothing,
-    }
-}
-
 /// The keys that rows ask to be deleted, each once; `None` for all there are.
 pub(crate) fn keys_of(prefix: &str, rows: &[Row]) -> Option<Vec<Vec<u8>>> {
+    if rows.len() > OWN_MAX {
+        return None;
+    }
     let mut keys = HashSet::new();
-    for row in rows {
-        match target(prefix, row) {
-            Target::Key(key) => _ = keys.insert(key),
-            Target::Everything => return None,
-            Target::Nothing => {}
+    for (rule, values) in rows.iter().flat_map(Row::keys) {
+        if rule == EVERYTHING {
+            return None;
         }
+        keys.insert(cache_key(prefix, &rule, &values));
     }
     Some(keys.into_iter().collect())
 }
@@ -342,10 +326,9 @@ impl<DB: Backend> Keeper<DB> {
         let (mut ids, mut keys, mut everything) = (Vec::new(), Vec::new(), false);
         for (id, row) in self.shared.pending.lock().iter().filter(|(_, row)| !row.taken.contains(address)) {
             ids.push(*id);
-            match &row.key {
-                Target::Key(key) => keys.push(key.clone()),
-                Target::Everything => everything = true,
-                Target::Nothing => {}
+            match &row.keys {
+                Some(some) => keys.extend_from_slice(some),
+                None => everything = true,
             }
         }
         if ids.is_empty() {

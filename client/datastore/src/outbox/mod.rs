@@ -94,13 +94,28 @@ pub trait Backend: Database<QueryResult: Send> + Sized {
     ) -> impl Future<Output = sqlx::Result<Option<String>>> + Send;
 }
 
-/// A row of the outbox.
+/// Rows that an own transaction reads back at most. One that has more flushes the nodes.
+pub(crate) const OWN_MAX: usize = 100_000;
+
+/// A row of the outbox: a changed row of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub(crate) id: i64,
-    pub(crate) rule: String,
-    /// The values of the key, a JSON array.
-    pub(crate) key: String,
+    /// JSON arrays one after the other, each of a rule's name and the values of a key: `["page",7] ["city","Paris"] `.
+    pub(crate) keys: String,
+}
+
+impl Row {
+    /// The rules' names, and the values of their keys. A key with a value that no reader can have asked for is left
+    /// out.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (String, Vec<Value>)> {
+        let arrays = serde_json::Deserializer::from_str(&self.keys).into_iter::<Vec<serde_json::Value>>();
+        arrays.map_while(Result::ok).filter_map(|array| {
+            let (rule, values) = array.split_first()?;
+            let values = values.iter().map(Value::from_json).collect::<Option<_>>()?;
+            Some((rule.as_str()?.to_owned(), values))
+        })
+    }
 }
 
 /// Whether a node was flushed since rows are kept for it.
@@ -127,4 +142,18 @@ pub struct Column {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) nullable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_holds_the_keys_of_several_rules_and_one_that_is_none_hides_no_other() {
+        let keys = r#"["a",7,true] ["b",null] ["c",1.5] ["d",[1]] ["e","Zürich\n\"] ["] [] [7] ["*"] "#;
+        let row = Row { id: 1, keys: keys.to_owned() };
+        let found: Vec<_> = row.keys().collect();
+        let expected = [("a", vec![7.into(), 1.into()]), ("e", vec!["Zürich\n\"] [".into()]), ("*", vec![])];
+        assert_eq!(found, expected.map(|(rule, values)| (rule.to_owned(), values)));
+    }
 }

@@ -5,12 +5,9 @@ use std::collections::HashMap;
 use sqlx::postgres::{PgArguments, PgConnection, PgPool};
 use sqlx::{Arguments, AssertSqlSafe, FromRow, Postgres};
 
-use super::{Backend, Column, Member, Row, Scan};
+use super::{Backend, Column, Member, OWN_MAX, Row, Scan};
 use crate::ddl::Dialect;
 use crate::rule::Value;
-
-/// Rows that an own transaction reads back at most: more are left to the invalidator.
-const OWN_MAX: i64 = 100_000;
 
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect::Postgres;
@@ -21,28 +18,26 @@ impl Backend for Postgres {
     }
 
     async fn own_rows(tx: &mut sqlx::Transaction<'static, Self>, _: i64) -> sqlx::Result<Vec<Row>> {
-        let sql = "select id, rule, key::text from larder_outbox where xid = pg_current_xact_id_if_assigned() limit $1";
-        let rows: Vec<(i64, String, String)> = sqlx::query_as(sql).bind(OWN_MAX).fetch_all(&mut **tx).await?;
-        Ok(rows.into_iter().map(|(id, rule, key)| Row { id, rule, key }).collect())
+        let sql = "select id, keys from larder_outbox where xid = pg_current_xact_id_if_assigned() limit $1";
+        let rows: Vec<(i64, String)> = sqlx::query_as(sql).bind(OWN_MAX as i64 + 1).fetch_all(&mut **tx).await?;
+        Ok(rows.into_iter().map(|(id, keys)| Row { id, keys }).collect())
     }
 
     async fn scan(pool: &PgPool, since: Option<&str>) -> sqlx::Result<Scan> {
         // Identities are not handed out in the order of commits. What the last snapshot could not see has a transaction
         // that was not over then: its number is at least that snapshot's lowest. One statement, so one snapshot.
         let sql = "with seen as (select pg_snapshot_xmin(pg_current_snapshot())::text as xmin) \
-                   select 0::bigint, xmin, null, null from seen \
-                   union all select case when flushed then 2 else 1 end, address, null, null from larder_node \
-                   union all select 3, id::text, rule, key::text from larder_outbox where xid >= $1::text::xid8";
-        let found: Vec<(i64, String, Option<String>, Option<String>)> =
-            sqlx::query_as(sql).bind(since.unwrap_or("0")).fetch_all(pool).await?;
+                   select 0::bigint, 0::bigint, xmin from seen \
+                   union all select case when flushed then 2 else 1 end, 0, address from larder_node \
+                   union all select 3, id, keys from larder_outbox where xid >= $1::text::xid8";
+        let found: Vec<(i64, i64, String)> = sqlx::query_as(sql).bind(since.unwrap_or("0")).fetch_all(pool).await?;
         let mut scan = Scan { rows: Vec::new(), members: HashMap::new(), next: String::new() };
-        for (what, text, rule, key) in found {
-            match (what, rule, key) {
-                (0, ..) => scan.next = text,
-                (1, ..) => _ = scan.members.insert(text, Member::Joining),
-                (2, ..) => _ = scan.members.insert(text, Member::Covered),
-                (_, Some(rule), Some(key)) => scan.rows.push(Row { id: text.parse().unwrap_or(0), rule, key }),
-                _ => {}
+        for (what, id, text) in found {
+            match what {
+                0 => scan.next = text,
+                1 => _ = scan.members.insert(text, Member::Joining),
+                2 => _ = scan.members.insert(text, Member::Covered),
+                _ => scan.rows.push(Row { id, keys: text }),
             }
         }
         Ok(scan)

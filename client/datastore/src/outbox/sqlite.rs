@@ -6,13 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sqlx::sqlite::{SqliteArguments, SqlitePool};
 use sqlx::{Arguments, AssertSqlSafe, FromRow, Sqlite};
 
-use super::{Backend, Column, Member, Row, Scan};
+use super::{Backend, Column, Member, OWN_MAX, Row, Scan};
 use crate::ddl::Dialect;
 use crate::error::Error;
 use crate::rule::Value;
-
-/// Rows that an own transaction reads back at most: more are left to the invalidator.
-const OWN_MAX: i64 = 100_000;
 
 /// For how long the lead is taken, in milliseconds. All processes of a SQLite file share a machine, and so a clock.
 const LEAD: i64 = 1000;
@@ -31,31 +28,31 @@ impl Backend for Sqlite {
     async fn begin(pool: &SqlitePool) -> sqlx::Result<(sqlx::Transaction<'static, Self>, i64)> {
         // A transaction that reads first and then writes could find its snapshot outdated.
         let mut tx = pool.begin_with("begin immediate").await?;
-        let sql = "select coalesce((select seq from sqlite_sequence where name = 'larder_outbox'), 0)";
+        let sql = "select coalesce(max(id), 0) from larder_outbox";
         let last = sqlx::query_scalar(sql).fetch_one(&mut *tx).await?;
         Ok((tx, last))
     }
 
     async fn own_rows(tx: &mut sqlx::Transaction<'static, Self>, since: i64) -> sqlx::Result<Vec<Row>> {
-        let sql = "select id, rule, key from larder_outbox where id > $1 limit $2";
-        let rows: Vec<(i64, String, String)> =
-            sqlx::query_as(sql).bind(since).bind(OWN_MAX).fetch_all(&mut **tx).await?;
-        Ok(rows.into_iter().map(|(id, rule, key)| Row { id, rule, key }).collect())
+        let sql = "select id, keys from larder_outbox where id > $1 limit $2";
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as(sql).bind(since).bind(OWN_MAX as i64 + 1).fetch_all(&mut **tx).await?;
+        Ok(rows.into_iter().map(|(id, keys)| Row { id, keys }).collect())
     }
 
     async fn scan(pool: &SqlitePool, since: Option<&str>) -> sqlx::Result<Scan> {
-        let sql = "select case when flushed then 2 else 1 end, 0, address, '' from larder_node \
-                   union all select 3, id, rule, key from larder_outbox where id > $1";
+        let sql = "select case when flushed then 2 else 1 end, 0, address from larder_node \
+                   union all select 3, id, keys from larder_outbox where id > $1";
         let since: i64 = since.and_then(|since| since.parse().ok()).unwrap_or(0);
-        let found: Vec<(i64, i64, String, String)> = sqlx::query_as(sql).bind(since).fetch_all(pool).await?;
+        let found: Vec<(i64, i64, String)> = sqlx::query_as(sql).bind(since).fetch_all(pool).await?;
         let (mut rows, mut members, mut last) = (Vec::new(), HashMap::new(), since);
-        for (what, id, text, key) in found {
+        for (what, id, text) in found {
             match what {
                 1 => _ = members.insert(text, Member::Joining),
                 2 => _ = members.insert(text, Member::Covered),
                 _ => {
                     last = last.max(id);
-                    rows.push(Row { id, rule: text, key });
+                    rows.push(Row { id, keys: text });
                 }
             }
         }
