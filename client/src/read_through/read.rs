@@ -9,8 +9,9 @@ use crate::error::Error;
 use crate::single_flight::{Flights, Leader, Loaded, Part};
 use crate::value::Encoded;
 
-/// Pauses between looks at a key that another process is loading grow from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// Pauses between looks at a key that another process is loading grow from the first to the last. The first is about
+/// what a row takes to load by its key, so that those who wait do not take much longer than the one who loads.
+const FIRST_PAUSE: Duration = Duration::from_micros(250);
 const LAST_PAUSE: Duration = Duration::from_millis(25);
 
 /// Reads `key`, and loads it if it is this caller's turn.
