@@ -31,7 +31,7 @@ use super::time::Time;
 use super::{Config, Error, Store};
 
 /// The format of the file. It is raised with every change of what the memory or the books hold.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a file begins with.
 const MAGIC: &[u8; 16] = b"larder-node file";
@@ -233,7 +233,7 @@ impl Shard {
             while done < segment.filled {
                 let location = self.log.location(number, done);
                 let header = self.header(location);
-                if header.bits & (bit::WON | bit::DEAD) == bit::WON {
+                if header.bits & bit::WON != 0 {
                     won.push(self.key_at(location, &header).to_vec());
                 }
                 done += header.len() as u32;

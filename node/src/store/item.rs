@@ -3,14 +3,17 @@
 //! | offset | bytes | |
 //! |---|---|---|
 //! | 0 | 1 | which of the fields below are there, and the item's state |
-//! | 1 | 1 | key length |
-//! | 2 | 2 | value length; of a large item 4, the length of its place in the list of large values |
-//! | 4 | 3 | CAS count as a signed difference to its segment's base |
-//! | 7 | 3 | last access: the low 24 bits of the second |
-//! | 10 | 4 | flags, unless zero |
+//! | 1 | 1 | key length; 0 in an item that was removed or overwritten, of which only the length has a meaning |
+//! | 2 | 1 | value length, its low byte; of a large item 4, the length of its place in the list of large values |
+//! | 3 | 3 | CAS count as a signed difference to its segment's base |
+//! | 6 | 3 | last access: the low 24 bits of the second |
+//! | 9 | 1 | value length, its high byte, unless zero |
+//! | | 4 | flags, unless zero |
 //! | | 4 | expiry, unless never |
 //! | | 8 | CAS number, where the writer chose one or the difference is too large |
 //! | | | key, value |
+
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -108,7 +111,10 @@ pub struct ItemInfo<'a> {
 }
 
 /// Bytes of the part that every header has.
-pub(super) const FIXED: usize = 10;
+pub(super) const FIXED: usize = 9;
+
+/// Where a header has the last access.
+pub(super) const ACCESS: Range<usize> = 6..9;
 
 /// State bits of byte 0.
 pub(super) mod bit {
@@ -119,8 +125,14 @@ pub(super) mod bit {
     pub(in crate::store) const FETCHED: u8 = 16;
     pub(in crate::store) const STALE: u8 = 32;
     pub(in crate::store) const WON: u8 = 64;
-    /// The item was removed or overwritten. Only its length has a meaning.
-    pub(in crate::store) const DEAD: u8 = 128;
+    /// The value length takes two bytes.
+    pub(in crate::store) const LONG: u8 = 128;
+
+    /// Returns `LONG` where a value length needs it.
+    #[inline]
+    pub(in crate::store) fn of_length(value_len: usize) -> u8 {
+        if value_len > 0xff { LONG } else { 0 }
+    }
 }
 
 /// The fields of a header, decoded.
@@ -140,6 +152,7 @@ pub(super) struct Header {
 #[inline]
 pub(super) fn header_len(bits: u8) -> usize {
     FIXED
+        + if bits & bit::LONG != 0 { 1 } else { 0 }
         + if bits & bit::FLAGS != 0 { 4 } else { 0 }
         + if bits & bit::EXPIRY != 0 { 4 } else { 0 }
         + if bits & bit::WIDE_CAS != 0 { 8 } else { 0 }
@@ -152,6 +165,19 @@ pub(super) fn cas_fits(delta: i64) -> bool {
 }
 
 impl Header {
+    /// Returns the header of a dead item of `len` bytes.
+    pub(super) fn dead(len: usize) -> Header {
+        let bits = bit::of_length(len - FIXED);
+        let value_len = (len - header_len(bits)) as u16;
+        Header { bits, key_len: 0, value_len, access: 0, flags: 0, expiry: Expiry::NEVER, cas: 0 }
+    }
+
+    /// Returns whether the item was removed or overwritten. Only its length has a meaning then.
+    #[inline]
+    pub(super) fn is_dead(&self) -> bool {
+        self.key_len == 0
+    }
+
     /// Bytes of the whole item: header, key, value.
     #[inline]
     pub(super) fn len(&self) -> usize {
@@ -163,7 +189,8 @@ impl Header {
     pub(super) fn read(bytes: &[u8]) -> Header {
         let fixed: &[u8; FIXED] = bytes[..FIXED].try_into().expect("a header's length");
         let bits = fixed[0];
-        let mut at = FIXED;
+        let long = bits & bit::LONG != 0;
+        let mut at = FIXED + usize::from(long);
         let mut field = |there: u8| {
             (bits & there != 0).then(|| {
                 at += 4;
@@ -175,14 +202,14 @@ impl Header {
         let cas = if bits & bit::WIDE_CAS != 0 {
             u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
         } else {
-            let word = u32::from_le_bytes([0, fixed[4], fixed[5], fixed[6]]);
+            let word = u32::from_le_bytes([0, fixed[3], fixed[4], fixed[5]]);
             i64::from(word as i32 >> 8) as u64
         };
         Header {
             bits,
             key_len: fixed[1],
-            value_len: u16::from_le_bytes([fixed[2], fixed[3]]),
-            access: u32::from_le_bytes([fixed[7], fixed[8], fixed[9], 0]),
+            value_len: u16::from_le_bytes([fixed[2], if long { bytes[FIXED] } else { 0 }]),
+            access: u32::from_le_bytes([fixed[6], fixed[7], fixed[8], 0]),
             flags,
             expiry,
             cas,
@@ -194,11 +221,16 @@ impl Header {
     pub(super) fn write(&self, bytes: &mut [u8]) {
         bytes[0] = self.bits;
         bytes[1] = self.key_len;
-        bytes[2..4].copy_from_slice(&self.value_len.to_le_bytes());
+        let [low, high] = self.value_len.to_le_bytes();
+        bytes[2] = low;
         let narrow = if self.bits & bit::WIDE_CAS != 0 { 0 } else { self.cas as u32 };
-        bytes[4..7].copy_from_slice(&narrow.to_le_bytes()[..3]);
-        bytes[7..10].copy_from_slice(&self.access.to_le_bytes()[..3]);
+        bytes[3..6].copy_from_slice(&narrow.to_le_bytes()[..3]);
+        bytes[ACCESS].copy_from_slice(&self.access.to_le_bytes()[..3]);
         let mut at = FIXED;
+        if self.bits & bit::LONG != 0 {
+            bytes[at] = high;
+            at += 1;
+        }
         if self.bits & bit::FLAGS != 0 {
             bytes[at..at + 4].copy_from_slice(&self.flags.to_le_bytes());
             at += 4;
@@ -237,6 +269,7 @@ mod tests {
             bits in 0u8..128, key_len: u8, value_len: u16, access in 0u32..1 << 24, flags in 1u32.., expiry in 1u32..,
             delta in -(1i64 << 23)..1 << 23, wide: u64,
         ) {
+            let bits = bits | bit::of_length(value_len as usize);
             let header = Header {
                 bits, key_len, value_len, access,
                 flags: if bits & bit::FLAGS != 0 { flags } else { 0 },
@@ -246,6 +279,17 @@ mod tests {
             let mut bytes = vec![0; header_len(bits)];
             header.write(&mut bytes);
             prop_assert_eq!(Header::read(&bytes), header);
+        }
+
+        #[test]
+        fn a_dead_item_has_the_length_that_it_had(bits in 0u8..128, key_len in 1u8.., value_len in 0u16..=16 << 10) {
+            let bits = bits | bit::of_length(value_len as usize);
+            let header = Header { bits, key_len, value_len, access: 0, flags: 0, expiry: Expiry::NEVER, cas: 0 };
+            let mut bytes = vec![0; header.len()];
+            Header::dead(header.len()).write(&mut bytes);
+            let dead = Header::read(&bytes);
+            prop_assert!(dead.is_dead());
+            prop_assert_eq!(dead.len(), header.len());
         }
 
         #[test]

@@ -170,7 +170,7 @@ impl Shard {
             let header = Header::read(self.log.at(location));
             *self.sweep_of(why) = Some(Sweep { segment, done: done + header.len() as u32 });
             let large = self.area.used();
-            if header.bits & bit::DEAD == 0 && !self.look_at(location, &header, why, now) {
+            if !header.is_dead() && !self.look_at(location, &header, why, now) {
                 *self.sweep_of(why) = None;
                 return false;
             }
@@ -272,7 +272,7 @@ impl Shard {
                 break;
             }
             let header = self.header(self.log.location(segment, done));
-            if header.bits & bit::DEAD == 0 {
+            if !header.is_dead() {
                 return Some(item::access_time(header.access, now));
             }
             done += header.len() as u32;

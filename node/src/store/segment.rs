@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::eviction::Lane;
-use super::item::bit;
+use super::item::Header;
 use super::memory::{HUGE_PAGE, Part};
 use super::time::{Expiry, Time};
 
@@ -266,7 +266,7 @@ impl Log {
     /// Marks the `len` bytes of an item as dead. The item had `large` bytes beside the log.
     #[inline]
     pub(super) fn kill(&mut self, location: u64, len: usize, large: usize) {
-        self.at_mut(location)[0] |= bit::DEAD;
+        Header::dead(len).write(self.at_mut(location));
         let segment = self.segment_of(location) as usize;
         self.segments[segment].live -= len as u32;
         self.bytes_of_items[self.segments[segment].queue as usize] -= (len + large) as u64;

@@ -314,7 +314,7 @@ impl Shard {
     /// Marks the bytes at a location as dead and frees their large value. The caller changes the index.
     pub(super) fn bury(&mut self, location: u64) {
         let header = self.header(location);
-        debug_assert!(header.bits & bit::DEAD == 0);
+        debug_assert!(!header.is_dead());
         let large = self.large_bytes(location, &header);
         self.statistics.items -= 1;
         self.statistics.bytes -= (header.len() + large) as u64;
@@ -374,9 +374,9 @@ impl Shard {
         self.promote(slot);
         let access = item::access_of(now).to_le_bytes();
         let bytes = self.log.at_mut(self.index.location(slot));
-        if bytes[0] & bit::FETCHED == 0 || bytes[7..10] != access[..3] {
+        if bytes[0] & bit::FETCHED == 0 || bytes[item::ACCESS] != access[..3] {
             bytes[0] |= bit::FETCHED;
-            bytes[7..10].copy_from_slice(&access[..3]);
+            bytes[item::ACCESS].copy_from_slice(&access[..3]);
         }
     }
 

@@ -832,7 +832,7 @@ fn the_counters_of_all_shards_add_up() {
     store.entry(&1u32.to_le_bytes(), store.hash(&1u32.to_le_bytes()), Time(START)).remove();
     let statistics = store.statistics();
     assert_eq!((statistics.items, statistics.total_items, statistics.evictions), (9_999, 10_000, 0));
-    assert_eq!(statistics.bytes, 9_999 * (10 + 4 + 5));
+    assert_eq!(statistics.bytes, 9_999 * (9 + 4 + 5));
     let mut shown = Vec::new();
     store.for_each(Time(START), |info| shown.push(u32::from_le_bytes(info.key.try_into().unwrap())));
     shown.sort();

@@ -175,7 +175,7 @@ impl Shard {
         staged: Option<Bytes>,
     ) -> (Option<Slot>, Result<u64, InsertError>) {
         let &Write { key, hash, now, .. } = write;
-        let Ok(key_len) = u8::try_from(key.len()) else { return (slot, Err(InsertError::TooLarge)) };
+        let Ok(key_len @ 1..) = u8::try_from(key.len()) else { return (slot, Err(InsertError::TooLarge)) };
         let large = write.value_len() > self.small_max;
         if let Some(slot) = slot
             && !large
@@ -188,8 +188,8 @@ impl Shard {
             self.keep_limit(now);
             return (self.find(key, hash, now), Err(InsertError::OutOfMemory));
         }
-        let bits = write.bits() | if large { bit::LARGE } else { 0 };
         let logged = if large { LARGE_REF } else { write.value_len() };
+        let bits = write.bits() | bit::of_length(logged) | if large { bit::LARGE } else { 0 };
         let (segment, uses) =
             self.room_for_write(slot, write, item::header_len(bits | bit::WIDE_CAS) + key.len() + logged);
         let Some(segment) = segment else {
@@ -289,7 +289,7 @@ impl Shard {
         }
         self.log.note_end(segment, new.expiry);
         let header = Header {
-            bits: bits | wide,
+            bits: bits | wide | old.bits & bit::LONG,
             access: item::access_of(now),
             flags: new.flags,
             expiry: new.expiry,
