@@ -176,8 +176,8 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
     let (mut key, mut value) = (vec![b'k'; random.random_range(1..200)], vec![b'v'; random.random_range(0..300)]);
     random.fill(&mut key[..]);
     random.fill(&mut value[..]);
-    let moved =
-        Moved { key: &key, flags: 1, ttl: Some(random.random_range(0..9)), stale: random.random(), value: &value };
+    let ttl = Some(random.random_range(0..9));
+    let moved = Moved { key: &key, flags: 1, ttl, stale: random.random(), past: random.random(), value: &value };
     let protocol = if random.random() { Protocol::Text } else { Protocol::Binary };
     let lines: [&[u8]; 8] = [
         b"set a 0 0 1\r\nx\r\n",

@@ -94,12 +94,12 @@ proptest! {
     #[test]
     fn items_travel_in_batches(items in prop::collection::vec(
         (prop::collection::vec(any::<u8>(), 0..=250), any::<u32>(), prop::option::of(0..1000u32), any::<bool>(),
-         prop::collection::vec(any::<u8>(), 0..100)),
+         any::<u8>(), prop::collection::vec(any::<u8>(), 0..100)),
         0..8,
     )) {
         let items: Vec<Moved<'_>> = items
             .iter()
-            .map(|(key, flags, ttl, stale, value)| Moved { key, flags: *flags, ttl: *ttl, stale: *stale, value })
+            .map(|&(ref key, flags, ttl, stale, past, ref value)| Moved { key, flags, ttl, stale, past, value })
             .collect();
         let mut bytes = Vec::new();
         let mut batch = BatchWriter::begin(7, &mut bytes);
@@ -132,7 +132,7 @@ fn messages() -> Vec<Message<'static>> {
         process: 9,
         settings: "ketama",
     };
-    let item = Moved { key: b"k", flags: 1, ttl: Some(5), stale: true, value: b"v" };
+    let item = Moved { key: b"k", flags: 1, ttl: Some(5), stale: true, past: 70, value: b"v" };
     vec![
         Message::Hello(greeting.clone()),
         Message::Welcome(greeting, [3; 32]),

@@ -229,7 +229,7 @@ impl Mover {
         }
     }
 
-    /// Items that were not used for so many seconds would be evicted at once.
+    /// Items that were not used for so many seconds would be evicted at once, but for those that eviction has kept before.
     fn idle(&self) -> u32 {
         let store = &self.shared.store;
         let used = store.statistics().memory_used;
@@ -261,7 +261,7 @@ impl Mover {
                 for item in batch.iter() {
                     self.install(&item);
                     items += 1;
-                    bytes += (item.key.len() + item.value.len() + 14) as u64;
+                    bytes += (item.key.len() + item.value.len() + 15) as u64;
                 }
                 Counts::add(&self.cluster.moves.pulled, items);
                 let pause = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
@@ -289,7 +289,8 @@ impl Mover {
         let mut entry = store.entry_for_write(item.key, store.hash(item.key), now, item.value);
         if entry.item().is_none() {
             // No room is as an eviction.
-            let _ = entry.insert(NewItem { stale: item.stale, ..NewItem::new(item.value, item.flags, expiry) });
+            let new = NewItem::new(item.value, item.flags, expiry);
+            let _ = entry.insert(NewItem { stale: item.stale, past: Some(item.past), ..new });
         }
     }
 }
@@ -365,7 +366,8 @@ fn unlink(shared: &Shared, key: &[u8], value_max: usize, show: impl FnOnce(&Move
     let is_stub = item.won && item.value.is_empty();
     if !is_stub {
         let ttl = item.expiry.remaining(now);
-        show(&Moved { key, flags: item.flags, ttl, stale: item.stale, value: item.value });
+        let past = entry.past();
+        show(&Moved { key, flags: item.flags, ttl, stale: item.stale, past, value: item.value });
     }
     entry.remove();
     if is_stub { Unlinked::Nothing } else { Unlinked::Shown }
@@ -422,7 +424,7 @@ impl Scan {
             let Some(&age) = AGES.get(self.pass) else { break };
             let more = store.scan(&mut self.cursor, now, |item| {
                 let unused = now.0.saturating_sub(item.last_access.0);
-                if unused <= age && unused <= idle && belongs_to(&gate, to, item.key) {
+                if unused <= age && (item.warm || unused <= idle) && belongs_to(&gate, to, item.key) {
                     self.found.push_back(item.key.to_vec());
                 }
             });

@@ -114,7 +114,7 @@ impl Entry<'_, '_> {
         let Some(item) = self.item() else { return Err(InsertError::OutOfMemory) };
         let in_place = item.value.len() == value.len();
         let (stale, won, fetched) = (in_place && item.stale, in_place && item.won, in_place && item.fetched);
-        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won };
+        let new = NewItem { value, flags: item.flags, expiry: item.expiry, cas, stale, won, past: None };
         let cas = self.write(&[value], None, new)?;
         // memcached writes such a value where it is, and counts no new item.
         self.shard.statistics.total_items -= u64::from(in_place);
@@ -189,6 +189,12 @@ impl Entry<'_, '_> {
         if let Some(slot) = self.slot {
             self.shard.mark(slot, bit::WON, 0, None);
         }
+    }
+
+    /// Returns what eviction knows of the item's uses, for [`NewItem::past`] in the store that it moves to. 0 without an
+    /// item.
+    pub fn past(&self) -> u8 {
+        self.slot.map_or(0, |slot| self.shard.past(slot))
     }
 
     /// Records a use: the item is fetched, its last access is now, and eviction counts the use.

@@ -45,6 +45,16 @@ pub(super) enum Lane {
     Kept = 1,
 }
 
+/// Says in a byte with an item's uses that it was in a segment of [`Lane::Kept`].
+const KEPT: u8 = 64;
+
+impl Lane {
+    /// Returns a byte that tells another store what is known of an item of this lane.
+    pub(super) fn past(self, uses: Uses) -> u8 {
+        uses.0 | if self == Lane::Kept { KEPT } else { 0 }
+    }
+}
+
 impl Eviction {
     /// Every policy, the default first.
     pub const ALL: [Eviction; 5] =
@@ -100,6 +110,17 @@ impl Eviction {
             (Eviction::Density, None) => (Lane::New, Uses::NEW),
             (_, Some(_)) => (Lane::Kept, Uses::NONE),
             (_, None) => (Lane::New, Uses::NONE),
+        }
+    }
+
+    /// Returns the lane and the uses of an item that comes from another store with this [`Lane::past`]: it stands as it
+    /// stood there.
+    pub(super) fn receive(self, past: u8) -> (Lane, Uses) {
+        let (lane, recent) = (if past & KEPT != 0 { Lane::Kept } else { Lane::New }, past & 3);
+        match self {
+            Eviction::Density => (lane, Uses(past & (KEPT - 1))),
+            Eviction::S3Fifo => (lane, Uses(recent)),
+            Eviction::Lru | Eviction::Sieve | Eviction::Never => (Lane::New, Uses(recent.min(self.most_uses()))),
         }
     }
 

@@ -45,12 +45,14 @@ pub struct NewItem<'a> {
     pub stale: bool,
     /// Whether a client has won the right to recache the item.
     pub won: bool,
+    /// The [`Entry::past`](super::Entry::past) of an item that comes from another store.
+    pub past: Option<u8>,
 }
 
 impl<'a> NewItem<'a> {
     /// Returns an item with no marks and the shard's next CAS unique.
     pub fn new(value: &'a [u8], flags: u32, expiry: Expiry) -> Self {
-        NewItem { value, flags, expiry, cas: None, stale: false, won: false }
+        NewItem { value, flags, expiry, cas: None, stale: false, won: false, past: None }
     }
 }
 
@@ -102,6 +104,8 @@ pub struct ItemInfo<'a> {
     pub cas: u64,
     /// Whether the item was read since it was written.
     pub fetched: bool,
+    /// Whether eviction has looked at the item and kept it, under policies that keep such items apart.
+    pub warm: bool,
     /// The client's flags.
     pub flags: u32,
     /// Bytes of its value.

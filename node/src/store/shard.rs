@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-use super::density::Density;
+use super::density::{Density, Uses};
 use super::estimate::Sample;
 use super::eviction::{Eviction, Lane};
 use super::eviction_log::EvictionLog;
@@ -311,6 +311,12 @@ impl Shard {
         self.large[self.large_number(location, header)].as_ref().map_or(0, |value| large::room(value.len()))
     }
 
+    /// Returns an item's uses and lane in a byte.
+    pub(super) fn past(&self, slot: Slot) -> u8 {
+        let lane = self.log.segment(self.log.segment_of(self.index.location(slot))).lane;
+        lane.past(Uses(self.index.uses(slot)))
+    }
+
     /// Marks the bytes at a location as dead and frees their large value. The caller changes the index.
     pub(super) fn bury(&mut self, location: u64) {
         let header = self.header(location);
@@ -439,6 +445,7 @@ impl Shard {
             last_access: item.last_access,
             cas: item.cas,
             fetched: item.fetched,
+            warm: item.warm,
             flags: item.flags,
             value_len: item.value.len(),
             size: item.size,

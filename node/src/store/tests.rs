@@ -405,6 +405,41 @@ proptest! {
     }
 }
 
+/// Moves the items of a store in which 1,000 of many keys were read again and again. Returns how many of those are left
+/// in the other store after as many new items as it has room for, with the uses they had and without.
+fn used_items_left_after_a_move(eviction: Eviction) -> [usize; 2] {
+    let config = Config { memory_limit: 2 << 20, item_size_max: 64 << 10, eviction, now: Time(START) };
+    let value = [7; 100];
+    let used = (0..1000u32).map(|n| n * 10);
+    [true, false].map(|with_past| {
+        let [from, to] = [(); 2].map(|()| Store::new(&config).unwrap());
+        let write = |store: &Store, n: u32| set(store, &n.to_le_bytes(), &value, config.now).unwrap();
+        for n in 0..40_000 {
+            write(&from, n);
+            get(&from, &(n % 1000 * 10).to_le_bytes(), config.now);
+        }
+        for n in used.clone() {
+            let key = n.to_le_bytes();
+            let moving = entry(&from, &key, config.now);
+            if !moving.is_occupied() {
+                continue;
+            }
+            let past = with_past.then(|| moving.past());
+            entry(&to, &key, config.now).insert(NewItem { past, ..NewItem::new(&value, 0, Expiry::NEVER) }).unwrap();
+        }
+        (40_000..60_000).for_each(|n| _ = write(&to, n));
+        used.clone().filter(|n| entry(&to, &n.to_le_bytes(), config.now).is_occupied()).count()
+    })
+}
+
+#[test]
+fn an_item_that_moves_to_another_store_is_kept_for_the_uses_it_had() {
+    for eviction in [Eviction::Density, Eviction::S3Fifo] {
+        let [with_past, without] = used_items_left_after_a_move(eviction);
+        assert!(with_past > 900 && without < 100, "{eviction}: {with_past} with their past, {without} without");
+    }
+}
+
 /// A saved store with items of all kinds, and its settings.
 fn saved() -> (Config, Vec<u8>) {
     let config =

@@ -224,9 +224,10 @@ impl Shard {
     /// uses too.
     fn room_for_write(&mut self, slot: Option<Slot>, write: &Write<'_>, len: usize) -> (Option<u32>, Uses) {
         let class = self.log.class(write.new.expiry, write.now);
-        let (lane, uses) = match slot {
-            Some(slot) => (Lane::New, self.eviction.rewritten(Uses(self.index.uses(slot)))),
-            None => {
+        let (lane, uses) = match (slot, write.new.past) {
+            (Some(slot), _) => (Lane::New, self.eviction.rewritten(Uses(self.index.uses(slot)))),
+            (None, Some(past)) => self.eviction.receive(past),
+            (None, None) => {
                 let ghost = self.ghosts.take(write.hash);
                 ghost.inspect(|&level| self.density.observe_return(level));
                 self.eviction.admit(ghost)
@@ -351,7 +352,7 @@ impl Shard {
         let old = self.item(slot, now);
         let (fetched, access) = (old.fetched, old.last_access);
         let Item { flags, expiry, cas, stale, won, .. } = old;
-        let mut new = NewItem { value: b"", flags, expiry, cas: Some(cas), stale, won };
+        let mut new = NewItem { value: b"", flags, expiry, cas: Some(cas), stale, won, past: None };
         change(&mut new);
         let large = old.owner.cloned();
         let value = if large.is_some() { Vec::new() } else { old.value.to_vec() };

@@ -21,7 +21,7 @@ use crate::{KEY_MAX_LEN, Protocol};
 pub const HEADER_LEN: usize = 12;
 
 /// The version of this format: nodes of different formats do not link.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 /// The longest payload before the handshake is over.
 pub const GREETING_MAX: usize = 4 * 1024;
@@ -109,6 +109,8 @@ pub struct Moved<'a> {
     pub ttl: Option<u32>,
     /// It is marked stale.
     pub stale: bool,
+    /// What the sender's eviction knows of its uses: it has a meaning to the nodes alone.
+    pub past: u8,
     /// Its value.
     pub value: &'a [u8],
 }
@@ -596,15 +598,16 @@ fn moved<'a>(reader: &mut Reader<'a>) -> Result<Moved<'a>, Short> {
     let flags = reader.u32()?;
     let ttl = Some(reader.u32()?).filter(|&ttl| ttl != FOREVER);
     let stale = flag(reader)?;
+    let past = reader.u8()?;
     let len = reader.u32()?;
-    Ok(Moved { key, flags, ttl, stale, value: reader.bytes(len as usize)? })
+    Ok(Moved { key, flags, ttl, stale, past, value: reader.bytes(len as usize)? })
 }
 
 fn push_moved(item: &Moved<'_>, out: &mut Vec<u8>) {
     push_key(item.key, out);
     out.extend_from_slice(&item.flags.to_le_bytes());
     out.extend_from_slice(&item.ttl.unwrap_or(FOREVER).to_le_bytes());
-    out.push(item.stale.into());
+    out.extend_from_slice(&[item.stale.into(), item.past]);
     out.extend_from_slice(&(item.value.len() as u32).to_le_bytes());
     out.extend_from_slice(item.value);
 }
