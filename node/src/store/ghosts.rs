@@ -3,10 +3,16 @@
 /// Bits of an entry for the key's level; the others are a tag of its hash.
 const LEVEL_BITS: u32 = 4;
 
-/// A table of tags of hashes, where a later key replaces an earlier one. An entry takes 2 bytes: a 12-bit tag, which is
-/// wrong about one strange key of 4096, and the level of the item that was evicted.
+const ENTRY_BITS: u32 = u16::BITS;
+
+/// Entries of a bucket.
+const ENTRIES: u32 = u128::BITS / ENTRY_BITS;
+
+/// A table of tags of hashes. A new entry replaces the oldest one of its bucket, so that keys are remembered for about as
+/// many evictions as there are entries. An entry takes 2 bytes: a 12-bit tag, so that one strange key of 512 is taken for
+/// one of its bucket's eight, and the level of the item that was evicted. The newest entry is in a bucket's low bits.
 #[derive(Clone, Default)]
-pub(super) struct Ghosts(Box<[u16]>);
+pub(super) struct Ghosts(Box<[u128]>);
 
 impl Ghosts {
     /// Returns the bytes of the table.
@@ -16,8 +22,9 @@ impl Ghosts {
 
     /// Makes room for about `count` keys. A table whose size is far from that is replaced by an empty one.
     pub(super) fn make_room(&mut self, count: usize) {
-        if self.0.len() > count * 2 || self.0.len() * 3 < count * 2 {
-            self.0 = vec![0; count].into();
+        let buckets = count.div_ceil(ENTRIES as usize);
+        if self.0.len() > buckets * 2 || self.0.len() * 3 < buckets * 2 {
+            self.0 = vec![0; buckets].into();
         }
     }
 
@@ -26,36 +33,40 @@ impl Ghosts {
         (((hash >> 40) as u16) << LEVEL_BITS).max(1 << LEVEL_BITS) | u16::from(level)
     }
 
-    fn place(&mut self, hash: u64) -> Option<&mut u16> {
-        let place = ((hash & 0xffff_ffff) * self.0.len() as u64) >> 32;
-        self.0.get_mut(place as usize)
+    fn bucket(&mut self, hash: u64) -> Option<&mut u128> {
+        let bucket = ((hash & 0xffff_ffff) * self.0.len() as u64) >> 32;
+        self.0.get_mut(bucket as usize)
     }
 
     /// Records that a key's item was evicted with a level below 16.
     pub(super) fn add(&mut self, hash: u64, level: u8) {
-        if let Some(place) = self.place(hash) {
-            *place = Self::entry(hash, level);
+        if let Some(bucket) = self.bucket(hash) {
+            *bucket = *bucket << ENTRY_BITS | u128::from(Self::entry(hash, level));
         }
     }
 
     /// Returns the level that a key's item was evicted with, if that was lately, and forgets it.
     pub(super) fn take(&mut self, hash: u64) -> Option<u8> {
-        let place = self.place(hash)?;
-        let level = (*place & 15) as u8;
-        (*place == Self::entry(hash, level)).then(|| {
-            *place = 0;
-            level
-        })
+        let tag = Self::entry(hash, 0);
+        let bucket = self.bucket(hash)?;
+        let entry = |n: u32| (*bucket >> (n * ENTRY_BITS)) as u16;
+        let n = (0..ENTRIES).find(|&n| entry(n) >> LEVEL_BITS == tag >> LEVEL_BITS)?;
+        let level = entry(n) & ((1 << LEVEL_BITS) - 1);
+        // Older entries move up, so that the next one that leaves is none.
+        let newer = *bucket & ((1 << (n * ENTRY_BITS)) - 1);
+        let older = *bucket >> (n * ENTRY_BITS) >> ENTRY_BITS << (n * ENTRY_BITS);
+        *bucket = newer | older;
+        Some(level as u8)
     }
 
     /// Returns the table's entries in the order of their bytes in memory.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|entry| entry.to_ne_bytes()).collect()
+        self.0.iter().flat_map(|bucket| bucket.to_ne_bytes()).collect()
     }
 
     /// Returns a table of the entries that [`Ghosts::to_bytes`] has returned.
     pub(super) fn of_bytes(bytes: &[u8]) -> Ghosts {
-        Ghosts(bytes.as_chunks().0.iter().map(|&entry| u16::from_ne_bytes(entry)).collect())
+        Ghosts(bytes.as_chunks().0.iter().map(|&bucket| u128::from_ne_bytes(bucket)).collect())
     }
 
     /// Forgets all keys.
@@ -77,6 +88,18 @@ mod tests {
         assert_eq!(ghosts.take(0x1234_5778_0000_0003), None);
         assert_eq!(ghosts.take(0x1234_5678_0000_0003), Some(5));
         assert_eq!(ghosts.take(0x1234_5678_0000_0003), None);
+    }
+
+    #[test]
+    fn the_oldest_ghost_of_a_bucket_leaves_first() {
+        let mut ghosts = Ghosts::default();
+        ghosts.make_room(8);
+        let key = |n: u64| (n + 1) << 40;
+        (0..10).for_each(|n| ghosts.add(key(n), n as u8));
+        assert_eq!(ghosts.take(key(5)), Some(5));
+        ghosts.add(key(10), 10);
+        let left: Vec<u64> = (0..11).filter(|&n| ghosts.take(key(n)) == Some(n as u8)).collect();
+        assert_eq!(left, [2, 3, 4, 6, 7, 8, 9, 10]);
     }
 
     #[test]
