@@ -31,7 +31,7 @@ use super::time::Time;
 use super::{Config, Error, Store};
 
 /// The format of the file. It is raised with every change of what the memory or the books hold.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// What a file begins with.
 const MAGIC: &[u8; 16] = b"larder-node file";
