@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use futures_util::future::{join_all, try_join_all};
 use larder_client::{Client, Item, NotFresh};
-use larder_datastore::{Backend, Broken, Builder, Datastore, Delivered, Entity, Kind, Migrations, Step};
+use larder_datastore::{Backend, Broken, Builder, Counts, Datastore, Delivered, Entity, Kind, Migrations, Step};
 use nix::sys::signal::{Signal, raise};
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -172,8 +172,9 @@ where
     let builder = if options.role == Role::Sweep { builder } else { builder.without_sweeping() };
     let store = builder.migrations(Migrations::Refuse).start().await?;
     let log = Log::append_to(&options.log)?;
-    let (done, failed, loads_before) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let worker = Worker { store, options, log, done, failed, loads_before, took: Mutex::default() };
+    let worker =
+        Worker { store, options, log, done: AtomicU64::new(0), failed: AtomicU64::new(0), took: Mutex::default() };
+    let mut before = worker.store.counts();
     match options.role {
         Role::Sweep => std::future::pending().await,
         Role::Read | Role::ReadDirectly => {
@@ -185,11 +186,12 @@ where
                 }
             }
             worker.warm_up().await;
+            before = worker.store.counts();
             try_join_all((0..TASKS).map(|_| worker.read())).await?;
         }
         Role::Write | Role::WriteRaw => _ = try_join_all((0..TASKS).map(|_| worker.write())).await?,
     }
-    worker.report();
+    worker.report(before);
     Ok(())
 }
 
@@ -199,8 +201,6 @@ struct Worker<'a, DB: Sql> {
     log: Log,
     done: AtomicU64,
     failed: AtomicU64,
-    /// Queries of the datastore before the first read that counts.
-    loads_before: AtomicU64,
     /// How long reads took, in microseconds.
     took: Mutex<Vec<u32>>,
 }
@@ -232,7 +232,6 @@ where
             }
         });
         join_all(tasks).await;
-        self.loads_before.store(self.store.counts().loads, Ordering::Relaxed);
     }
 
     async fn read_row(&self, id: i64) -> Option<Row> {
@@ -329,15 +328,16 @@ where
         Ok(())
     }
 
-    /// Prints what the parent adds up: reads, failures, loads, hits refused, p50 and p99 in microseconds.
-    fn report(&self) {
+    /// Prints what the parent adds up: reads, failures, loads and hits refused since `before`, p50 and p99 in
+    /// microseconds.
+    fn report(&self, before: Counts) {
         let mut took = self.took.lock();
         took.sort_unstable();
         let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().unwrap_or(0);
         let counts = self.store.counts();
         let failed = self.failed.load(Ordering::Relaxed);
-        let loads = counts.loads - self.loads_before.load(Ordering::Relaxed);
-        println!("{} {failed} {loads} {} {} {}", took.len(), counts.not_fresh, at(0.5), at(0.99));
+        let (loads, not_fresh) = (counts.loads - before.loads, counts.not_fresh - before.not_fresh);
+        println!("{} {failed} {loads} {not_fresh} {} {}", took.len(), at(0.5), at(0.99));
     }
 }
 
