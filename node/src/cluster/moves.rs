@@ -257,14 +257,13 @@ impl Mover {
             }
             Message::Pulled(batch) => {
                 let Some(Expected::Pull) = self.expected.pop_front() else { return Err(unexpected()) };
-                let (mut items, mut bytes) = (0, 0);
+                let mut items = 0;
                 for item in batch.iter() {
                     self.install(&item);
                     items += 1;
-                    bytes += (item.key.len() + item.value.len() + 15) as u64;
                 }
                 Counts::add(&self.cluster.moves.pulled, items);
-                let pause = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+                let pause = Duration::from_secs_f64(batch.bytes() as f64 / self.rate as f64);
                 self.next_pull = self.next_pull.max(Instant::now() - Duration::from_millis(100)) + pause;
             }
             Message::Done => {

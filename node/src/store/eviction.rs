@@ -116,11 +116,12 @@ impl Eviction {
     /// Returns the lane and the uses of an item that comes from another store with this [`Lane::past`]: it stands as it
     /// stood there.
     pub(super) fn receive(self, past: u8) -> (Lane, Uses) {
-        let (lane, recent) = (if past & KEPT != 0 { Lane::Kept } else { Lane::New }, past & 3);
+        let lane = if past & KEPT != 0 { Lane::Kept } else { Lane::New };
+        let uses = Uses(past & (KEPT - 1));
         match self {
-            Eviction::Density => (lane, Uses(past & (KEPT - 1))),
-            Eviction::S3Fifo => (lane, Uses(recent)),
-            Eviction::Lru | Eviction::Sieve | Eviction::Never => (Lane::New, Uses(recent.min(self.most_uses()))),
+            Eviction::Density => (lane, uses),
+            Eviction::S3Fifo => (lane, Uses(uses.recent())),
+            Eviction::Lru | Eviction::Sieve | Eviction::Never => (Lane::New, Uses(uses.recent().min(self.most_uses()))),
         }
     }
 

@@ -57,9 +57,9 @@ impl Ghosts {
         let entry = |n: u32| *bucket >> (n * ENTRY_BITS) & ((1 << ENTRY_BITS) - 1);
         let n = (0..ENTRIES).find(|&n| entry(n) >> LEVEL_BITS == tag >> LEVEL_BITS)?;
         let level = entry(n) & ((1 << LEVEL_BITS) - 1);
-        // Older entries move up, so that the next one that leaves is none.
+        // Older entries close the gap, so that the free place is the oldest one's.
         let newer = *bucket & ((1 << (n * ENTRY_BITS)) - 1);
-        let older = *bucket >> (n * ENTRY_BITS) >> ENTRY_BITS << (n * ENTRY_BITS);
+        let older = *bucket >> ((n + 1) * ENTRY_BITS) << (n * ENTRY_BITS);
         *bucket = newer | older;
         Some(level as u8)
     }

@@ -169,7 +169,7 @@ pub(super) fn cas_fits(delta: i64) -> bool {
 }
 
 impl Header {
-    /// Returns the header of a dead item of `len` bytes.
+    /// Returns the header of a dead item of `len` bytes, without marks.
     pub(super) fn dead(len: usize) -> Header {
         let bits = bit::of_length(len - FIXED);
         let value_len = (len - header_len(bits)) as u16;

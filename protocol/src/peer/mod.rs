@@ -154,7 +154,7 @@ pub enum Message<'a> {
     Taken(Option<Moved<'a>>),
     /// Hand on further items.
     Pull {
-        /// Leave out items that were not used for so many seconds.
+        /// Leave out items that were not used for so many seconds, but for those that eviction has kept before.
         idle: u32,
         /// About so many bytes.
         bytes: u32,
@@ -179,6 +179,11 @@ pub enum Message<'a> {
 pub struct Batch<'a>(&'a [u8]);
 
 impl<'a> Batch<'a> {
+    /// Bytes of items.
+    pub fn bytes(self) -> usize {
+        self.0.len()
+    }
+
     /// The items.
     pub fn iter(self) -> impl Iterator<Item = Moved<'a>> {
         let mut reader = Reader(self.0);
